@@ -1,0 +1,134 @@
+//! The database, where counts stay: one trait, two implementations that pass one contract
+//! (`tests/it/store_contract.rs`). SQL and drivers live below this module and nowhere else.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::domain::{BatchId, BatchSeq, EventName, EventTotal, HourRange, HourlyCount, WriterId};
+
+pub mod postgres;
+pub mod sqlite;
+
+/// What became of a commit. `AlreadyApplied`: an earlier attempt committed but its answer was lost;
+/// the retry treats it as success.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Commit {
+    Applied,
+    AlreadyApplied,
+    /// Applied, but the ledger stood at `found` and not at the batch before this one: the database
+    /// has lost commits that it had confirmed (a failover or a restored backup). For a loud alarm.
+    AppliedAfterGap {
+        found: BatchSeq,
+    },
+}
+
+/// Two decisions: try again later, or tell a human.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The store can't be reached or gave up this time; the same call may succeed later. Whether a
+    /// commit happened is unknown: retry the same batch.
+    #[error("the store is unavailable: {0}")]
+    Unavailable(String),
+    /// The store understood and refused; trying again changes nothing until somebody mends it.
+    #[error("the store refused: {0}")]
+    Rejected(String),
+    /// More rows than the caller's limit.
+    #[error("more than {rows_max} rows")]
+    TooManyRows { rows_max: usize },
+}
+
+/// Where the ledger stood in the very snapshot that a value was read from.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct LedgerPosition {
+    /// Changes with every commit of any writer and every administrator's change (the sum of all
+    /// `last_seq`): equal versions mean equal contents.
+    pub version: u64,
+    /// The last applied batch of each writer that was asked for; absent: none of its batches.
+    pub applied: BTreeMap<WriterId, BatchSeq>,
+}
+
+impl LedgerPosition {
+    /// Whether `batch` is part of the snapshot.
+    #[must_use]
+    pub fn includes(&self, batch: BatchId) -> bool {
+        self.applied.get(&batch.writer).is_some_and(|last| *last >= batch.seq)
+    }
+}
+
+/// A value and the ledger position of the one database snapshot both were read from.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Snapshot<T> {
+    pub value: T,
+    pub position: LedgerPosition,
+}
+
+/// Which hourly rows a read wants.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HourlyQuery {
+    pub range: HourRange,
+    /// Only this event.
+    pub event: Option<EventName>,
+    /// More rows than this are an error, [`StoreError::TooManyRows`].
+    pub rows_max: usize,
+}
+
+/// The sums whose balance proves the store: `rows + removed == ledger`, and `totals == rows`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Books {
+    /// Sum of all hourly rows.
+    pub rows: i128,
+    /// Sum of the all-time totals kept per event.
+    pub totals: i128,
+    /// Sum of what administrators removed; what they added counts negative.
+    pub removed: i128,
+    /// Sum of the writers' cumulative totals in the ledger.
+    pub ledger: i128,
+}
+
+impl Books {
+    #[must_use]
+    pub fn balance(&self) -> bool {
+        self.rows + self.removed == self.ledger && self.totals == self.rows
+    }
+}
+
+/// A database that holds hourly counts and the ledger of the batches they came from.
+///
+/// Every method may be called while the database is down and then says [`StoreError::Unavailable`]
+/// within the configured time-outs; it connects again by itself.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// Adds `rows` (distinct, sorted by event bytes then hour) and advances the ledger to `id.seq`,
+    /// in one transaction whose first statement is the ledger's. Safe to repeat.
+    async fn commit(&self, id: BatchId, rows: Arc<[HourlyCount]>) -> Result<Commit, StoreError>;
+
+    /// The rows of the query, ordered by event bytes, then hour, with the ledger position (for
+    /// `writers`) of the same snapshot.
+    async fn hourly(
+        &self,
+        query: HourlyQuery,
+        writers: Vec<WriterId>,
+    ) -> Result<Snapshot<Vec<HourlyCount>>, StoreError>;
+
+    /// The all-time total of every event, ordered by event bytes. Costs the number of events, not
+    /// of rows.
+    async fn totals(&self, writers: Vec<WriterId>) -> Result<Snapshot<Vec<EventTotal>>, StoreError>;
+
+    /// Where the ledger stands now.
+    async fn position(&self, writers: Vec<WriterId>) -> Result<LedgerPosition, StoreError>;
+
+    /// All sums of the books in one snapshot. Costs the number of rows.
+    async fn audit(&self) -> Result<Books, StoreError>;
+
+    /// The random identity (32 hexadecimal digits) that this database got with its schema. A journal
+    /// is never replayed into two stores; this tells them apart.
+    async fn identity(&self) -> Result<String, StoreError>;
+
+    /// Finishes what is under way and closes (SQLite: checkpoints its WAL).
+    async fn close(&self);
+
+    /// What people call it in logs and on pages, without secrets: `PostgreSQL at host/db`, `SQLite at data/events.sqlite`.
+    fn label(&self) -> String;
+}
