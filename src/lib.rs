@@ -1,4 +1,8 @@
 //! event-tracker counts events exactly once and reads them exactly.
 
+pub mod batch;
+pub mod counts;
 pub mod domain;
+pub mod journal;
+pub mod names;
 pub mod store;

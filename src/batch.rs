@@ -1,0 +1,367 @@
+//! The one idea: one batch = one journal segment = one store commit.
+//!
+//! A batch is *open* (takes increments), then *sealed* (immutable for ever, also across restarts),
+//! then *committed*: its counts and its ledger entry are in the store, in one transaction, and its
+//! segment is discarded. Exactly-once flushing, crash recovery and exact reads all follow from it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::sync::Arc;
+
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{Notify, watch};
+
+use crate::counts::Counts;
+use crate::domain::{Ack, BatchId, BatchSeq, EventName, Hour, HourRange, HourlyCount, WriterId};
+use crate::journal::replay::{self, ReplayError};
+use crate::journal::segment::Segment;
+use crate::journal::{self, DataFolder, Health, Journal, Position, SealedSegment};
+use crate::names::{Names, Refused};
+
+/// A snapshot is worth its stall only when the segment is this much larger than what it would hold.
+const SNAPSHOT_GAIN: u64 = 4;
+/// A counter's share of a snapshot, at most: its record, a name of 255 bytes and a count.
+const SNAPSHOT_COUNTER_BYTES: u64 = 264;
+
+/// What to wait for, for one recorded increment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ticket {
+    position: Position,
+    batch: BatchSeq,
+}
+
+/// An increment is counted in memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Recorded {
+    pub ticket: Ticket,
+    /// This node had not heard of the event before.
+    pub first_seen: bool,
+}
+
+/// Nothing was counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    #[error(transparent)]
+    JournalUnavailable(#[from] journal::Unavailable),
+}
+
+/// The increment is counted in memory, but what was asked for did not happen: whether it survives a
+/// crash is unknown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("counted in memory, but the journal failed before the increment was safe")]
+pub struct AckError;
+
+struct OpenBatch {
+    seq: BatchSeq,
+    counts: Arc<Counts>,
+}
+
+/// A batch that no longer changes and waits for its commit.
+pub struct SealedBatch {
+    pub id: BatchId,
+    counts: Arc<Counts>,
+    segment: SealedSegment,
+    /// The last byte of the segment, where this process has written it.
+    end: Option<Position>,
+}
+
+/// What is not known to be in the store, with the identities that tell whether it is. Copies of
+/// references: increments that happen later may still show in the open batch.
+pub struct Pending {
+    batches: Vec<(BatchId, Arc<Counts>)>,
+    names: Arc<Names>,
+}
+
+pub struct Batches {
+    writer: WriterId,
+    journal: Journal,
+    names: Arc<Names>,
+    /// Held shared while recording, exclusively for the instant of a cut: so the cut is atomic over
+    /// all shards of the counts and over the journal.
+    open: RwLock<OpenBatch>,
+    sealed: Mutex<VecDeque<Arc<SealedBatch>>>,
+    committed: watch::Sender<BatchSeq>,
+    flush_requested: Notify,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum RecoverError {
+    #[error(transparent)]
+    Replay(#[from] ReplayError),
+    #[error("can't write the journal folder {path}: {source}")]
+    Io { path: std::path::PathBuf, source: io::Error },
+}
+
+/// What start-up found in the journal.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Recovered {
+    pub batches: u64,
+    pub records: u64,
+    /// Sum of all counts found.
+    pub counts: u128,
+    /// Half-written bytes at the ends of segments, cut off.
+    pub torn_bytes: u64,
+    /// Bytes that could not be read (only with `journal.accept_damage`).
+    pub damaged_bytes: u64,
+}
+
+impl Batches {
+    /// Replays what the folder's journal holds into sealed batches that keep the writer and
+    /// sequence they were born with, and opens the first batch of a new writer.
+    ///
+    /// Each segment found is copied into a new, synced file first: what replay could read may have
+    /// been in the page cache only, and a torn end must not stay.
+    ///
+    /// # Errors
+    /// See [`RecoverError`]. Nothing on disk has been changed when reading fails.
+    pub fn recover(
+        folder: &DataFolder,
+        options: journal::Options,
+        names: Arc<Names>,
+    ) -> Result<(Self, Recovered), RecoverError> {
+        let dir = folder.journal();
+        let io_error = |source| RecoverError::Io { path: dir.clone(), source };
+        let mut found = Recovered::default();
+        let mut sealed = VecDeque::new();
+        for segment in replay::replay(&dir, options.accept_damage)? {
+            found.records += segment.records;
+            found.torn_bytes += segment.torn_bytes;
+            if let Some(damage) = segment.damage {
+                found.damaged_bytes += damage.unreadable_bytes;
+                std::fs::copy(&segment.path, segment.path.with_extension("damaged")).map_err(io_error)?;
+            }
+            if segment.counts.is_empty() {
+                std::fs::remove_file(&segment.path).map_err(io_error)?;
+                continue;
+            }
+            let rows: Vec<_> =
+                segment.counts.iter().map(|((hour, event), count)| (event.as_str(), *hour, *count)).collect();
+            let (_, bytes) = Segment::rewrite(&dir, segment.id, &rows, true).map_err(io_error)?;
+            let counts = Counts::with_capacity(rows.len());
+            for ((hour, event), count) in &segment.counts {
+                counts.add(names.learn(event, *count), *hour, *count);
+                found.counts += u128::from(*count);
+            }
+            found.batches += 1;
+            sealed.push_back(Arc::new(SealedBatch {
+                id: segment.id,
+                counts: Arc::new(counts),
+                segment: SealedSegment { path: segment.path, bytes },
+                end: None,
+            }));
+        }
+        let writer = WriterId::random().map_err(io_error)?;
+        let first = Segment::create(&dir, BatchId { writer, seq: BatchSeq::FIRST }).map_err(io_error)?;
+        let recovered_bytes = sealed.iter().map(|batch| batch.segment.bytes).sum();
+        let journal = Journal::start(dir.clone(), options, first, recovered_bytes).map_err(io_error)?;
+        let batches = Self {
+            writer,
+            journal,
+            names,
+            open: RwLock::new(OpenBatch { seq: BatchSeq::FIRST, counts: Arc::new(Counts::with_capacity(0)) }),
+            sealed: Mutex::new(sealed),
+            committed: watch::Sender::new(BatchSeq(0)),
+            flush_requested: Notify::new(),
+        };
+        Ok((batches, found))
+    }
+
+    /// Counts `count` more of `event` in `hour`, in memory and in the journal's buffer. Short and
+    /// synchronous: a client that disconnects can't leave the two apart.
+    ///
+    /// # Errors
+    /// See [`RecordError`]; nothing was counted then.
+    pub fn record(&self, event: &EventName, hour: Hour, count: u64) -> Result<Recorded, RecordError> {
+        let open = self.open.read();
+        let (name, first_seen) = self.names.admit(event, count)?;
+        let position = self.journal.append(hour, [(event.as_str(), count)])?;
+        open.counts.add(name, hour, count);
+        Ok(Recorded { ticket: Ticket { position, batch: open.seq }, first_seen })
+    }
+
+    /// Waits for what `ack` asks for. [`Ack::Store`] waits without a limit while the store is down.
+    ///
+    /// # Errors
+    /// See [`AckError`].
+    pub async fn wait_durable(&self, ticket: Ticket, ack: Ack) -> Result<(), AckError> {
+        let Ticket { position, batch } = ticket;
+        match ack {
+            Ack::Memory => {
+                self.journal.write_behind();
+                Ok(())
+            }
+            Ack::Journal => self.journal.wait_written(position).await.map_err(|_| AckError),
+            Ack::Disk => self.journal.wait_synced(position).await.map_err(|_| AckError),
+            Ack::Store => {
+                self.journal.write_behind();
+                self.flush_requested.notify_one();
+                let mut committed = self.committed.subscribe();
+                committed.wait_for(|through| *through >= batch).await.map(|_| ()).map_err(|_| AckError)
+            }
+        }
+    }
+
+    /// Returns when somebody waits for a commit.
+    pub async fn flush_requested(&self) {
+        self.flush_requested.notified().await;
+    }
+
+    /// What has not been seen committed. Take it *before* reading the store.
+    #[must_use]
+    pub fn pending(&self) -> Pending {
+        let open = self.open.read();
+        let sealed = self.sealed.lock();
+        let mut batches: Vec<_> = sealed.iter().map(|batch| (batch.id, Arc::clone(&batch.counts))).collect();
+        batches.push((BatchId { writer: self.writer, seq: open.seq }, Arc::clone(&open.counts)));
+        Pending { batches, names: Arc::clone(&self.names) }
+    }
+
+    /// The oldest batch that waits for its commit, of those `skip` does not name.
+    #[must_use]
+    pub fn oldest_sealed(&self, skip: &[WriterId]) -> Option<Arc<SealedBatch>> {
+        self.sealed.lock().iter().find(|batch| !skip.contains(&batch.id.writer)).cloned()
+    }
+
+    /// Seals the open batch, unless it is empty or a sealed batch of this writer still waits: so
+    /// that at most one grows old and the open one gathers the rest. Touches the disk.
+    ///
+    /// # Errors
+    /// When the journal can't be rotated; then the batch stays open.
+    pub fn seal(&self) -> io::Result<bool> {
+        let current = BatchId { writer: self.writer, seq: self.open.read().seq };
+        if self.open.read().counts.is_empty() || self.sealed.lock().iter().any(|b| b.id.writer == self.writer) {
+            return Ok(false);
+        }
+        let next = BatchId { seq: current.seq.next(), ..current };
+        let segment = self.journal.prepare(next)?;
+        let mut open = self.open.write();
+        let counts = Arc::new(Counts::with_capacity(open.counts.len()));
+        let (segment, end) = self.journal.rotate(segment).map_err(io::Error::other)?;
+        let counts = std::mem::replace(&mut *open, OpenBatch { seq: next.seq, counts }).counts;
+        self.sealed.lock().push_back(Arc::new(SealedBatch { id: current, counts, segment, end: Some(end) }));
+        Ok(true)
+    }
+
+    /// Makes sure that the batch's segment is on disk: a batch is sent only when a crash can't make
+    /// this node forget it.
+    ///
+    /// # Errors
+    /// When the journal fails.
+    pub async fn sync(&self, batch: &SealedBatch) -> Result<(), AckError> {
+        match batch.end {
+            Some(end) => self.journal.wait_synced(end).await.map_err(|_| AckError),
+            // Recovery has synced it.
+            None => Ok(()),
+        }
+    }
+
+    /// Forgets a batch whose commit the store has confirmed.
+    pub fn discard(&self, batch: &SealedBatch) {
+        if let Err(error) = self.journal.discard(&batch.segment) {
+            // The ledger keeps it from being counted again after the next start.
+            tracing::warn!(%error, batch.seq = batch.id.seq.0, "Can't delete a committed segment");
+        }
+        self.sealed.lock().retain(|sealed| sealed.id != batch.id);
+        if batch.id.writer == self.writer {
+            self.committed.send_replace(batch.id.seq);
+        }
+    }
+
+    /// While the store is down the open segment grows with every increment although its counters
+    /// do not: when that has gone far, replaces it by a snapshot. POSTs wait meanwhile.
+    ///
+    /// # Errors
+    /// When the disk refuses the snapshot; the segment stays as it was.
+    pub fn shorten_open_segment(&self) -> io::Result<bool> {
+        let bytes = self.journal.active_bytes();
+        let worthwhile =
+            |counters: usize| bytes > (counters as u64 * SNAPSHOT_COUNTER_BYTES).saturating_mul(SNAPSHOT_GAIN);
+        if bytes <= self.journal.options().segment_bytes_max || !worthwhile(self.open.read().counts.len()) {
+            return Ok(false);
+        }
+        let open = self.open.write();
+        self.journal.write_all().map_err(io::Error::other)?;
+        let mut rows = self.rows(&open.counts);
+        rows.sort_unstable_by_key(|row| row.hour);
+        let rows: Vec<_> = rows.iter().map(|row| (row.event.as_str(), row.hour, row.count)).collect();
+        let id = BatchId { writer: self.writer, seq: open.seq };
+        let (segment, length) = Segment::rewrite(self.journal.dir(), id, &rows, false)?;
+        self.journal.replace_active(segment, length);
+        Ok(true)
+    }
+
+    /// The rows of a sealed batch, sorted by event bytes, then hour.
+    #[must_use]
+    pub fn sealed_rows(&self, batch: &SealedBatch) -> Vec<HourlyCount> {
+        self.rows(&batch.counts)
+    }
+
+    fn rows(&self, counts: &Counts) -> Vec<HourlyCount> {
+        let counters = counts.within(HourRange::ALL).into_iter();
+        let mut rows: Vec<_> =
+            counters.map(|(name, hour, count)| HourlyCount { event: self.names.name(name), hour, count }).collect();
+        // Every node sorts the same way, by bytes, so no two can deadlock in the store.
+        rows.sort_unstable();
+        rows
+    }
+
+    #[must_use]
+    pub fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    #[must_use]
+    pub fn names(&self) -> &Names {
+        &self.names
+    }
+
+    #[must_use]
+    pub fn writer(&self) -> WriterId {
+        self.writer
+    }
+
+    /// # Errors
+    /// Why the journal takes no records.
+    pub fn journal_healthy(&self) -> Result<(), String> {
+        match self.journal.health() {
+            Health::Healthy => Ok(()),
+            Health::Stalled(reason) | Health::Poisoned(reason) => Err(reason),
+        }
+    }
+}
+
+impl Pending {
+    /// Whose ledger positions decide about these batches.
+    #[must_use]
+    pub fn writers(&self) -> Vec<WriterId> {
+        let mut writers: Vec<_> = self.batches.iter().map(|(id, _)| id.writer).collect();
+        writers.dedup();
+        writers
+    }
+
+    /// Drops the batches that `committed` says are in the store.
+    pub fn drop_committed(&mut self, committed: impl Fn(BatchId) -> bool) {
+        self.batches.retain(|(id, _)| !committed(*id));
+    }
+
+    /// What `event` has pending in `hour`.
+    #[must_use]
+    pub fn count(&self, event: &EventName, hour: Hour) -> u64 {
+        let Some(name) = self.names.find(event) else { return 0 };
+        self.batches.iter().map(|(_, counts)| counts.get(name, hour)).sum()
+    }
+
+    /// Sums of all pending counters within `range`, ordered by event, then hour.
+    #[must_use]
+    pub fn within(&self, range: HourRange) -> BTreeMap<(EventName, Hour), u64> {
+        let mut sums = BTreeMap::new();
+        for (_, counts) in &self.batches {
+            for (name, hour, count) in counts.within(range) {
+                *sums.entry((self.names.name(name), hour)).or_insert(0) += count;
+            }
+        }
+        sums
+    }
+}

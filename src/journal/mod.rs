@@ -1,0 +1,309 @@
+//! The local log: what was acknowledged at level `journal` or `disk` stands here before the answer
+//! goes out, and stays until its batch is in the store.
+//!
+//! Appending only copies into a buffer. Whoever needs its record in the file writes the whole
+//! buffer, so one write serves all who wait; one thread syncs for all who wait for the disk. This
+//! module owns the failure protocol:
+//! - A write that fails leaves no damage behind: the file is cut back to its last good length, the
+//!   bytes stay in the buffer, and the journal is [`Health::Stalled`] until a retry succeeds.
+//! - The first sync that fails is final: Linux reports such an error once and then calls the pages
+//!   clean, so the journal is [`Health::Poisoned`], nobody gets an acknowledgement any more, and
+//!   the process has to end. Start-up copies what can be read into new files.
+//!   (PostgreSQL wiki, "Fsync Errors"; Rebello et al., "Can Applications Recover from fsync
+//!   Failures?", ATC 2020.)
+
+mod folder;
+mod options;
+pub mod record;
+pub mod replay;
+pub mod segment;
+mod shared;
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+pub use folder::{DataFolder, OpenError};
+pub use options::Options;
+use segment::{HEADER_BYTES, Segment};
+use shared::{BUFFER_BYTES_MAX, Buffer, Shared, State};
+
+use crate::domain::{BatchId, Hour};
+
+/// Bytes appended since the start, over all segments: what a record's end is known by.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Position(u64);
+
+/// The journal took no record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the journal can't be written")]
+pub struct Unavailable;
+
+/// Whether records can be taken.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Health {
+    Healthy,
+    /// Not now: the disk is full or refuses writes, or `journal.bytes_max` is reached.
+    Stalled(String),
+    /// Never again in this process.
+    Poisoned(String),
+}
+
+pub struct Journal {
+    shared: Arc<Shared>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+/// A segment that takes no more records.
+#[derive(Debug)]
+pub struct SealedSegment {
+    pub path: PathBuf,
+    pub bytes: u64,
+}
+
+impl Journal {
+    /// Begins with `segment` as the active one; `recovered_bytes` are in older segments.
+    ///
+    /// # Errors
+    /// When the thread that syncs can't be started.
+    pub fn start(dir: PathBuf, options: Options, segment: Segment, recovered_bytes: u64) -> io::Result<Self> {
+        let shared = Arc::new(Shared::new(dir, options, segment, recovered_bytes));
+        let background = Arc::clone(&shared);
+        let thread = std::thread::Builder::new().name("journal".into()).spawn(move || background.run())?;
+        Ok(Self { shared, thread: Some(thread) })
+    }
+
+    /// Takes one record into the buffer. Short and synchronous; nothing is in the file yet.
+    ///
+    /// # Errors
+    /// When the journal is not healthy or full; then the record is not taken.
+    pub fn append<'a>(
+        &self,
+        hour: Hour,
+        counts: impl IntoIterator<Item = (&'a str, u64)>,
+    ) -> Result<Position, Unavailable> {
+        let mut buffer = self.shared.buffer.lock();
+        if self.shared.state() != State::Healthy || self.shared.is_full() {
+            return Err(Unavailable);
+        }
+        let Buffer { bytes, offset, seed, .. } = &mut *buffer;
+        let before = bytes.len();
+        record::encode_counts(bytes, *seed, *offset, hour, counts);
+        let length = (bytes.len() - before) as u64;
+        let backlog = bytes.len();
+        buffer.offset += length;
+        buffer.end.0 += length;
+        let end = buffer.end;
+        drop(buffer);
+        if backlog > BUFFER_BYTES_MAX
+            && let Some(mut turn) = self.shared.try_turn()
+        {
+            self.shared.write(&mut turn);
+        }
+        Ok(end)
+    }
+
+    /// For who does not wait: sees to it that the record reaches the file soon.
+    pub fn write_behind(&self) {
+        if !self.shared.unattended.load(Ordering::Relaxed) && !self.shared.unattended.swap(true, Ordering::Relaxed) {
+            let _queue = self.shared.queue.lock();
+            self.shared.wake.notify_one();
+        }
+    }
+
+    /// Waits until the record that ends at `position` is in the file.
+    ///
+    /// # Errors
+    /// When the journal fails first; whether the record survives a crash is unknown then.
+    pub async fn wait_written(&self, position: Position) -> Result<(), Unavailable> {
+        let shared = &*self.shared;
+        if shared.is_written(position) {
+            return Ok(());
+        }
+        // Group commit without a timer: let every request that is ready now append first. The task
+        // that is polled next then writes for all of them.
+        tokio::task::yield_now().await;
+        loop {
+            if shared.is_written(position) {
+                return Ok(());
+            }
+            if shared.state() != State::Healthy {
+                return Err(Unavailable);
+            }
+            if let Some(mut turn) = shared.try_turn() {
+                shared.write(&mut turn);
+                continue;
+            }
+            // Another thread has its turn. Either it has let go by now, or its notice is still to come.
+            let mut wrote = std::pin::pin!(shared.wrote.notified());
+            wrote.as_mut().enable();
+            if shared.is_written(position) || !shared.active.is_locked() || shared.state() != State::Healthy {
+                continue;
+            }
+            wrote.await;
+        }
+    }
+
+    /// Waits until the record that ends at `position` is on disk.
+    ///
+    /// # Errors
+    /// As [`Journal::wait_written`], and when the sync fails.
+    pub async fn wait_synced(&self, position: Position) -> Result<(), Unavailable> {
+        let mut synced = self.shared.synced.subscribe();
+        self.shared.request_sync(position);
+        loop {
+            if *synced.borrow_and_update() >= position.0 {
+                return Ok(());
+            }
+            if self.shared.state() != State::Healthy || synced.changed().await.is_err() {
+                return Err(Unavailable);
+            }
+        }
+    }
+
+    /// Ends the active segment and goes on in `next`. To be called while nobody appends.
+    /// The sealed segment is safe on disk once [`Journal::wait_synced`] has seen the position.
+    ///
+    /// # Errors
+    /// When the last records can't be written; then the active segment stays.
+    pub fn rotate(&self, next: Segment) -> Result<(SealedSegment, Position), Unavailable> {
+        let shared = &*self.shared;
+        let mut active = shared.turn();
+        shared.write(&mut active);
+        let mut buffer = shared.buffer.lock();
+        let mut end_mark = Vec::new();
+        record::encode_end(&mut end_mark, buffer.seed, buffer.offset);
+        if shared.state() != State::Healthy || buffer.end != active.written {
+            let _ = fs::remove_file(&next.path);
+            return Err(Unavailable);
+        }
+        if let Err(error) = active.file.write_all_at(&end_mark, active.length) {
+            shared.stall(&active, &error);
+            let _ = fs::remove_file(&next.path);
+            return Err(Unavailable);
+        }
+        let end = Position(buffer.end.0 + end_mark.len() as u64);
+        let sealed = SealedSegment { path: active.path.clone(), bytes: active.length + end_mark.len() as u64 };
+        shared.queue.lock().sealed.push(Arc::clone(&active.file));
+        active.path = next.path;
+        active.file = Arc::new(next.file);
+        active.length = HEADER_BYTES;
+        active.written = end;
+        (buffer.offset, buffer.end, buffer.seed) = (HEADER_BYTES, end, next.seed);
+        shared.written.store(end.0, Ordering::Release);
+        shared.bytes.fetch_add(end_mark.len() as u64 + HEADER_BYTES, Ordering::Relaxed);
+        Ok((sealed, end))
+    }
+
+    /// Puts `snapshot`, a rewritten segment of the same batch that holds all that was appended so
+    /// far in `length` bytes on disk, in the place of the active one. To be called while nobody
+    /// appends and after [`Journal::write_all`].
+    pub fn replace_active(&self, snapshot: Segment, length: u64) {
+        let shared = &*self.shared;
+        let mut active = shared.turn();
+        let mut buffer = shared.buffer.lock();
+        shared.bytes.fetch_sub(active.length, Ordering::Relaxed);
+        shared.bytes.fetch_add(length, Ordering::Relaxed);
+        active.file = Arc::new(snapshot.file);
+        active.length = length;
+        buffer.offset = length;
+        buffer.seed = snapshot.seed;
+    }
+
+    /// Writes all that was appended so far.
+    ///
+    /// # Errors
+    /// When the disk refuses it.
+    pub fn write_all(&self) -> Result<(), Unavailable> {
+        let mut active = self.shared.turn();
+        self.shared.write(&mut active);
+        if self.shared.state() == State::Healthy && self.shared.buffer.lock().end == active.written {
+            Ok(())
+        } else {
+            Err(Unavailable)
+        }
+    }
+
+    /// Creates the segment of a coming batch, ready to be rotated to.
+    ///
+    /// # Errors
+    /// When the disk refuses it.
+    pub fn prepare(&self, id: BatchId) -> io::Result<Segment> {
+        Segment::create(&self.shared.dir, id)
+    }
+
+    /// Deletes a sealed segment whose batch is committed.
+    ///
+    /// # Errors
+    /// When the file can't be removed; the ledger keeps it from being counted again.
+    pub fn discard(&self, segment: &SealedSegment) -> io::Result<()> {
+        self.shared.bytes.fetch_sub(segment.bytes, Ordering::Relaxed);
+        fs::remove_file(&segment.path)
+    }
+
+    /// Position of the end of what was appended.
+    #[must_use]
+    pub fn end(&self) -> Position {
+        self.shared.buffer.lock().end
+    }
+
+    /// Bytes in the active segment's file.
+    #[must_use]
+    pub fn active_bytes(&self) -> u64 {
+        self.shared.turn().length
+    }
+
+    /// Bytes in all segments' files.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.shared.bytes.load(Ordering::Relaxed)
+    }
+
+    #[must_use]
+    pub fn options(&self) -> &Options {
+        &self.shared.options
+    }
+
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.shared.dir
+    }
+
+    #[must_use]
+    pub fn health(&self) -> Health {
+        match self.shared.state() {
+            State::Healthy if self.shared.is_full() => {
+                Health::Stalled("the segments together have reached journal.bytes_max".into())
+            }
+            State::Healthy => Health::Healthy,
+            State::Stalled => Health::Stalled(self.shared.reason.lock().clone()),
+            State::Poisoned => Health::Poisoned(self.shared.reason.lock().clone()),
+        }
+    }
+
+    /// Returns once the journal is poisoned, with the reason.
+    pub async fn poisoned(&self) -> String {
+        let mut synced = self.shared.synced.subscribe();
+        loop {
+            if self.shared.state() == State::Poisoned {
+                return self.shared.reason.lock().clone();
+            }
+            if synced.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        self.shared.queue.lock().closing = true;
+        self.shared.wake.notify_one();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! What the journal can be told.
+
+use crate::domain::Ack;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Options {
+    /// What must have happened before a POST is acknowledged, unless it asks otherwise:
+    /// `memory`, `journal` or `disk`.
+    pub ack: Ack,
+    /// An open segment beyond this many bytes, and far beyond its distinct counters, is rewritten
+    /// as a snapshot. At least 65,536.
+    pub segment_bytes_max: u64,
+    /// While all segments together hold more bytes than this, POSTs are refused. At least twice
+    /// `segment_bytes_max`.
+    pub bytes_max: u64,
+    /// Start although a segment is damaged in the middle: take what is readable, keep the damaged
+    /// file beside it. Counts that can't be read are lost; the log says how much.
+    pub accept_damage: bool,
+}

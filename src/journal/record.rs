@@ -1,0 +1,162 @@
+//! The bytes of one record: `length: u32 | crc32: u32 | payload`, little-endian.
+//!
+//! The checksum covers length and payload and is seeded with the segment's identity and the
+//! record's offset, so bytes of another file or place never pass for a record.
+
+use crate::domain::{EventName, Hour};
+
+/// Version 1 of the format; a segment's header carries it.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// Longest payload. Bounds what replay believes before it has checked a checksum.
+pub const PAYLOAD_BYTES_MAX: usize = 16 << 20;
+
+/// Bytes before the payload.
+pub const FRAME_BYTES: usize = 8;
+
+const KIND_COUNTS: u8 = 1;
+const KIND_END: u8 = 2;
+
+/// What a record says.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Record {
+    /// Increments of one request (or of a snapshot), all in one hour.
+    Counts { hour: Hour, counts: Vec<(EventName, u64)> },
+    /// The segment was sealed here; nothing follows. What is damaged before it was complete once.
+    End,
+}
+
+/// Seeds the checksums of one segment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Seed(pub u32);
+
+impl Seed {
+    fn checksum(self, offset: u64, length: [u8; 4], payload: &[u8]) -> u32 {
+        let mut hasher = crc32fast::Hasher::new_with_initial(self.0);
+        hasher.update(&offset.to_le_bytes());
+        hasher.update(&length);
+        hasher.update(payload);
+        hasher.finalize()
+    }
+}
+
+/// Appends one `Counts` record to `bytes`; it will stand at `offset` of its segment.
+pub fn encode_counts<'a>(
+    bytes: &mut Vec<u8>,
+    seed: Seed,
+    offset: u64,
+    hour: Hour,
+    counts: impl IntoIterator<Item = (&'a str, u64)>,
+) {
+    encode(bytes, seed, offset, |bytes| {
+        bytes.push(KIND_COUNTS);
+        bytes.extend_from_slice(&hour.number().to_le_bytes());
+        for (event, count) in counts {
+            // An EventName is at most 255 bytes long.
+            bytes.push(event.len() as u8);
+            bytes.extend_from_slice(event.as_bytes());
+            bytes.extend_from_slice(&count.to_le_bytes());
+        }
+    });
+}
+
+/// Appends the record that ends a sealed segment.
+pub fn encode_end(bytes: &mut Vec<u8>, seed: Seed, offset: u64) {
+    encode(bytes, seed, offset, |bytes| bytes.push(KIND_END));
+}
+
+fn encode(bytes: &mut Vec<u8>, seed: Seed, offset: u64, payload: impl FnOnce(&mut Vec<u8>)) {
+    let start = bytes.len();
+    bytes.extend_from_slice(&[0; FRAME_BYTES]);
+    payload(bytes);
+    let payload_start = start + FRAME_BYTES;
+    debug_assert!(bytes.len() - payload_start <= PAYLOAD_BYTES_MAX);
+    let length = ((bytes.len() - payload_start) as u32).to_le_bytes();
+    let checksum = seed.checksum(offset, length, &bytes[payload_start..]);
+    bytes[start..start + 4].copy_from_slice(&length);
+    bytes[start + 4..payload_start].copy_from_slice(&checksum.to_le_bytes());
+}
+
+/// Reads the record at the start of `bytes`, which stand at `offset` of their segment, and says how
+/// many bytes it took. `None`: no valid record stands here.
+#[must_use]
+pub fn decode(bytes: &[u8], seed: Seed, offset: u64) -> Option<(Record, usize)> {
+    let length_bytes: [u8; 4] = bytes.get(..4)?.try_into().ok()?;
+    let length = u32::from_le_bytes(length_bytes) as usize;
+    if length == 0 || length > PAYLOAD_BYTES_MAX {
+        return None;
+    }
+    let checksum = u32::from_le_bytes(bytes.get(4..FRAME_BYTES)?.try_into().ok()?);
+    let payload = bytes.get(FRAME_BYTES..FRAME_BYTES + length)?;
+    if seed.checksum(offset, length_bytes, payload) != checksum {
+        return None;
+    }
+    Some((decode_payload(payload)?, FRAME_BYTES + length))
+}
+
+fn decode_payload(payload: &[u8]) -> Option<Record> {
+    match payload.split_first()? {
+        (&KIND_COUNTS, rest) => {
+            let (hour, mut rest) = rest.split_at_checked(4)?;
+            let hour = Hour::from_number(u32::from_le_bytes(hour.try_into().ok()?))?;
+            let mut counts = Vec::new();
+            while let Some((&length, after)) = rest.split_first() {
+                let (name, after) = after.split_at_checked(length as usize)?;
+                let (count, after) = after.split_at_checked(8)?;
+                let event = EventName::parse(std::str::from_utf8(name).ok()?).ok()?;
+                counts.push((event, u64::from_le_bytes(count.try_into().ok()?)));
+                rest = after;
+            }
+            Some(Record::Counts { hour, counts })
+        }
+        (&KIND_END, []) => Some(Record::End),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may fail by panicking")]
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn names() -> impl Strategy<Value = EventName> {
+        "[^\\p{Cc}]{1,60}".prop_filter_map("a name", |text| EventName::parse(&text).ok())
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_encoded_is_decoded(
+            offset in any::<u64>(),
+            hour in 0u32..=Hour::MAX.number(),
+            counts in prop::collection::vec((names(), any::<u64>()), 0..20),
+        ) {
+            let hour = Hour::from_number(hour).unwrap();
+            let mut bytes = Vec::new();
+            encode_counts(&mut bytes, Seed(7), offset, hour, counts.iter().map(|(event, count)| (event.as_str(), *count)));
+            let length = bytes.len();
+            bytes.extend_from_slice(b"what follows");
+            prop_assert_eq!(decode(&bytes, Seed(7), offset), Some((Record::Counts { hour, counts }, length)));
+            prop_assert_eq!(decode(&bytes, Seed(8), offset), None);
+            prop_assert_eq!(decode(&bytes, Seed(7), offset.wrapping_add(1)), None);
+        }
+
+        #[test]
+        fn no_bytes_make_decoding_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            let _ = decode(&bytes, Seed(0), 0);
+            let _ = decode_payload(&bytes);
+        }
+    }
+
+    #[test]
+    fn every_flipped_bit_is_noticed() {
+        let mut bytes = Vec::new();
+        encode_counts(&mut bytes, Seed(1), 40, Hour::from_number(494_000).unwrap(), [("login", 3), ("logout", 1)]);
+        for bit in 0..bytes.len() * 8 {
+            let mut damaged = bytes.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(decode(&damaged, Seed(1), 40), None, "bit {bit}");
+        }
+    }
+}

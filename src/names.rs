@@ -1,0 +1,218 @@
+//! The names of all events this node knows, each stored once and for good.
+//!
+//! A counter then needs only a number in place of a name. A name's entry also keeps an upper bound
+//! of its all-time total, so that a sum that would overflow is refused at the door and never meets
+//! a store.
+
+use std::hash::BuildHasher;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use foldhash::quality::RandomState;
+use hashbrown::HashTable;
+use parking_lot::RwLock;
+
+use crate::domain::{EventName, TOTAL_MAX};
+
+const SHARD_BITS: u32 = 5;
+const SHARDS: usize = 1 << SHARD_BITS;
+
+/// Which limits the names obey.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// Distinct event names this node keeps (about 60 bytes of memory each); a POST of a further
+    /// one is refused. At least 1.
+    pub events_max: u64,
+}
+
+/// A known name, as a number that is valid in this process only.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct NameId(pub(crate) u32);
+
+/// Why a count is not admitted. Nothing was counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    #[error("the event's all-time total would pass {TOTAL_MAX}")]
+    TotalOverflow,
+    #[error("the limit on distinct event names (limits.events_max) is reached")]
+    TooManyEvents,
+}
+
+struct Entry {
+    name: EventName,
+    /// At least the all-time total: what the store was last seen to hold and all admitted since.
+    spent: AtomicU64,
+}
+
+#[derive(Default)]
+struct Shard {
+    indices: HashTable<u32>,
+    entries: Vec<Entry>,
+}
+
+pub struct Names {
+    shards: Box<[RwLock<Shard>]>,
+    // Keyed at random for each process, so that nobody can craft names that collide.
+    hasher: RandomState,
+    len: AtomicUsize,
+    events_max: usize,
+}
+
+impl Names {
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
+            hasher: RandomState::default(),
+            len: AtomicUsize::new(0),
+            events_max: usize::try_from(limits.events_max).unwrap_or(usize::MAX),
+        }
+    }
+
+    /// How many names are known.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len.load(Ordering::Relaxed)
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Admits `count` more of `event`: its number, and whether the name is new here.
+    ///
+    /// # Errors
+    /// See [`Refused`].
+    pub fn admit(&self, event: &EventName, count: u64) -> Result<(NameId, bool), Refused> {
+        let (hash, number) = self.locate(event);
+        {
+            let shard = self.shards[number].read();
+            if let Some(index) = shard.find(hash, event) {
+                shard.entries[index as usize].spend(count)?;
+                return Ok((id(number, index), false));
+            }
+        }
+        if self.len() >= self.events_max {
+            return Err(Refused::TooManyEvents);
+        }
+        let mut shard = self.shards[number].write();
+        let (index, new) = self.insert(&mut shard, hash, event);
+        shard.entries[index as usize].spend(count)?;
+        Ok((id(number, index), new))
+    }
+
+    /// Takes note of an event that the store or the journal holds with this total so far. Not
+    /// subject to the limit: what is counted is known.
+    pub fn learn(&self, event: &EventName, total: u64) -> NameId {
+        let (hash, number) = self.locate(event);
+        let mut shard = self.shards[number].write();
+        let (index, _) = self.insert(&mut shard, hash, event);
+        shard.entries[index as usize].spent.fetch_max(total, Ordering::Relaxed);
+        id(number, index)
+    }
+
+    #[must_use]
+    pub fn find(&self, event: &EventName) -> Option<NameId> {
+        let (hash, number) = self.locate(event);
+        Some(id(number, self.shards[number].read().find(hash, event)?))
+    }
+
+    /// The name behind a number that this instance gave out.
+    #[must_use]
+    pub fn name(&self, id: NameId) -> EventName {
+        let shard = self.shards[id.0 as usize % SHARDS].read();
+        shard.entries[(id.0 >> SHARD_BITS) as usize].name.clone()
+    }
+
+    fn locate(&self, event: &EventName) -> (u64, usize) {
+        let hash = self.hasher.hash_one(event.as_str());
+        // The table takes its bucket from the low bits and its tag from the top seven.
+        (hash, (hash >> 40) as usize % SHARDS)
+    }
+
+    fn insert(&self, shard: &mut Shard, hash: u64, event: &EventName) -> (u32, bool) {
+        if let Some(index) = shard.find(hash, event) {
+            return (index, false);
+        }
+        // More than 2^27 names in a shard would need hundreds of gigabytes first.
+        let index = u32::try_from(shard.entries.len()).unwrap_or(u32::MAX);
+        let Shard { indices, entries } = shard;
+        entries.push(Entry { name: event.clone(), spent: AtomicU64::new(0) });
+        indices.insert_unique(hash, index, |&other| self.hasher.hash_one(entries[other as usize].name.as_str()));
+        self.len.fetch_add(1, Ordering::Relaxed);
+        (index, true)
+    }
+}
+
+impl Shard {
+    fn find(&self, hash: u64, event: &EventName) -> Option<u32> {
+        self.indices.find(hash, |&index| self.entries[index as usize].name == *event).copied()
+    }
+}
+
+impl Entry {
+    fn spend(&self, count: u64) -> Result<(), Refused> {
+        let spent = self.spent.fetch_add(count, Ordering::Relaxed);
+        // Counts are far smaller than the distance of TOTAL_MAX to u64::MAX, so the sum can't wrap
+        // however many threads are between the addition and its undoing.
+        if spent.saturating_add(count) > TOTAL_MAX {
+            self.spent.fetch_sub(count, Ordering::Relaxed);
+            return Err(Refused::TotalOverflow);
+        }
+        Ok(())
+    }
+}
+
+fn id(shard: usize, index: u32) -> NameId {
+    NameId(index << SHARD_BITS | shard as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may fail by panicking")]
+    use super::*;
+
+    fn name(text: &str) -> EventName {
+        EventName::parse(text).unwrap()
+    }
+
+    #[test]
+    fn a_name_is_new_once_and_keeps_its_number() {
+        let names = Names::new(Limits { events_max: 10 });
+        let (id, new) = names.admit(&name("login"), 1).unwrap();
+        assert!(new);
+        assert_eq!(names.admit(&name("login"), 1).unwrap(), (id, false));
+        assert_eq!(names.find(&name("login")), Some(id));
+        assert_eq!(names.name(id), name("login"));
+        assert_eq!(names.find(&name("Login")), None);
+    }
+
+    #[test]
+    fn names_beyond_the_limit_are_refused_and_known_ones_go_on() {
+        let names = Names::new(Limits { events_max: 2 });
+        names.admit(&name("a"), 1).unwrap();
+        names.admit(&name("b"), 1).unwrap();
+        assert_eq!(names.admit(&name("c"), 1), Err(Refused::TooManyEvents));
+        assert!(names.admit(&name("a"), 1).is_ok());
+        assert_eq!(names.len(), 2);
+    }
+
+    #[test]
+    fn a_total_that_would_overflow_is_refused_and_leaves_room_for_less() {
+        let names = Names::new(Limits { events_max: 2 });
+        names.learn(&name("a"), TOTAL_MAX - 10);
+        assert_eq!(names.admit(&name("a"), 11), Err(Refused::TotalOverflow));
+        assert!(names.admit(&name("a"), 10).is_ok());
+        assert_eq!(names.admit(&name("a"), 1), Err(Refused::TotalOverflow));
+    }
+
+    #[test]
+    fn many_names_are_all_found_again() {
+        let names = Names::new(Limits { events_max: 100_000 });
+        let ids: Vec<_> = (0..50_000).map(|n| names.admit(&name(&format!("event-{n}")), 1).unwrap().0).collect();
+        for (n, id) in ids.iter().enumerate() {
+            assert_eq!(names.name(*id).as_str(), format!("event-{n}"));
+        }
+    }
+}
