@@ -174,6 +174,10 @@ impl Batches {
     /// # Errors
     /// See [`RecordError`]; nothing was counted then.
     pub fn record(&self, event: &EventName, hour: Hour, count: u64) -> Result<Recorded, RecordError> {
+        if !self.journal.takes_records() {
+            // A name that can't be counted must not become a known one.
+            return Err(RecordError::JournalUnavailable(journal::Unavailable));
+        }
         let open = self.open.read();
         let (name, first_seen) = self.names.admit(event, count)?;
         let position = self.journal.append(hour, [(event.as_str(), count)])?;
@@ -290,6 +294,12 @@ impl Batches {
         let (segment, length) = Segment::rewrite(self.journal.dir(), id, &rows, false)?;
         self.journal.replace_active(segment, length);
         Ok(true)
+    }
+
+    /// Whether batches of an earlier process wait for their commits.
+    #[must_use]
+    pub fn has_recovered(&self) -> bool {
+        self.sealed.lock().iter().any(|batch| batch.id.writer != self.writer)
     }
 
     /// The rows of a sealed batch, sorted by event bytes, then hour.

@@ -3,6 +3,7 @@
 pub mod batch;
 pub mod counts;
 pub mod domain;
+pub mod flusher;
 pub mod journal;
 pub mod names;
 pub mod store;

@@ -86,7 +86,7 @@ impl Journal {
         counts: impl IntoIterator<Item = (&'a str, u64)>,
     ) -> Result<Position, Unavailable> {
         let mut buffer = self.shared.buffer.lock();
-        if self.shared.state() != State::Healthy || self.shared.is_full() {
+        if !self.takes_records() {
             return Err(Unavailable);
         }
         let Buffer { bytes, offset, seed, .. } = &mut *buffer;
@@ -104,6 +104,11 @@ impl Journal {
             self.shared.write(&mut turn);
         }
         Ok(end)
+    }
+
+    #[must_use]
+    pub fn takes_records(&self) -> bool {
+        self.shared.state() == State::Healthy && !self.shared.is_full()
     }
 
     /// For who does not wait: sees to it that the record reaches the file soon.

@@ -1,0 +1,291 @@
+//! The wiring: the only file that knows everything. In the order it happens: recover, serve, drain,
+//! flush.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use chrono::Utc;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::batch::{Batches, Recovered};
+use crate::config::Config;
+use crate::domain::Increment;
+use crate::flusher::Flusher;
+use crate::journal::{DataFolder, OpenError};
+use crate::names::Names;
+use crate::query::Query;
+use crate::store::{self, Store, StoreError};
+use crate::http;
+
+/// How often a store that is down at start is asked again for what it knows.
+const GREETING_RETRY: Duration = Duration::from_millis(500);
+/// How long a command waits for its counts to be in the store.
+const IMPORT_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Runs the service until SIGTERM or SIGINT.
+///
+/// # Errors
+/// When it can't start, when the journal is poisoned, or when counts could neither be flushed nor
+/// kept in the journal.
+pub fn run(config: Config) -> anyhow::Result<()> {
+    let runtime = runtime(config.http.workers)?;
+    let result = runtime.block_on(async {
+        let signals = Signals::listen()?;
+        let app = App::recover(config)?;
+        let listener = http::listen(&app.config.http)?;
+        app.run_until_stopped(listener, signals).await
+    });
+    // Whatever still runs was given its time.
+    runtime.shutdown_background();
+    result
+}
+
+/// What [`import`] did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Imported {
+    /// The store's name for people, without secrets.
+    pub store: String,
+}
+
+/// Takes increments through journal and batches into the configured store, and returns when they
+/// are committed. `on_progress` hears how many occurrences are counted, now and then.
+///
+/// # Errors
+/// When the data folder is in use by a service with an embedded store, or journal or store fail.
+pub fn import(config: Config, increments: &[Increment], on_progress: &dyn Fn(u64)) -> anyhow::Result<Imported> {
+    runtime(config.http.workers)?.block_on(async {
+        let (config, scratch) = with_own_data_folder(config)?;
+        let app = App::recover(config)?;
+        app.greet().await?;
+        let mut counted = 0;
+        for increment in increments {
+            app.batches.record(&increment.event, increment.hour, increment.count)?;
+            counted += increment.count;
+            on_progress(counted);
+        }
+        let flushed = tokio::time::timeout(IMPORT_TIMEOUT, app.flusher.flush()).await;
+        let kept = app.folder.path().display();
+        flushed.map_err(anyhow::Error::new).and_then(|flushed| Ok(flushed?)).with_context(|| {
+            format!("the counts are not in the store yet, they wait in {kept}; a service with that data_dir delivers them")
+        })?;
+        app.store.close().await;
+        if let Some(scratch) = scratch {
+            std::fs::remove_dir_all(&scratch).with_context(|| format!("can't remove {}", scratch.display()))?;
+        }
+        Ok(Imported { store: app.store.label() })
+    })
+}
+
+/// Nodes share a store and nothing else: beside a running service, a command counts as a node with
+/// a folder of its own. Returns that folder when it is one.
+fn with_own_data_folder(mut config: Config) -> anyhow::Result<(Config, Option<PathBuf>)> {
+    match DataFolder::lock(&config.data_dir) {
+        Ok(_) => Ok((config, None)),
+        Err(error @ OpenError::InUse { .. }) if !config.store.is_shared() => {
+            bail!("{error}: stop the service first, or give both a PostgreSQL database (DATABASE_URL)")
+        }
+        Err(OpenError::InUse { .. }) => {
+            let scratch = config.data_dir.join(format!("import-{}", std::process::id()));
+            config.data_dir.clone_from(&scratch);
+            Ok((config, Some(scratch)))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn runtime(workers: usize) -> anyhow::Result<tokio::runtime::Runtime> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if workers > 0 {
+        builder.worker_threads(workers);
+    }
+    builder.enable_all().build().context("can't start the worker threads")
+}
+
+struct App {
+    config: Config,
+    folder: DataFolder,
+    batches: &'static Batches,
+    store: Arc<dyn Store>,
+    flusher: Flusher,
+}
+
+impl App {
+    /// Locks the data folder and takes over what its journal holds. The store may be down.
+    fn recover(config: Config) -> anyhow::Result<Self> {
+        let folder = DataFolder::lock(&config.data_dir)?;
+        let store = store::open(&config.store, folder.path())?;
+        let names = Arc::new(Names::new(config.limits));
+        let (batches, recovered) = Batches::recover(&folder, config.journal, names)?;
+        log_recovered(&recovered);
+        let batches: &'static Batches = Box::leak(Box::new(batches));
+        let flusher = Flusher::new(batches, Arc::clone(&store), config.flush);
+        Ok(Self { config, folder, batches, store, flusher })
+    }
+
+    async fn run_until_stopped(self, listener: TcpListener, mut signals: Signals) -> anyhow::Result<()> {
+        let app: &'static Self = Box::leak(Box::new(self));
+        let query = Query::new(app.batches, Arc::clone(&app.store));
+        let (ack, options) = (app.config.journal.ack, app.config.http.clone());
+        let state = Box::leak(Box::new(http::State::new(app.batches, query, ack, options, Box::new(Utc::now))));
+        app.announce(&listener)?;
+
+        // 1. Serve and flush until told to stop.
+        let (stop_serving, stop_flushing) = (CancellationToken::new(), CancellationToken::new());
+        let server = tokio::spawn(http::serve(listener, state, stop_serving.clone()));
+        let mut flushing = tokio::spawn(app.keep_flushing(stop_flushing.clone()));
+        let journal = app.batches.journal();
+        tokio::select! {
+            name = signals.next() => tracing::info!(signal = name, "Stopping: finishing the requests under way"),
+            reason = journal.poisoned() => bail!("the journal failed, the next start recovers from it: {reason}"),
+            ended = &mut flushing => {
+                ended??;
+                bail!("the flusher ended");
+            }
+        }
+
+        // 2. Take nothing new, finish the requests under way.
+        stop_serving.cancel();
+        tokio::select! {
+            served = server => served.context("the server ended by a panic")?,
+            reason = journal.poisoned() => bail!("the journal failed, the next start recovers from it: {reason}"),
+            name = signals.next() => bail!("stopped at once by a second {name}; the journal keeps what is not in the store"),
+        }
+
+        // 3. Flush what is there, within a deadline.
+        stop_flushing.cancel();
+        let deadline = Duration::from_millis(app.config.flush.shutdown_timeout_ms);
+        let last_flush = async {
+            // A store that was never reached may be another one than the journal belongs to.
+            let greeted = flushing.await?? || tokio::time::timeout(deadline, app.greet()).await.is_ok_and(|g| g.is_ok());
+            anyhow::Ok(greeted && app.flusher.flush_all().await)
+        };
+        let flushed = tokio::select! {
+            flushed = last_flush => flushed?,
+            name = signals.next() => bail!("stopped at once by a second {name}; the journal keeps what is not in the store"),
+        };
+
+        // 4. What could not be flushed stays in the journal, on disk.
+        journal.wait_synced(journal.end()).await.context("the journal could not be synced")?;
+        app.store.close().await;
+        if flushed {
+            tracing::info!("Stopped: everything is in the store");
+        } else {
+            tracing::warn!("Stopped: the journal keeps what is not in the store; the next start delivers it");
+        }
+        Ok(())
+    }
+
+    /// Returns whether the store has been reached at all.
+    async fn keep_flushing(&self, stop: CancellationToken) -> anyhow::Result<bool> {
+        tokio::select! {
+            () = stop.cancelled() => return Ok(false),
+            greeted = self.greet() => greeted?,
+        }
+        self.flusher.run(stop).await;
+        Ok(true)
+    }
+
+    /// The first contact with the store, as soon as it is there: makes sure that it is the one that
+    /// the journal belongs to, and learns the names it knows. Until then, an event that only the
+    /// store has seen passes for new.
+    async fn greet(&self) -> anyhow::Result<()> {
+        let mut reported = false;
+        loop {
+            let greeting = async {
+                let identity = self.store.identity().await?;
+                let totals = self.store.totals(Vec::new()).await?.value;
+                Ok::<_, StoreError>((identity, totals))
+            };
+            match greeting.await {
+                Ok((identity, totals)) => {
+                    self.check_identity(&identity)?;
+                    for total in &totals {
+                        self.batches.names().learn(&total.event, total.count);
+                    }
+                    return Ok(());
+                }
+                Err(error) => {
+                    if !reported {
+                        tracing::warn!(%error, "The store can't be used yet: counting goes on, the journal keeps the counts");
+                        reported = true;
+                    }
+                    self.flusher.note_failure(&error.to_string());
+                    tokio::time::sleep(GREETING_RETRY).await;
+                }
+            }
+        }
+    }
+
+    /// One journal is never replayed into two stores: a commit whose answer was lost in the first
+    /// would be counted again in the second.
+    fn check_identity(&self, identity: &str) -> anyhow::Result<()> {
+        let path = self.folder.path().join("STORE");
+        let known = std::fs::read_to_string(&path).unwrap_or_default();
+        if known.trim() == identity {
+            return Ok(());
+        }
+        if !known.is_empty() && self.batches.has_recovered() {
+            bail!(
+                "the journal in {} holds counts for another database than {}: start once with that one, so that they are delivered, or use another data_dir",
+                self.folder.path().display(),
+                self.store.label()
+            );
+        }
+        write_synced(&path, identity).with_context(|| format!("can't write {}", path.display()))
+    }
+
+    fn announce(&self, listener: &TcpListener) -> anyhow::Result<()> {
+        let address = listener.local_addr().context("the listener has no address")?;
+        let store = self.store.label();
+        let ack = serde_json::to_string(&self.config.journal.ack)?;
+        let mut out = std::io::stdout().lock();
+        writeln!(
+            out,
+            "event-tracker {} listens on http://{address}, store: {store}, acknowledges after: {}",
+            env!("CARGO_PKG_VERSION"),
+            ack.trim_matches('"'),
+        )?;
+        out.flush()?;
+        Ok(())
+    }
+}
+
+fn write_synced(path: &Path, text: &str) -> std::io::Result<()> {
+    let mut file = std::fs::File::create(path)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
+}
+
+fn log_recovered(recovered: &Recovered) {
+    let Recovered { batches, records, counts, torn_bytes, damaged_bytes } = *recovered;
+    if damaged_bytes > 0 {
+        tracing::error!(damaged_bytes, "Parts of the journal could not be read; the damaged files are kept beside it");
+    }
+    if batches > 0 || torn_bytes > 0 {
+        tracing::info!(batches, records, counts = %counts, torn_bytes, "Recovered counts from the journal");
+    }
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> anyhow::Result<Self> {
+        let listen = |kind| signal(kind).context("can't listen for signals");
+        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! Sealed batches into the store: seal, commit, discard; the same batch again until it is in.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use rand::Rng;
+use tokio_util::sync::CancellationToken;
+
+use crate::batch::{Batches, SealedBatch};
+use crate::domain::WriterId;
+use crate::store::{Commit, Store, StoreError};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Options {
+    /// Time from one flush to the next: how old other nodes' view may be. 1 to 3,600,000.
+    pub interval_ms: u64,
+    /// How long the last flush may take when the service stops; what is left stays in the journal.
+    pub shutdown_timeout_ms: u64,
+    /// The longest pause between attempts while the store is down. At least 1.
+    pub retry_backoff_max_ms: u64,
+}
+
+/// What is known of the store from the last attempts to use it; for the status pages.
+#[derive(Clone, Debug, Default)]
+pub struct Health {
+    /// Since when commits have failed; `None`: the last one succeeded.
+    pub failing_since: Option<Instant>,
+    pub last_error: Option<String>,
+    pub last_commit: Option<Instant>,
+    /// Batches that the store refuses for good: a human has to look.
+    pub refused_batches: usize,
+}
+
+pub struct Flusher {
+    batches: &'static Batches,
+    store: Arc<dyn Store>,
+    options: Options,
+    health: Mutex<Health>,
+}
+
+const FIRST_BACKOFF: Duration = Duration::from_millis(100);
+
+impl Flusher {
+    #[must_use]
+    pub fn new(batches: &'static Batches, store: Arc<dyn Store>, options: Options) -> Self {
+        Self { batches, store, options, health: Mutex::default() }
+    }
+
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.health.lock().clone()
+    }
+
+    /// Flushes at every interval, and at once when somebody waits for a commit, until `stop`.
+    pub async fn run(&self, stop: CancellationToken) {
+        let interval = Duration::from_millis(self.options.interval_ms);
+        let mut backoff = FIRST_BACKOFF;
+        let mut pause = interval;
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(pause) => {}
+                // While the store is down, waiting for a commit does not make it come back.
+                () = self.batches.flush_requested(), if pause == interval => {}
+            }
+            let flushed = tokio::select! {
+                // A commit that is cut off here is repeated by the last flush; the ledger knows it.
+                () = stop.cancelled() => return,
+                flushed = self.flush() => flushed,
+            };
+            if flushed.is_ok() {
+                (pause, backoff) = (interval, FIRST_BACKOFF);
+            } else {
+                self.shorten_open_segment().await;
+                pause = jittered(backoff);
+                backoff = (backoff * 2).min(Duration::from_millis(self.options.retry_backoff_max_ms));
+            }
+        }
+    }
+
+    /// Flushes until nothing is pending, or the time for it is up; says whether nothing is left.
+    pub async fn flush_all(&self) -> bool {
+        let everything = async {
+            let mut backoff = FIRST_BACKOFF;
+            loop {
+                match self.flush().await {
+                    Ok(()) => return,
+                    Err(_) => tokio::time::sleep(jittered(backoff)).await,
+                }
+                backoff *= 2;
+            }
+        };
+        let timeout = Duration::from_millis(self.options.shutdown_timeout_ms);
+        let in_time = tokio::time::timeout(timeout, everything).await.is_ok();
+        in_time && self.health.lock().refused_batches == 0
+    }
+
+    /// Commits what is sealed, oldest first; then seals the open batch and commits it.
+    ///
+    /// # Errors
+    /// When the store or the journal is unavailable: the rest is left as it is, for the next time.
+    pub async fn flush(&self) -> Result<(), StoreError> {
+        // Batches of one writer go in order; one that is refused holds up its own writer only.
+        let mut refused: Vec<WriterId> = Vec::new();
+        self.commit_sealed(&mut refused).await?;
+        let batches = self.batches;
+        match tokio::task::spawn_blocking(|| batches.seal()).await {
+            Ok(Ok(false)) => {}
+            Ok(Ok(true)) => self.commit_sealed(&mut refused).await?,
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "Can't seal the open batch: the journal can't be rotated");
+                return Err(StoreError::Unavailable("the journal can't be rotated".into()));
+            }
+            Err(error) => return Err(StoreError::Unavailable(error.to_string())),
+        }
+        self.health.lock().refused_batches = refused.len();
+        Ok(())
+    }
+
+    async fn commit_sealed(&self, refused: &mut Vec<WriterId>) -> Result<(), StoreError> {
+        while let Some(batch) = self.batches.oldest_sealed(refused) {
+            match self.commit(&batch).await {
+                Ok(()) => self.batches.discard(&batch),
+                Err(StoreError::Unavailable(reason)) => {
+                    self.note_failure(&reason);
+                    return Err(StoreError::Unavailable(reason));
+                }
+                Err(error) => {
+                    tracing::error!(
+                        %error,
+                        batch.writer = %batch.id.writer,
+                        batch.seq = batch.id.seq.0,
+                        "The store refuses a batch; it stays in the journal and is tried again"
+                    );
+                    self.note_failure(&error.to_string());
+                    refused.push(batch.id.writer);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn commit(&self, batch: &Arc<SealedBatch>) -> Result<(), StoreError> {
+        let begun = Instant::now();
+        self.batches.sync(batch).await.map_err(|error| StoreError::Unavailable(error.to_string()))?;
+        let (batches, sealed) = (self.batches, Arc::clone(batch));
+        let rows: Arc<[_]> = tokio::task::spawn_blocking(move || batches.sealed_rows(&sealed).into())
+            .await
+            .map_err(|error| StoreError::Unavailable(error.to_string()))?;
+        let row_count = rows.len();
+        let commit = self.store.commit(batch.id, rows).await?;
+        let seq = batch.id.seq.0;
+        let duration_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        match commit {
+            Commit::Applied => {
+                tracing::debug!(batch.seq = seq, rows = row_count, duration_ms, "Committed a batch");
+            }
+            Commit::AlreadyApplied => {
+                tracing::info!(batch.writer = %batch.id.writer, batch.seq = seq, "A batch was in the store already");
+            }
+            Commit::AppliedAfterGap { found } => tracing::error!(
+                batch.writer = %batch.id.writer,
+                batch.seq = seq,
+                ledger.last_seq = found.0,
+                "The database has lost commits that it had confirmed: compare it with its backups"
+            ),
+        }
+        self.note_success();
+        Ok(())
+    }
+
+    fn note_success(&self) {
+        let mut health = self.health.lock();
+        if let Some(since) = health.failing_since.take() {
+            tracing::info!(outage_ms = since.elapsed().as_millis() as u64, "The store takes batches again");
+        }
+        health.last_error = None;
+        health.last_commit = Some(Instant::now());
+    }
+
+    /// Takes note that the store can't be used, whoever found out.
+    pub fn note_failure(&self, reason: &str) {
+        let mut health = self.health.lock();
+        if health.failing_since.is_none() {
+            tracing::warn!(reason, "The store takes no batches: counting goes on, the journal keeps them");
+            health.failing_since = Some(Instant::now());
+        }
+        health.last_error = Some(reason.to_owned());
+    }
+
+    async fn shorten_open_segment(&self) {
+        let batches = self.batches;
+        let shortened: Result<io::Result<bool>, _> =
+            tokio::task::spawn_blocking(|| batches.shorten_open_segment()).await;
+        match shortened {
+            Ok(Ok(true)) => tracing::info!(bytes = self.batches.journal().bytes(), "Rewrote the open segment"),
+            Ok(Ok(false)) | Err(_) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "Can't rewrite the open segment"),
+        }
+    }
+}
+
+/// Half to all of `backoff`, so that nodes do not come back all at once.
+fn jittered(backoff: Duration) -> Duration {
+    backoff.mul_f64(rand::rng().random_range(0.5..=1.0))
+}
