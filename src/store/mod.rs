@@ -2,14 +2,20 @@
 //! (`tests/it/store_contract.rs`). SQL and drivers live below this module and nowhere else.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
 use crate::domain::{BatchId, BatchSeq, EventName, EventTotal, HourRange, HourlyCount, WriterId};
 
+mod columns;
+mod migration;
+mod options;
 pub mod postgres;
 pub mod sqlite;
+
+pub use options::{Options, StoreUrlError, without_password};
 
 /// What became of a commit. `AlreadyApplied`: an earlier attempt committed but its answer was lost;
 /// the retry treats it as success.
@@ -25,7 +31,7 @@ pub enum Commit {
 }
 
 /// Two decisions: try again later, or tell a human.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
     /// The store can't be reached or gave up this time; the same call may succeed later. Whether a
     /// commit happened is unknown: retry the same batch.
@@ -131,4 +137,30 @@ pub trait Store: Send + Sync + 'static {
 
     /// What people call it in logs and on pages, without secrets: `PostgreSQL at host/db`, `SQLite at data/events.sqlite`.
     fn label(&self) -> String;
+}
+
+/// Why [`open`] gave no store.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error(transparent)]
+    Url(#[from] StoreUrlError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// The store that `options.url` names: empty is SQLite at `data_dir/events.sqlite`, `sqlite:PATH` and
+/// `sqlite://PATH` that file, `postgres://…` and `postgresql://…` a PostgreSQL database.
+///
+/// SQLite is opened (and created) here; PostgreSQL is connected to at the first use, so that a node
+/// starts and counts while the database is down.
+///
+/// # Errors
+/// When the URL is none of these, or the SQLite file can't be opened.
+pub async fn open(options: &Options, data_dir: &Path) -> Result<Arc<dyn Store>, OpenError> {
+    if let Some(path) = options.sqlite_path(data_dir)? {
+        let opened = tokio::task::spawn_blocking(move || sqlite::SqliteStore::open(&path)).await;
+        let store = opened.map_err(|error| StoreError::Unavailable(error.to_string()))??;
+        return Ok(Arc::new(store));
+    }
+    Ok(Arc::new(postgres::PostgresStore::new(&options.url, options)?))
 }

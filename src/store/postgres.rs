@@ -1,1 +1,182 @@
-//! PostgreSQL.
+//! PostgreSQL: one connection for commits, a few for reads, each made at its first use.
+//!
+//! Session settings are set inside each transaction (`set local`) and statements are unnamed, so the
+//! store works through a transaction pooler as well. No statement depends on the session's time zone.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::future::try_join4;
+use tokio_postgres::Client;
+
+use super::{
+    Books, Commit, HourlyQuery, LedgerPosition, Options, Snapshot, Store, StoreError, StoreUrlError,
+};
+use crate::domain::{BatchId, EventTotal, HourlyCount, WriterId};
+use session::{Connector, Pool};
+
+mod commit;
+mod error;
+mod rows;
+mod schema;
+mod session;
+mod tls;
+mod url;
+
+pub struct PostgresStore {
+    connector: Connector,
+    commits: Pool,
+    reads: Pool,
+    /// Longest time for one operation, connecting included.
+    deadline: Duration,
+    begin_commit: String,
+    begin_read: String,
+    label: String,
+}
+
+impl PostgresStore {
+    /// Reads the URL, the options and the trusted certificates; connects to nothing.
+    ///
+    /// # Errors
+    /// When one of them can't be understood or read.
+    pub fn new(url: &str, options: &Options) -> Result<Self, StoreUrlError> {
+        let target = url::Target::parse(url, options)?;
+        let Options { statement_timeout_ms, lock_timeout_ms, .. } = options;
+        let time_outs = format!(
+            "set local statement_timeout = {statement_timeout_ms}; \
+             set local lock_timeout = {lock_timeout_ms}; \
+             set local idle_in_transaction_session_timeout = {statement_timeout_ms}"
+        );
+        Ok(Self {
+            connector: Connector::new(&target, options)?,
+            commits: Pool::new(1),
+            reads: Pool::new(options.read_connections),
+            deadline: options.deadline(),
+            begin_commit: format!(
+                "begin isolation level read committed; set local synchronous_commit = on; {time_outs}"
+            ),
+            begin_read: format!("begin isolation level repeatable read read only; {time_outs}"),
+            label: target.label,
+        })
+    }
+
+    async fn within_deadline<T>(
+        &self,
+        operation: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        match tokio::time::timeout(self.deadline, operation).await {
+            Ok(outcome) => outcome,
+            Err(_) => {
+                self.reads.forget_idle();
+                self.commits.forget_idle();
+                let waited_ms = self.deadline.as_millis();
+                Err(StoreError::Unavailable(format!("the database gave no answer within {waited_ms} ms")))
+            }
+        }
+    }
+
+    /// Runs `read` and the ledger's query in one snapshot, all four statements in one round trip.
+    async fn snapshot<T>(
+        &self,
+        client: &Client,
+        writers: &[WriterId],
+        read: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<Snapshot<T>, StoreError> {
+        let ((), position, value, ()) = try_join4(
+            rows::execute(client, &self.begin_read),
+            rows::position(client, writers),
+            read,
+            rows::execute(client, "commit"),
+        )
+        .await?;
+        Ok(Snapshot { value, position })
+    }
+}
+
+#[async_trait]
+impl Store for PostgresStore {
+    async fn commit(&self, id: BatchId, rows: Arc<[HourlyCount]>) -> Result<Commit, StoreError> {
+        self.within_deadline(async {
+            let lease = self.commits.lease(&self.connector).await?;
+            let outcome = commit::commit(&lease.session.client, &self.begin_commit, id, &rows).await?;
+            lease.give_back();
+            Ok(outcome)
+        })
+        .await
+    }
+
+    async fn hourly(
+        &self,
+        query: HourlyQuery,
+        writers: Vec<WriterId>,
+    ) -> Result<Snapshot<Vec<HourlyCount>>, StoreError> {
+        self.within_deadline(async {
+            let lease = self.reads.lease(&self.connector).await?;
+            let client = &lease.session.client;
+            let snapshot = self.snapshot(client, &writers, rows::hourly(client, &query)).await?;
+            lease.give_back();
+            if snapshot.value.len() > query.rows_max {
+                return Err(StoreError::TooManyRows { rows_max: query.rows_max });
+            }
+            Ok(snapshot)
+        })
+        .await
+    }
+
+    async fn totals(&self, writers: Vec<WriterId>) -> Result<Snapshot<Vec<EventTotal>>, StoreError> {
+        self.within_deadline(async {
+            let lease = self.reads.lease(&self.connector).await?;
+            let client = &lease.session.client;
+            let snapshot = self.snapshot(client, &writers, rows::totals(client)).await?;
+            lease.give_back();
+            Ok(snapshot)
+        })
+        .await
+    }
+
+    async fn position(&self, writers: Vec<WriterId>) -> Result<LedgerPosition, StoreError> {
+        self.within_deadline(async {
+            let lease = self.reads.lease(&self.connector).await?;
+            let position = rows::position(&lease.session.client, &writers).await?;
+            lease.give_back();
+            Ok(position)
+        })
+        .await
+    }
+
+    async fn audit(&self) -> Result<Books, StoreError> {
+        self.within_deadline(async {
+            let lease = self.reads.lease(&self.connector).await?;
+            let books = rows::books(&lease.session.client).await?;
+            lease.give_back();
+            Ok(books)
+        })
+        .await
+    }
+
+    async fn identity(&self) -> Result<String, StoreError> {
+        self.within_deadline(async {
+            let lease = self.reads.lease(&self.connector).await?;
+            let identity = schema::identity(&lease.session.client).await?;
+            lease.give_back();
+            Ok(identity)
+        })
+        .await
+    }
+
+    async fn close(&self) {
+        let closed = async {
+            self.commits.close().await;
+            self.reads.close().await;
+            Ok(())
+        };
+        // Past the deadline the sessions close when the process ends; the database rolls them back.
+        let _ = self.within_deadline(closed).await;
+    }
+
+    fn label(&self) -> String {
+        self.label.clone()
+    }
+}

@@ -1,1 +1,132 @@
-//! SQLite.
+//! SQLite: the library compiled in, one connection that writes and checkpoints, one that only reads,
+//! each on a thread of its own so that a big commit delays neither reads nor the async threads.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::{Books, Commit, HourlyQuery, LedgerPosition, Snapshot, Store, StoreError};
+use crate::domain::{BatchId, EventTotal, HourlyCount, WriterId};
+use worker::Worker;
+
+mod connection;
+mod statements;
+mod worker;
+
+pub struct SqliteStore {
+    path: PathBuf,
+    /// `None`: opened for an audit, commits are refused.
+    writer: Option<Worker>,
+    reader: Worker,
+}
+
+impl SqliteStore {
+    /// Opens the file, creating it, its folder and its schema when they are missing. Blocks on the disk.
+    ///
+    /// # Errors
+    /// When the file can't be opened or created, belongs to another program or to a newer version of
+    /// this one.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        // The writer comes first: it creates the schema that the reader checks.
+        let writer = connection::open_to_write(path)?;
+        let reader = connection::open_to_read(path)?;
+        Ok(Self {
+            path: path.to_owned(),
+            writer: Some(Worker::start("sqlite-write", writer)?),
+            reader: Worker::start("sqlite-read", reader)?,
+        })
+    }
+
+    /// Opens an existing file for reading only, also while the service uses it. Blocks on the disk.
+    ///
+    /// # Errors
+    /// As [`SqliteStore::open`], and when there is no such file.
+    pub fn open_for_audit(path: &Path) -> Result<Self, StoreError> {
+        let reader = connection::open_to_read(path)?;
+        Ok(Self { path: path.to_owned(), writer: None, reader: Worker::start("sqlite-read", reader)? })
+    }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn commit(&self, id: BatchId, rows: Arc<[HourlyCount]>) -> Result<Commit, StoreError> {
+        let Some(writer) = &self.writer else {
+            return Err(StoreError::Rejected("the store was opened for reading only".into()));
+        };
+        writer.run(move |connection| statements::commit(connection, id, &rows)).await
+    }
+
+    async fn hourly(
+        &self,
+        query: HourlyQuery,
+        writers: Vec<WriterId>,
+    ) -> Result<Snapshot<Vec<HourlyCount>>, StoreError> {
+        self.reader
+            .run(move |connection| {
+                let snapshot = connection.transaction()?;
+                let value = statements::hourly(&snapshot, &query)?;
+                Ok(Snapshot { value, position: statements::position(&snapshot, &writers)? })
+            })
+            .await
+    }
+
+    async fn totals(&self, writers: Vec<WriterId>) -> Result<Snapshot<Vec<EventTotal>>, StoreError> {
+        self.reader
+            .run(move |connection| {
+                let snapshot = connection.transaction()?;
+                let value = statements::totals(&snapshot)?;
+                Ok(Snapshot { value, position: statements::position(&snapshot, &writers)? })
+            })
+            .await
+    }
+
+    async fn position(&self, writers: Vec<WriterId>) -> Result<LedgerPosition, StoreError> {
+        self.reader.run(move |connection| statements::position(&connection.transaction()?, &writers)).await
+    }
+
+    async fn audit(&self) -> Result<Books, StoreError> {
+        self.reader.run(|connection| statements::books(&connection.transaction()?)).await
+    }
+
+    async fn identity(&self) -> Result<String, StoreError> {
+        self.reader.run(|connection| statements::identity(connection)).await
+    }
+
+    async fn close(&self) {
+        // The reader goes first, since an open snapshot would keep the WAL from being emptied.
+        self.reader.stop(|_| Ok(())).await;
+        if let Some(writer) = &self.writer {
+            writer.stop(|connection| connection::checkpoint(connection)).await;
+        }
+    }
+
+    fn label(&self) -> String {
+        format!("SQLite at {}", self.path.display())
+    }
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        use rusqlite::ErrorCode;
+        let may_pass_by_itself = matches!(
+            error.sqlite_error_code(),
+            Some(
+                ErrorCode::DatabaseBusy
+                    | ErrorCode::DatabaseLocked
+                    | ErrorCode::FileLockingProtocolFailed
+                    | ErrorCode::OutOfMemory
+                    | ErrorCode::OperationInterrupted
+                    | ErrorCode::SystemIoFailure
+                    | ErrorCode::DiskFull
+                    | ErrorCode::CannotOpen
+            )
+        );
+        // The bare message: with the statement it would repeat SQL.
+        let text = match error {
+            rusqlite::Error::SqliteFailure(code, message) => message.unwrap_or_else(|| code.to_string()),
+            other => other.to_string(),
+        };
+        if may_pass_by_itself { Self::Unavailable(text) } else { Self::Rejected(text) }
+    }
+}

@@ -1,0 +1,177 @@
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// How the store is reached. Serialised in full, password included; `Debug` hides it.
+#[derive(Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Options {
+    /// Empty: SQLite in the data folder. Else `sqlite:PATH` or `postgres://USER:PASSWORD@HOST/DATABASE`.
+    pub url: String,
+    /// Longest wait for a connection to PostgreSQL, encryption and login included.
+    pub connect_timeout_ms: u64,
+    /// Longest run of one statement; PostgreSQL itself ends it then.
+    pub statement_timeout_ms: u64,
+    /// Longest wait for a lock that another session holds.
+    pub lock_timeout_ms: u64,
+    /// Idle time after which TCP asks whether the other side still lives.
+    pub keepalive_idle_ms: u64,
+    /// Longest time that sent data may stay unconfirmed by TCP.
+    pub tcp_user_timeout_ms: u64,
+    /// Encrypt, but believe any certificate, whatever `sslmode` says.
+    pub tls_accept_invalid_certs: bool,
+    /// PEM file with the certificates to trust; the same as `sslrootcert` in the URL.
+    pub tls_root_cert: Option<PathBuf>,
+    /// Connections for reads, besides the one for commits.
+    pub read_connections: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            url: String::new(),
+            connect_timeout_ms: 5_000,
+            statement_timeout_ms: 30_000,
+            lock_timeout_ms: 10_000,
+            keepalive_idle_ms: 30_000,
+            tcp_user_timeout_ms: 30_000,
+            tls_accept_invalid_certs: false,
+            tls_root_cert: None,
+            read_connections: 4,
+        }
+    }
+}
+
+impl Options {
+    /// Longest a whole operation may take, measured here: when it has passed, the connection is dropped.
+    pub(super) fn deadline(&self) -> Duration {
+        Duration::from_millis(self.connect_timeout_ms.saturating_add(self.statement_timeout_ms))
+    }
+
+    /// The SQLite file that `url` names; `None` when it names PostgreSQL.
+    pub(super) fn sqlite_path(&self, data_dir: &Path) -> Result<Option<PathBuf>, StoreUrlError> {
+        if self.url.is_empty() {
+            return Ok(Some(data_dir.join("events.sqlite")));
+        }
+        if let Some(path) = self.url.strip_prefix("sqlite:") {
+            let path = path.strip_prefix("//").unwrap_or(path);
+            return match path {
+                "" | ":memory:" => Err(StoreUrlError::NoSqliteFile),
+                path => Ok(Some(PathBuf::from(path))),
+            };
+        }
+        match self.url.split_once("://") {
+            Some(("postgres" | "postgresql", _)) => Ok(None),
+            _ => Err(StoreUrlError::UnknownScheme),
+        }
+    }
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Destructured, so that a new field can't be forgotten here.
+        let Self {
+            url,
+            connect_timeout_ms,
+            statement_timeout_ms,
+            lock_timeout_ms,
+            keepalive_idle_ms,
+            tcp_user_timeout_ms,
+            tls_accept_invalid_certs,
+            tls_root_cert,
+            read_connections,
+        } = self;
+        f.debug_struct("Options")
+            .field("url", &without_password(url))
+            .field("connect_timeout_ms", connect_timeout_ms)
+            .field("statement_timeout_ms", statement_timeout_ms)
+            .field("lock_timeout_ms", lock_timeout_ms)
+            .field("keepalive_idle_ms", keepalive_idle_ms)
+            .field("tcp_user_timeout_ms", tcp_user_timeout_ms)
+            .field("tls_accept_invalid_certs", tls_accept_invalid_certs)
+            .field("tls_root_cert", tls_root_cert)
+            .field("read_connections", read_connections)
+            .finish()
+    }
+}
+
+/// Why a `store.url` can't be used. Never repeats the URL, since that may hold a password.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreUrlError {
+    #[error(
+        "the store's URL has no form that is known: expected nothing (SQLite in the data folder), \
+         sqlite:PATH or postgres://USER:PASSWORD@HOST/DATABASE"
+    )]
+    UnknownScheme,
+    #[error("the store's URL names no file: expected sqlite:PATH")]
+    NoSqliteFile,
+    #[error("the store's PostgreSQL URL can't be read: expected postgres://USER:PASSWORD@HOST:PORT/DATABASE ({0})")]
+    Malformed(String),
+    #[error("the store's URL has sslmode={0}: expected disable, allow, prefer, require, verify-ca or verify-full")]
+    SslMode(String),
+    #[error("the store's URL has {key}: {reason}")]
+    Parameter { key: &'static str, reason: &'static str },
+    #[error("the trusted certificates can't be read: {0}")]
+    RootCertificates(String),
+}
+
+/// The URL as it may be shown: passwords, in front of the host or in the query, become `***`. Where
+/// a stray character makes it unclear how far a password reaches, rather too much is hidden.
+#[must_use]
+pub fn without_password(url: &str) -> String {
+    let mut shown = url.to_owned();
+    if let (Some(scheme_end), Some(at)) = (url.find("://").map(|start| start + 3), url.rfind('@'))
+        && let Some(colon) = url.get(scheme_end..at).and_then(|user| user.find(':'))
+    {
+        shown.replace_range(scheme_end + colon + 1..at, "***");
+    }
+    for key in ["?password=", "&password="] {
+        if let Some(start) = shown.find(key).map(|at| at + key.len()) {
+            let end = shown[start..].find('&').map_or(shown.len(), |length| start + length);
+            shown.replace_range(start..end, "***");
+        }
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path_of(url: &str) -> Result<Option<PathBuf>, StoreUrlError> {
+        Options { url: url.into(), ..Options::default() }.sqlite_path(Path::new("data"))
+    }
+
+    #[test]
+    fn the_url_decides_which_store_it_is() {
+        assert_eq!(path_of(""), Ok(Some("data/events.sqlite".into())));
+        assert_eq!(path_of("sqlite:a/b.db"), Ok(Some("a/b.db".into())));
+        assert_eq!(path_of("sqlite:///a/b.db"), Ok(Some("/a/b.db".into())));
+        assert_eq!(path_of("postgres://h/db"), Ok(None));
+        assert_eq!(path_of("postgresql://h/db"), Ok(None));
+        assert_eq!(path_of("sqlite:"), Err(StoreUrlError::NoSqliteFile));
+        assert_eq!(path_of("sqlite::memory:"), Err(StoreUrlError::NoSqliteFile));
+        for url in ["mysql://h/db", "events.sqlite", "postgres", "postgresq://h"] {
+            assert_eq!(path_of(url), Err(StoreUrlError::UnknownScheme), "{url}");
+        }
+    }
+
+    #[test]
+    fn no_password_is_ever_shown() {
+        for (url, shown) in [
+            ("postgres://u:geheim@h/db", "postgres://u:***@h/db"),
+            ("postgres://u:ge@he/i?m@h:1/db?sslmode=require", "postgres://u:***@h:1/db?sslmode=require"),
+            ("postgres://u@h/db?password=geheim&sslmode=require", "postgres://u@h/db?password=***&sslmode=require"),
+            ("postgres://h/db?user=u&password=geheim", "postgres://h/db?user=u&password=***"),
+            ("postgres://u@h:5432/db", "postgres://u@h:5432/db"),
+            ("sqlite:data/x.sqlite", "sqlite:data/x.sqlite"),
+            ("", ""),
+        ] {
+            assert_eq!(without_password(url), shown);
+            let options = Options { url: url.into(), ..Options::default() };
+            assert!(!format!("{options:?}").contains("geheim"));
+        }
+    }
+}

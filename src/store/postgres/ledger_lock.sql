@@ -1,0 +1,1 @@
+select last_seq from ledger where writer = $1 for update

@@ -1,0 +1,6 @@
+-- One row. The two arrays are aggregated from the same rows in the same order.
+select
+    cast(coalesce(sum(last_seq), 0) as bigint) as version,
+    coalesce(array_agg(writer) filter (where writer = any($1)), '{}') as writers,
+    coalesce(array_agg(last_seq) filter (where writer = any($1)), '{}') as last_seqs
+from ledger

@@ -1,0 +1,69 @@
+//! Statements that read, and the small pieces that all statements share.
+
+use futures_util::TryStreamExt;
+use tokio_postgres::types::{FromSql, ToSql, Type};
+use tokio_postgres::{Client, Row};
+
+use crate::domain::{BatchSeq, EventTotal, HourlyCount, WriterId};
+use crate::store::columns::{event_total, exact_sum, hourly_count, stored_hour, unsigned};
+use crate::store::{Books, HourlyQuery, LedgerPosition, StoreError};
+
+/// A parameter with its type: that spares the round trip in which the database would tell it.
+pub(super) type Param<'a> = (&'a (dyn ToSql + Sync), Type);
+
+pub(super) fn column<'a, T: FromSql<'a>>(row: &'a Row, index: usize) -> Result<T, StoreError> {
+    row.try_get(index)
+        .map_err(|_| StoreError::Rejected("a column of the store has another type than this program gave it".into()))
+}
+
+/// Statements without parameters and answers.
+pub(super) async fn execute(client: &Client, sql: &str) -> Result<(), StoreError> {
+    Ok(client.batch_execute(sql).await?)
+}
+
+pub(super) async fn position(client: &Client, writers: &[WriterId]) -> Result<LedgerPosition, StoreError> {
+    let asked: Vec<&[u8]> = writers.iter().map(|writer| writer.0.as_slice()).collect();
+    let sql = include_str!("ledger_position.sql");
+    let row = client.query_typed_one(sql, &[(&asked, Type::BYTEA_ARRAY)]).await?;
+    let found: Vec<&[u8]> = column(&row, 1)?;
+    let last_seqs: Vec<i64> = column(&row, 2)?;
+    let mut position = LedgerPosition { version: unsigned(column(&row, 0)?)?, ..LedgerPosition::default() };
+    for (writer, last_seq) in found.into_iter().zip(last_seqs) {
+        let writer = writer.try_into().map_err(|_| StoreError::Rejected("a writer's id is not 16 bytes long".into()))?;
+        position.applied.insert(WriterId(writer), BatchSeq(unsigned(last_seq)?));
+    }
+    Ok(position)
+}
+
+/// At most `rows_max + 1` rows; one more than asked for tells the caller that there are too many.
+pub(super) async fn hourly(client: &Client, query: &HourlyQuery) -> Result<Vec<HourlyCount>, StoreError> {
+    let (first, last) = (stored_hour(query.range.first), stored_hour(query.range.last));
+    let limit = i64::try_from(query.rows_max).unwrap_or(i64::MAX).saturating_add(1);
+    let event = query.event.as_ref().map(|event| event.as_str());
+    let mut params: Vec<Param<'_>> = vec![(&first, Type::INT4), (&last, Type::INT4), (&limit, Type::INT8)];
+    let sql = match &event {
+        None => include_str!("hourly_all.sql"),
+        Some(event) => {
+            params.push((event, Type::TEXT));
+            include_str!("hourly_event.sql")
+        }
+    };
+    let stream = client.query_typed_raw(sql, params).await?;
+    let mut stream = std::pin::pin!(stream);
+    let mut rows = Vec::new();
+    while let Some(row) = stream.try_next().await? {
+        rows.push(hourly_count(column(&row, 0)?, column(&row, 1)?, column(&row, 2)?)?);
+    }
+    Ok(rows)
+}
+
+pub(super) async fn totals(client: &Client) -> Result<Vec<EventTotal>, StoreError> {
+    let rows = client.query_typed(include_str!("totals.sql"), &[]).await?;
+    rows.iter().map(|row| event_total(column(row, 0)?, column(row, 1)?)).collect()
+}
+
+pub(super) async fn books(client: &Client) -> Result<Books, StoreError> {
+    let row = client.query_typed_one(include_str!("books.sql"), &[]).await?;
+    let sum = |index| exact_sum(column(&row, index)?);
+    Ok(Books { rows: sum(0)?, totals: sum(1)?, removed: sum(2)?, ledger: sum(3)? })
+}

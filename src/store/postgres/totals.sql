@@ -1,0 +1,1 @@
+select event, total from event_totals order by event

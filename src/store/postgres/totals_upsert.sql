@@ -1,0 +1,7 @@
+-- Sorted by event bytes, after the hourly rows: the same order on every node.
+insert into event_totals as stored (event, total, first_hour, last_hour)
+select * from unnest($1, $2, $3, $4)
+on conflict (event) do update set
+    total = stored.total + excluded.total,
+    first_hour = least(stored.first_hour, excluded.first_hour),
+    last_hour = greatest(stored.last_hour, excluded.last_hour)

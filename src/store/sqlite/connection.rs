@@ -1,0 +1,102 @@
+//! Opening the file: settings, ownership, schema.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+
+use crate::store::StoreError;
+use crate::store::migration::{Migration, newest_version, random_identity, refuse_newer_schema};
+
+const MIGRATIONS: &[Migration] = &[Migration { version: 1, sql: include_str!("0001_counts.sql") }];
+
+/// Marks the file as ours: "EvTr" in ASCII.
+const APPLICATION_ID: i32 = 0x4576_5472;
+
+/// Before 3.51.3 a checkpoint could meet a commit and leave a corrupt file.
+const SQLITE_VERSION_MIN: i32 = 3_051_003;
+
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+pub(super) fn open_to_write(path: &Path) -> Result<Connection, StoreError> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)
+            .map_err(|error| StoreError::Unavailable(format!("can't create {}: {error}", folder.display())))?;
+    }
+    let named = |error: StoreError| name_file(path, error);
+    let mut connection = open(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
+    migrate(&mut connection).map_err(named)?;
+    Ok(connection)
+}
+
+pub(super) fn open_to_read(path: &Path) -> Result<Connection, StoreError> {
+    let named = |error: StoreError| name_file(path, error);
+    if !path.is_file() {
+        return Err(named(StoreError::Rejected("there is no such file".into())));
+    }
+    let connection = open(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    connection.pragma_update(None, "query_only", true).map_err(|error| named(error.into()))?;
+    let found = own_version(&connection).map_err(named)?;
+    if found < newest_version(MIGRATIONS) {
+        return Err(named(StoreError::Rejected("it has no schema of this event-tracker yet".into())));
+    }
+    Ok(connection)
+}
+
+/// Moves everything from the WAL into the file and empties the WAL.
+pub(super) fn checkpoint(connection: &Connection) -> Result<(), StoreError> {
+    connection.query_row("pragma wal_checkpoint(truncate)", [], |_| Ok(()))?;
+    Ok(())
+}
+
+fn open(path: &Path, flags: OpenFlags) -> Result<Connection, StoreError> {
+    let version = rusqlite::version_number();
+    if version < SQLITE_VERSION_MIN {
+        return Err(StoreError::Rejected(format!("SQLite {} is too old: 3.51.3 is needed", rusqlite::version())));
+    }
+    let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)
+        .map_err(|error| name_file(path, error.into()))?;
+    connection.busy_timeout(BUSY_TIMEOUT).map_err(|error| name_file(path, error.into()))?;
+    Ok(connection)
+}
+
+fn name_file(path: &Path, error: StoreError) -> StoreError {
+    let at = path.display();
+    match error {
+        StoreError::Unavailable(reason) => StoreError::Unavailable(format!("SQLite at {at}: {reason}")),
+        StoreError::Rejected(reason) => StoreError::Rejected(format!("SQLite at {at}: {reason}")),
+        other => other,
+    }
+}
+
+/// The version of our schema in the file; 0 for an empty file.
+fn own_version(connection: &Connection) -> Result<i32, StoreError> {
+    let number = |sql| connection.query_row(sql, [], |row| row.get::<_, i32>(0));
+    let (application_id, objects) = (number("pragma application_id")?, number("select count(*) from sqlite_schema")?);
+    if application_id != APPLICATION_ID && (application_id != 0 || objects != 0) {
+        return Err(StoreError::Rejected("the file belongs to another program".into()));
+    }
+    let found = number("pragma user_version")?;
+    refuse_newer_schema(found, MIGRATIONS)?;
+    Ok(found)
+}
+
+fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
+    // Looked at before anything is changed: not even the journal mode of a stranger's file.
+    own_version(connection)?;
+    connection.pragma_update(None, "journal_mode", "wal")?;
+    // NORMAL may lose the last commits in a power cut, and their journal is gone by then.
+    connection.pragma_update(None, "synchronous", "full")?;
+    // After a big commit the WAL does not keep its size for ever.
+    connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let found = own_version(&transaction)?;
+    for migration in MIGRATIONS.iter().filter(|migration| migration.version > found) {
+        transaction.execute_batch(migration.sql)?;
+    }
+    transaction.execute("insert into store_identity (identity) values (?1) on conflict do nothing", [random_identity()?])?;
+    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+    transaction.pragma_update(None, "user_version", newest_version(MIGRATIONS))?;
+    transaction.commit()?;
+    Ok(())
+}

@@ -1,0 +1,107 @@
+//! What the worker threads run.
+
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
+
+use crate::domain::{BatchId, BatchSeq, EventTotal, HourlyCount, WriterId};
+use crate::store::columns::{
+    batch_total, event_deltas, event_total, exact_sum, hourly_count, stored_count, stored_hour, stored_seq, unsigned,
+};
+use crate::store::{Books, Commit, HourlyQuery, LedgerPosition, StoreError};
+
+pub(super) fn commit(connection: &mut Connection, id: BatchId, rows: &[HourlyCount]) -> Result<Commit, StoreError> {
+    let seq = stored_seq(id.seq)?;
+    let deltas = event_deltas(rows)?;
+    // Dropped without a commit, the transaction rolls back: so does every `?` below.
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let found: Option<(i64, String)> = transaction
+        .prepare_cached("select last_seq, total from ledger where writer = ?1")?
+        .query_row([id.writer.0], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    let (found, total) = match found {
+        None => (0, 0),
+        Some((found, total)) => (found, exact_sum(&total)?),
+    };
+    if found >= seq {
+        return Ok(Commit::AlreadyApplied);
+    }
+    transaction.prepare_cached(include_str!("ledger_write.sql"))?.execute(params![
+        id.writer.0,
+        seq,
+        (total + batch_total(rows)).to_string()
+    ])?;
+    let mut upsert = transaction.prepare_cached(include_str!("hourly_upsert.sql"))?;
+    for row in rows {
+        upsert.execute(params![row.event.as_str(), stored_hour(row.hour), stored_count(row.count)?])?;
+    }
+    drop(upsert);
+    let mut upsert = transaction.prepare_cached(include_str!("totals_upsert.sql"))?;
+    for delta in &deltas {
+        upsert.execute(params![delta.event, delta.count, delta.first_hour, delta.last_hour])?;
+    }
+    drop(upsert);
+    transaction.commit()?;
+    Ok(if found == seq - 1 { Commit::Applied } else { Commit::AppliedAfterGap { found: BatchSeq(unsigned(found)?) } })
+}
+
+pub(super) fn position(snapshot: &Transaction<'_>, writers: &[WriterId]) -> Result<LedgerPosition, StoreError> {
+    let version: i64 =
+        snapshot.prepare_cached("select coalesce(sum(last_seq), 0) from ledger")?.query_row([], |row| row.get(0))?;
+    let mut position = LedgerPosition { version: unsigned(version)?, ..LedgerPosition::default() };
+    let mut of_writer = snapshot.prepare_cached("select last_seq from ledger where writer = ?1")?;
+    for writer in writers {
+        if let Some(last_seq) = of_writer.query_row([writer.0], |row| row.get(0)).optional()? {
+            position.applied.insert(*writer, BatchSeq(unsigned(last_seq)?));
+        }
+    }
+    Ok(position)
+}
+
+pub(super) fn hourly(snapshot: &Transaction<'_>, query: &HourlyQuery) -> Result<Vec<HourlyCount>, StoreError> {
+    let (first, last) = (stored_hour(query.range.first), stored_hour(query.range.last));
+    let limit = i64::try_from(query.rows_max).unwrap_or(i64::MAX).saturating_add(1);
+    let rows = match &query.event {
+        None => snapshot
+            .prepare_cached(include_str!("hourly_all.sql"))?
+            .query_and_then(params![first, last, limit], read_hourly)?
+            .collect::<Result<Vec<_>, _>>()?,
+        Some(event) => snapshot
+            .prepare_cached(include_str!("hourly_event.sql"))?
+            .query_and_then(params![first, last, limit, event.as_str()], read_hourly)?
+            .collect::<Result<Vec<_>, _>>()?,
+    };
+    if rows.len() > query.rows_max {
+        return Err(StoreError::TooManyRows { rows_max: query.rows_max });
+    }
+    Ok(rows)
+}
+
+fn read_hourly(row: &Row<'_>) -> Result<HourlyCount, StoreError> {
+    let event = row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?;
+    hourly_count(event, row.get(1)?, row.get(2)?)
+}
+
+pub(super) fn totals(snapshot: &Transaction<'_>) -> Result<Vec<EventTotal>, StoreError> {
+    snapshot
+        .prepare_cached("select event, total from event_totals order by event")?
+        .query_and_then([], |row| event_total(row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?, row.get(1)?))?
+        .collect()
+}
+
+pub(super) fn books(snapshot: &Transaction<'_>) -> Result<Books, StoreError> {
+    let halves = |row: &Row<'_>, index| -> rusqlite::Result<i128> {
+        let (upper, lower): (i64, i64) = (row.get(index)?, row.get(index + 1)?);
+        Ok((i128::from(upper) << 32) + i128::from(lower))
+    };
+    let (rows, totals, removed) = snapshot
+        .query_row(include_str!("books.sql"), [], |row| Ok((halves(row, 0)?, halves(row, 2)?, halves(row, 4)?)))?;
+    let ledger = snapshot
+        .prepare("select total from ledger")?
+        .query_and_then([], |row| exact_sum(&row.get::<_, String>(0)?))?
+        .sum::<Result<i128, StoreError>>()?;
+    Ok(Books { rows, totals, removed, ledger })
+}
+
+pub(super) fn identity(connection: &Connection) -> Result<String, StoreError> {
+    let identity: [u8; 16] = connection.query_row("select identity from store_identity", [], |row| row.get(0))?;
+    Ok(hex::encode(identity))
+}
