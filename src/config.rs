@@ -1,0 +1,156 @@
+//! The configuration: the options of every module, from layers that override each other.
+//!
+//! Weakest first: `config/default.toml` (compiled in), the configuration file, the environment
+//! (`EVENT_TRACKER__SECTION__KEY`), `PORT` and `DATABASE_URL`, the command line. Each layer is
+//! checked by itself before it may override another, so a wrong value is never hidden by a stronger
+//! one, and every complaint names the place to mend.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use config::ValueKind;
+use serde::Deserialize;
+
+use crate::{http, journal, store, telemetry};
+
+mod keys;
+mod layer;
+mod secrets;
+
+use keys::KEYS;
+use layer::Layer;
+
+/// Every key with its default and its meaning.
+pub const DEFAULTS: &str = include_str!("../config/default.toml");
+
+/// Read when it exists and no other file is named.
+pub const DEFAULT_FILE: &str = "config/event-tracker.toml";
+
+const VARIABLE_PREFIX: &str = "EVENT_TRACKER__";
+
+/// All settings of the service, each within its limits.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The folder of the journal and of the embedded database. Default `data`.
+    pub data_dir: PathBuf,
+    pub http: http::options::Options,
+    pub journal: journal::options::Options,
+    pub flush: FlushOptions,
+    pub limits: Limits,
+    pub store: store::options::Options,
+    pub log: telemetry::Options,
+}
+
+/// Section `[limits]`. Defaults and edge values: `config/default.toml`.
+// moves to names.rs at integration
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// Distinct event names that this node keeps; a POST of a further one is refused. Default 1,000,000.
+    pub events_max: u64,
+}
+
+/// Section `[flush]`. Defaults and edge values: `config/default.toml`.
+// moves to flusher.rs at integration
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FlushOptions {
+    /// Milliseconds between two commits. Default 2,000.
+    pub interval_ms: u64,
+    /// Milliseconds for the last flush at stop. Default 10,000; 0: none.
+    pub shutdown_timeout_ms: u64,
+    /// Longest pause between two attempts while the store is down, in milliseconds. Default 30,000.
+    pub retry_backoff_max_ms: u64,
+}
+
+/// Why there is no configuration: one line that says what, where, and what is expected instead.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    #[error("{path}: {reason}")]
+    File { path: String, reason: String },
+    #[error("{origin}: unknown key {key}; did you mean {nearest}?")]
+    UnknownKey { origin: String, key: String, nearest: String },
+    #[error("{origin}: {key} = {value}; expected {expected}")]
+    Value { key: String, value: String, origin: String, expected: String },
+    /// The defaults and the options of the modules don't fit together; a test rules it out.
+    #[error("the built-in configuration is broken: {0}")]
+    Defaults(String),
+}
+
+/// A setting given on the command line.
+#[derive(Debug, Clone)]
+pub struct Flag {
+    /// The full name of the setting, such as `http.listen`.
+    pub key: &'static str,
+    /// What people type, such as `--listen`.
+    pub name: &'static str,
+    pub value: String,
+}
+
+/// Where settings come from, besides the defaults.
+#[derive(Debug, Clone, Default)]
+pub struct Sources {
+    /// Must exist. `None`: [`DEFAULT_FILE`], if that exists.
+    pub file: Option<PathBuf>,
+    pub environment: Vec<(OsString, OsString)>,
+    pub flags: Vec<Flag>,
+}
+
+/// The value of one key after all layers, for people.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Setting {
+    /// `name` or `section.name`.
+    pub key: &'static str,
+    /// As TOML writes it, passwords masked.
+    pub value: String,
+    /// `default`, the path of a file, `environment NAME`, or a flag.
+    pub origin: String,
+}
+
+/// Loads the configuration and, in the order of `config/default.toml`, where each value is from.
+///
+/// # Errors
+/// See [`ConfigError`].
+pub fn load(sources: &Sources) -> Result<(Config, Vec<Setting>), ConfigError> {
+    let file = match &sources.file {
+        Some(path) => Layer::from_file(path)?,
+        None if Path::new(DEFAULT_FILE).exists() => Layer::from_file(Path::new(DEFAULT_FILE))?,
+        None => Layer::default(),
+    };
+    let merged = config::Config::builder()
+        .add_source(Layer::from_toml(DEFAULTS, "default")?)
+        .add_source(file)
+        .add_source(Layer::from_variables(&sources.environment)?)
+        .add_source(Layer::from_platform(&sources.environment)?)
+        .add_source(Layer::from_flags(&sources.flags)?)
+        .build()
+        .map_err(|error| ConfigError::Defaults(error.to_string()))?;
+    let settings = KEYS.iter().filter_map(|key| setting(&merged.cache, key.name)).collect::<Vec<_>>();
+    let config: Config = merged.try_deserialize().map_err(|error| ConfigError::Defaults(error.to_string()))?;
+    if config.journal.bytes_max < config.journal.segment_bytes_max {
+        let Setting { key, value, origin } =
+            settings.into_iter().find(|setting| setting.key == "journal.bytes_max").unwrap_or_default();
+        let expected = format!("at least journal.segment_bytes_max ({})", config.journal.segment_bytes_max);
+        return Err(ConfigError::Value { key: key.to_owned(), value, origin, expected });
+    }
+    Ok((config, settings))
+}
+
+fn setting(merged: &config::Value, key: &'static str) -> Option<Setting> {
+    let value = key.split('.').try_fold(merged, |value, name| match &value.kind {
+        ValueKind::Table(table) => table.get(name),
+        _ => None,
+    })?;
+    Some(Setting { key, value: shown(&value.kind), origin: value.origin().unwrap_or_default().to_owned() })
+}
+
+/// A value as TOML writes it, with its passwords masked: good for messages.
+fn shown(value: &ValueKind) -> String {
+    match value {
+        ValueKind::String(text) => toml::Value::String(secrets::mask_passwords(text)).to_string(),
+        ValueKind::Table(_) => "a section".to_owned(),
+        ValueKind::Array(_) => "a list".to_owned(),
+        plain => plain.to_string(),
+    }
+}
