@@ -2,7 +2,7 @@
 //! flush.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,11 +16,11 @@ use crate::batch::{Batches, Recovered};
 use crate::config::Config;
 use crate::domain::Increment;
 use crate::flusher::Flusher;
+use crate::http;
 use crate::journal::{DataFolder, OpenError};
 use crate::names::Names;
 use crate::query::Query;
-use crate::store::{self, Store, StoreError};
-use crate::http;
+use crate::store::{self, Store, StoreError, StoreHealth};
 
 /// How often a store that is down at start is asked again for what it knows.
 const GREETING_RETRY: Duration = Duration::from_millis(500);
@@ -36,8 +36,8 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     let runtime = runtime(config.http.workers)?;
     let result = runtime.block_on(async {
         let signals = Signals::listen()?;
-        let app = App::recover(config)?;
-        let listener = http::listen(&app.config.http)?;
+        let app = App::recover(config).await?;
+        let listener = http::listen(&app.config.http.listen)?;
         app.run_until_stopped(listener, signals).await
     });
     // Whatever still runs was given its time.
@@ -60,7 +60,7 @@ pub struct Imported {
 pub fn import(config: Config, increments: &[Increment], on_progress: &dyn Fn(u64)) -> anyhow::Result<Imported> {
     runtime(config.http.workers)?.block_on(async {
         let (config, scratch) = with_own_data_folder(config)?;
-        let app = App::recover(config)?;
+        let app = App::recover(config).await?;
         app.greet().await?;
         let mut counted = 0;
         for increment in increments {
@@ -71,7 +71,9 @@ pub fn import(config: Config, increments: &[Increment], on_progress: &dyn Fn(u64
         let flushed = tokio::time::timeout(IMPORT_TIMEOUT, app.flusher.flush()).await;
         let kept = app.folder.path().display();
         flushed.map_err(anyhow::Error::new).and_then(|flushed| Ok(flushed?)).with_context(|| {
-            format!("the counts are not in the store yet, they wait in {kept}; a service with that data_dir delivers them")
+            format!(
+                "the counts are not in the store yet, they wait in {kept}; a service with that data_dir delivers them"
+            )
         })?;
         app.store.close().await;
         if let Some(scratch) = scratch {
@@ -112,24 +114,26 @@ struct App {
     batches: &'static Batches,
     store: Arc<dyn Store>,
     flusher: Flusher,
+    health: Arc<StoreHealth>,
 }
 
 impl App {
     /// Locks the data folder and takes over what its journal holds. The store may be down.
-    fn recover(config: Config) -> anyhow::Result<Self> {
+    async fn recover(config: Config) -> anyhow::Result<Self> {
         let folder = DataFolder::lock(&config.data_dir)?;
-        let store = store::open(&config.store, folder.path())?;
+        let store = store::open(&config.store, folder.path()).await?;
         let names = Arc::new(Names::new(config.limits));
         let (batches, recovered) = Batches::recover(&folder, config.journal, names)?;
         log_recovered(&recovered);
         let batches: &'static Batches = Box::leak(Box::new(batches));
-        let flusher = Flusher::new(batches, Arc::clone(&store), config.flush);
-        Ok(Self { config, folder, batches, store, flusher })
+        let health = Arc::new(StoreHealth::default());
+        let flusher = Flusher::new(batches, Arc::clone(&store), Arc::clone(&health), config.flush);
+        Ok(Self { config, folder, batches, store, flusher, health })
     }
 
     async fn run_until_stopped(self, listener: TcpListener, mut signals: Signals) -> anyhow::Result<()> {
         let app: &'static Self = Box::leak(Box::new(self));
-        let query = Query::new(app.batches, Arc::clone(&app.store));
+        let query = Query::new(app.batches, Arc::clone(&app.store), Arc::clone(&app.health));
         let (ack, options) = (app.config.journal.ack, app.config.http.clone());
         let state = Box::leak(Box::new(http::State::new(app.batches, query, ack, options, Box::new(Utc::now))));
         app.announce(&listener)?;
@@ -161,7 +165,8 @@ impl App {
         let deadline = Duration::from_millis(app.config.flush.shutdown_timeout_ms);
         let last_flush = async {
             // A store that was never reached may be another one than the journal belongs to.
-            let greeted = flushing.await?? || tokio::time::timeout(deadline, app.greet()).await.is_ok_and(|g| g.is_ok());
+            let greeted =
+                flushing.await?? || tokio::time::timeout(deadline, app.greet()).await.is_ok_and(|g| g.is_ok());
             anyhow::Ok(greeted && app.flusher.flush_all().await)
         };
         let flushed = tokio::select! {
@@ -194,14 +199,13 @@ impl App {
     /// the journal belongs to, and learns the names it knows. Until then, an event that only the
     /// store has seen passes for new.
     async fn greet(&self) -> anyhow::Result<()> {
-        let mut reported = false;
         loop {
             let greeting = async {
                 let identity = self.store.identity().await?;
                 let totals = self.store.totals(Vec::new()).await?.value;
-                Ok::<_, StoreError>((identity, totals))
+                Ok((identity, totals))
             };
-            match greeting.await {
+            match self.health.note(greeting.await) {
                 Ok((identity, totals)) => {
                     self.check_identity(&identity)?;
                     for total in &totals {
@@ -209,14 +213,8 @@ impl App {
                     }
                     return Ok(());
                 }
-                Err(error) => {
-                    if !reported {
-                        tracing::warn!(%error, "The store can't be used yet: counting goes on, the journal keeps the counts");
-                        reported = true;
-                    }
-                    self.flusher.note_failure(&error.to_string());
-                    tokio::time::sleep(GREETING_RETRY).await;
-                }
+                Err(StoreError::Unavailable(_)) => tokio::time::sleep(GREETING_RETRY).await,
+                Err(error) => bail!("the store can't be used: {error}"),
             }
         }
     }
@@ -255,7 +253,7 @@ impl App {
     }
 }
 
-fn write_synced(path: &Path, text: &str) -> std::io::Result<()> {
+fn write_synced(path: &std::path::Path, text: &str) -> std::io::Result<()> {
     let mut file = std::fs::File::create(path)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()

@@ -12,7 +12,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, watch};
 
 use crate::counts::Counts;
-use crate::domain::{Ack, BatchId, BatchSeq, EventName, Hour, HourRange, HourlyCount, WriterId};
+use crate::domain::{Ack, BatchId, BatchSeq, EventName, Hour, HourRange, HourlyCount, TOTAL_MAX, WriterId};
 use crate::journal::replay::{self, ReplayError};
 use crate::journal::segment::Segment;
 use crate::journal::{self, DataFolder, Health, Journal, Position, SealedSegment};
@@ -41,10 +41,27 @@ pub struct Recorded {
 /// Nothing was counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum RecordError {
-    #[error(transparent)]
-    Refused(#[from] Refused),
-    #[error(transparent)]
-    JournalUnavailable(#[from] journal::Unavailable),
+    #[error("the journal can't be written")]
+    JournalUnavailable,
+    #[error("the event's all-time total would pass {TOTAL_MAX}")]
+    TotalOverflow,
+    #[error("the limit on distinct event names is reached")]
+    TooManyEvents,
+}
+
+impl From<Refused> for RecordError {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::TotalOverflow => Self::TotalOverflow,
+            Refused::TooManyEvents => Self::TooManyEvents,
+        }
+    }
+}
+
+impl From<journal::Unavailable> for RecordError {
+    fn from(_: journal::Unavailable) -> Self {
+        Self::JournalUnavailable
+    }
 }
 
 /// The increment is counted in memory, but what was asked for did not happen: whether it survives a
@@ -176,7 +193,7 @@ impl Batches {
     pub fn record(&self, event: &EventName, hour: Hour, count: u64) -> Result<Recorded, RecordError> {
         if !self.journal.takes_records() {
             // A name that can't be counted must not become a known one.
-            return Err(RecordError::JournalUnavailable(journal::Unavailable));
+            return Err(RecordError::JournalUnavailable);
         }
         let open = self.open.read();
         let (name, first_seen) = self.names.admit(event, count)?;

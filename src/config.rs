@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use config::ValueKind;
 use serde::Deserialize;
 
-use crate::{http, journal, store, telemetry};
+use crate::{flusher, http, journal, names, store, telemetry};
 
 mod keys;
 mod layer;
@@ -34,34 +34,12 @@ const VARIABLE_PREFIX: &str = "EVENT_TRACKER__";
 pub struct Config {
     /// The folder of the journal and of the embedded database. Default `data`.
     pub data_dir: PathBuf,
-    pub http: http::options::Options,
-    pub journal: journal::options::Options,
-    pub flush: FlushOptions,
-    pub limits: Limits,
-    pub store: store::options::Options,
+    pub http: http::Options,
+    pub journal: journal::Options,
+    pub flush: flusher::Options,
+    pub limits: names::Limits,
+    pub store: store::Options,
     pub log: telemetry::Options,
-}
-
-/// Section `[limits]`. Defaults and edge values: `config/default.toml`.
-// moves to names.rs at integration
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Limits {
-    /// Distinct event names that this node keeps; a POST of a further one is refused. Default 1,000,000.
-    pub events_max: u64,
-}
-
-/// Section `[flush]`. Defaults and edge values: `config/default.toml`.
-// moves to flusher.rs at integration
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct FlushOptions {
-    /// Milliseconds between two commits. Default 2,000.
-    pub interval_ms: u64,
-    /// Milliseconds for the last flush at stop. Default 10,000; 0: none.
-    pub shutdown_timeout_ms: u64,
-    /// Longest pause between two attempts while the store is down, in milliseconds. Default 30,000.
-    pub retry_backoff_max_ms: u64,
 }
 
 /// Why there is no configuration: one line that says what, where, and what is expected instead.

@@ -4,13 +4,12 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
 use rand::Rng;
 use tokio_util::sync::CancellationToken;
 
 use crate::batch::{Batches, SealedBatch};
 use crate::domain::WriterId;
-use crate::store::{Commit, Store, StoreError};
+use crate::store::{Commit, Store, StoreError, StoreHealth};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -23,35 +22,19 @@ pub struct Options {
     pub retry_backoff_max_ms: u64,
 }
 
-/// What is known of the store from the last attempts to use it; for the status pages.
-#[derive(Clone, Debug, Default)]
-pub struct Health {
-    /// Since when commits have failed; `None`: the last one succeeded.
-    pub failing_since: Option<Instant>,
-    pub last_error: Option<String>,
-    pub last_commit: Option<Instant>,
-    /// Batches that the store refuses for good: a human has to look.
-    pub refused_batches: usize,
-}
-
 pub struct Flusher {
     batches: &'static Batches,
     store: Arc<dyn Store>,
     options: Options,
-    health: Mutex<Health>,
+    health: Arc<StoreHealth>,
 }
 
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 
 impl Flusher {
     #[must_use]
-    pub fn new(batches: &'static Batches, store: Arc<dyn Store>, options: Options) -> Self {
-        Self { batches, store, options, health: Mutex::default() }
-    }
-
-    #[must_use]
-    pub fn health(&self) -> Health {
-        self.health.lock().clone()
+    pub fn new(batches: &'static Batches, store: Arc<dyn Store>, health: Arc<StoreHealth>, options: Options) -> Self {
+        Self { batches, store, health, options }
     }
 
     /// Flushes at every interval, and at once when somebody waits for a commit, until `stop`.
@@ -95,7 +78,7 @@ impl Flusher {
         };
         let timeout = Duration::from_millis(self.options.shutdown_timeout_ms);
         let in_time = tokio::time::timeout(timeout, everything).await.is_ok();
-        in_time && self.health.lock().refused_batches == 0
+        in_time && self.health.status().refused_writers == 0
     }
 
     /// Commits what is sealed, oldest first; then seals the open batch and commits it.
@@ -116,7 +99,7 @@ impl Flusher {
             }
             Err(error) => return Err(StoreError::Unavailable(error.to_string())),
         }
-        self.health.lock().refused_batches = refused.len();
+        self.health.note_refused(refused.len());
         Ok(())
     }
 
@@ -124,10 +107,7 @@ impl Flusher {
         while let Some(batch) = self.batches.oldest_sealed(refused) {
             match self.commit(&batch).await {
                 Ok(()) => self.batches.discard(&batch),
-                Err(StoreError::Unavailable(reason)) => {
-                    self.note_failure(&reason);
-                    return Err(StoreError::Unavailable(reason));
-                }
+                Err(StoreError::Unavailable(reason)) => return Err(StoreError::Unavailable(reason)),
                 Err(error) => {
                     tracing::error!(
                         %error,
@@ -135,7 +115,6 @@ impl Flusher {
                         batch.seq = batch.id.seq.0,
                         "The store refuses a batch; it stays in the journal and is tried again"
                     );
-                    self.note_failure(&error.to_string());
                     refused.push(batch.id.writer);
                 }
             }
@@ -151,7 +130,7 @@ impl Flusher {
             .await
             .map_err(|error| StoreError::Unavailable(error.to_string()))?;
         let row_count = rows.len();
-        let commit = self.store.commit(batch.id, rows).await?;
+        let commit = self.health.note(self.store.commit(batch.id, rows).await)?;
         let seq = batch.id.seq.0;
         let duration_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         match commit {
@@ -168,27 +147,8 @@ impl Flusher {
                 "The database has lost commits that it had confirmed: compare it with its backups"
             ),
         }
-        self.note_success();
+        self.health.note_commit();
         Ok(())
-    }
-
-    fn note_success(&self) {
-        let mut health = self.health.lock();
-        if let Some(since) = health.failing_since.take() {
-            tracing::info!(outage_ms = since.elapsed().as_millis() as u64, "The store takes batches again");
-        }
-        health.last_error = None;
-        health.last_commit = Some(Instant::now());
-    }
-
-    /// Takes note that the store can't be used, whoever found out.
-    pub fn note_failure(&self, reason: &str) {
-        let mut health = self.health.lock();
-        if health.failing_since.is_none() {
-            tracing::warn!(reason, "The store takes no batches: counting goes on, the journal keeps them");
-            health.failing_since = Some(Instant::now());
-        }
-        health.last_error = Some(reason.to_owned());
     }
 
     async fn shorten_open_segment(&self) {

@@ -12,17 +12,24 @@ use std::sync::Arc;
 use crate::batch::{Batches, Pending};
 use crate::domain::{Day, EventName, EventTotal, HourRange, HourlyCount};
 use crate::histogram::Series;
-use crate::store::{HourlyQuery, LedgerPosition, Store, StoreError};
+use crate::store::{HourlyQuery, LedgerPosition, Store, StoreError, StoreHealth, StoreStatus};
 
 pub struct Query {
     batches: &'static Batches,
     store: Arc<dyn Store>,
+    health: Arc<StoreHealth>,
 }
 
 impl Query {
     #[must_use]
-    pub fn new(batches: &'static Batches, store: Arc<dyn Store>) -> Self {
-        Self { batches, store }
+    pub fn new(batches: &'static Batches, store: Arc<dyn Store>, health: Arc<StoreHealth>) -> Self {
+        Self { batches, store, health }
+    }
+
+    /// What is known of the store from its last uses.
+    #[must_use]
+    pub fn store_status(&self) -> StoreStatus {
+        self.health.status()
     }
 
     /// Every hourly count within `range`, ordered by event bytes, then hour.
@@ -32,10 +39,15 @@ impl Query {
     pub async fn hourly(&self, range: HourRange, rows_max: usize) -> Result<Vec<HourlyCount>, StoreError> {
         let pending = self.batches.pending();
         let query = HourlyQuery { range, event: None, rows_max };
-        let committed = self.store.hourly(query, pending.writers()).await?;
+        let committed = self.health.note(self.store.hourly(query, pending.writers()).await)?;
         let pending = not_in(pending, &committed.position).within(range);
         let pending = pending.into_iter().map(|((event, hour), count)| HourlyCount { event, hour, count });
-        let merged = merge(committed.value, pending, |a, b| (&a.event, a.hour).cmp(&(&b.event, b.hour)), |row, more| row.count += more.count);
+        let merged = merge(
+            committed.value,
+            pending,
+            |a, b| (&a.event, a.hour).cmp(&(&b.event, b.hour)),
+            |row, more| row.count += more.count,
+        );
         if merged.len() > rows_max { Err(StoreError::TooManyRows { rows_max }) } else { Ok(merged) }
     }
 
@@ -45,7 +57,7 @@ impl Query {
     /// The store's.
     pub async fn totals(&self) -> Result<Vec<EventTotal>, StoreError> {
         let pending = self.batches.pending();
-        let committed = self.store.totals(pending.writers()).await?;
+        let committed = self.health.note(self.store.totals(pending.writers()).await)?;
         let mut sums: BTreeMap<EventName, u64> = BTreeMap::new();
         for ((event, _), count) in not_in(pending, &committed.position).within(HourRange::ALL) {
             *sums.entry(event).or_insert(0) += count;
@@ -62,7 +74,7 @@ impl Query {
         let pending = self.batches.pending();
         let range = day.range();
         let query = HourlyQuery { range, event: Some(event.clone()), rows_max: 24 };
-        let committed = self.store.hourly(query, pending.writers()).await?;
+        let committed = self.health.note(self.store.hourly(query, pending.writers()).await)?;
         let pending = not_in(pending, &committed.position);
         let mut counts = [0; 24];
         for row in &committed.value {
@@ -73,7 +85,8 @@ impl Query {
         }
         let known = counts.iter().any(|count| *count > 0) || self.batches.names().find(event).is_some();
         // Another node may have been the first to count the event, on another day.
-        let known = known || self.store.totals(Vec::new()).await?.value.iter().any(|total| total.event == *event);
+        let known = known
+            || self.health.note(self.store.totals(Vec::new()).await)?.value.iter().any(|total| total.event == *event);
         Ok(known.then(|| Series { event: event.clone(), day, counts }))
     }
 }

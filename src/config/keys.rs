@@ -39,7 +39,7 @@ const fn integer(name: &'static str, min: i64, max: i64) -> Key {
     key(name, Expect::Integer { min, max })
 }
 
-pub(super) static KEYS: [Key; 28] = [
+pub(super) static KEYS: [Key; 31] = [
     key("data_dir", Expect::Path),
     key("http.listen", Expect::Address),
     integer("http.connections_max", 1, 1_000_000),
@@ -56,6 +56,7 @@ pub(super) static KEYS: [Key; 28] = [
     key("journal.ack", Expect::OneOf(&["memory", "journal", "disk"])),
     integer("journal.segment_bytes_max", 4_096, 1 << 40),
     integer("journal.bytes_max", 4_096, 1 << 50),
+    key("journal.accept_damage", Expect::Boolean),
     integer("flush.interval_ms", 1, 3_600_000),
     integer("flush.shutdown_timeout_ms", 0, 600_000),
     integer("flush.retry_backoff_max_ms", 10, 3_600_000),
@@ -64,6 +65,8 @@ pub(super) static KEYS: [Key; 28] = [
     integer("store.connect_timeout_ms", 1, 600_000),
     integer("store.statement_timeout_ms", 1, 3_600_000),
     integer("store.lock_timeout_ms", 1, 3_600_000),
+    integer("store.keepalive_idle_ms", 1_000, 7_200_000),
+    integer("store.tcp_user_timeout_ms", 1_000, 7_200_000),
     integer("store.read_connections", 1, 1_000),
     key("store.tls_accept_invalid_certs", Expect::Boolean),
     key("store.tls_root_cert", Expect::Text),

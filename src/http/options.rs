@@ -1,31 +1,51 @@
-//! The settings of the HTTP service.
+//! The settings of the HTTP service: the section `[http]` of the configuration.
 
-use std::net::SocketAddr;
+use serde::{Deserialize, Serialize};
 
-/// Section `[http]` of the configuration. Defaults and edge values: `config/default.toml`.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
+/// Every key has a default; an unknown key is refused.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Options {
-    /// Port 0 takes any free port. Default `127.0.0.1:8000`.
-    pub listen: SocketAddr,
-    /// Connections open at once. Default 10,000.
+    /// Address and port to listen on; port 0 takes a free one.
+    pub listen: String,
+    /// Open connections; whoever comes beyond them is answered 503 and closed.
     pub connections_max: usize,
-    /// Milliseconds for the headers of a request, and the idle time-out of a connection. Default 75,000.
+    /// How long a client may take to send a whole request head. It also runs between two requests of
+    /// one connection and so is the idle time-out: keep it above that of a load balancer in front.
     pub header_timeout_ms: u64,
-    /// Bytes of all headers of one request; hyper takes no less than 8,192. Default 16,384.
+    /// Largest request head (request line and headers) in bytes; beyond: 431.
     pub header_bytes_max: usize,
-    /// Bytes of one body after inflating. Default 1 MiB.
+    /// Largest request body in bytes; beyond: 413.
     pub body_bytes_max: usize,
-    /// Milliseconds after which a connection closes at the end of a request. Default one hour; 0: never.
+    /// After this age a connection is closed once its current request is answered, so that clients
+    /// spread anew over the nodes. 0: never.
     pub connection_age_max_ms: u64,
-    /// Milliseconds that requests under way get at stop. Default 10,000; 0: none.
+    /// How long requests in flight may take to finish when the service stops.
     pub drain_timeout_ms: u64,
-    /// Milliseconds that `?ack=store` waits for the commit. Default 10,000.
+    /// How long a request with `ack=store` waits for the store.
     pub store_ack_timeout_ms: u64,
-    /// Rows that one range query may return. Default 1,000,000.
+    /// Most rows one range answers with; beyond: 400.
     pub range_rows_max: usize,
-    /// Pictures drawn at the same time. Default 2.
+    /// Pictures rendered at the same time, each on a thread of its own.
     pub renders_max: usize,
-    /// Threads that serve requests. Default 0: one per core.
+    /// Threads that serve requests. 0: one for each core.
     pub workers: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            listen: "127.0.0.1:8000".into(),
+            connections_max: 10_000,
+            header_timeout_ms: 75_000,
+            header_bytes_max: 16_384,
+            body_bytes_max: 1_048_576,
+            connection_age_max_ms: 3_600_000,
+            drain_timeout_ms: 10_000,
+            store_ack_timeout_ms: 10_000,
+            range_rows_max: 1_000_000,
+            renders_max: 2,
+            workers: 0,
+        }
+    }
 }

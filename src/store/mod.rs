@@ -10,11 +10,13 @@ use async_trait::async_trait;
 use crate::domain::{BatchId, BatchSeq, EventName, EventTotal, HourRange, HourlyCount, WriterId};
 
 mod columns;
+mod health;
 mod migration;
 mod options;
 pub mod postgres;
 pub mod sqlite;
 
+pub use health::{StoreHealth, StoreStatus};
 pub use options::{Options, StoreUrlError, without_password};
 
 /// What became of a commit. `AlreadyApplied`: an earlier attempt committed but its answer was lost;
@@ -163,4 +165,17 @@ pub async fn open(options: &Options, data_dir: &Path) -> Result<Arc<dyn Store>, 
         return Ok(Arc::new(store));
     }
     Ok(Arc::new(postgres::PostgresStore::new(&options.url, options)?))
+}
+
+/// Like [`open`], but an SQLite file must exist already; it may be in use by a running service.
+///
+/// # Errors
+/// As [`open`], and when there is no such file.
+pub async fn open_for_audit(options: &Options, data_dir: &Path) -> Result<Arc<dyn Store>, OpenError> {
+    if let Some(path) = options.sqlite_path(data_dir)? {
+        let opened = tokio::task::spawn_blocking(move || sqlite::SqliteStore::open_for_audit(&path)).await;
+        let store = opened.map_err(|error| StoreError::Unavailable(error.to_string()))??;
+        return Ok(Arc::new(store));
+    }
+    open(options, data_dir).await
 }

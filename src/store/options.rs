@@ -23,7 +23,8 @@ pub struct Options {
     /// Encrypt, but believe any certificate, whatever `sslmode` says.
     pub tls_accept_invalid_certs: bool,
     /// PEM file with the certificates to trust; the same as `sslrootcert` in the URL.
-    pub tls_root_cert: Option<PathBuf>,
+    /// Empty: the well-known authorities and the system's.
+    pub tls_root_cert: String,
     /// Connections for reads, besides the one for commits.
     pub read_connections: usize,
 }
@@ -38,7 +39,7 @@ impl Default for Options {
             keepalive_idle_ms: 30_000,
             tcp_user_timeout_ms: 30_000,
             tls_accept_invalid_certs: false,
-            tls_root_cert: None,
+            tls_root_cert: String::new(),
             read_connections: 4,
         }
     }
@@ -48,6 +49,12 @@ impl Options {
     /// Longest a whole operation may take, measured here: when it has passed, the connection is dropped.
     pub(super) fn deadline(&self) -> Duration {
         Duration::from_millis(self.connect_timeout_ms.saturating_add(self.statement_timeout_ms))
+    }
+
+    /// Whether other nodes may use the same store.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        self.url.starts_with("postgres")
     }
 
     /// The SQLite file that `url` names; `None` when it names PostgreSQL.

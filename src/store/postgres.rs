@@ -11,9 +11,7 @@ use async_trait::async_trait;
 use futures_util::future::try_join4;
 use tokio_postgres::Client;
 
-use super::{
-    Books, Commit, HourlyQuery, LedgerPosition, Options, Snapshot, Store, StoreError, StoreUrlError,
-};
+use super::{Books, Commit, HourlyQuery, LedgerPosition, Options, Snapshot, Store, StoreError, StoreUrlError};
 use crate::domain::{BatchId, EventTotal, HourlyCount, WriterId};
 use session::{Connector, Pool};
 

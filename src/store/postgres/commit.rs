@@ -6,9 +6,7 @@ use tokio_postgres::types::Type;
 
 use super::rows::{Param, column, execute};
 use crate::domain::{BatchId, BatchSeq, HourlyCount};
-use crate::store::columns::{
-    EventDelta, batch_total, event_deltas, stored_count, stored_hour, stored_seq, unsigned,
-};
+use crate::store::columns::{EventDelta, batch_total, event_deltas, stored_count, stored_hour, stored_seq, unsigned};
 use crate::store::{Commit, StoreError};
 
 /// Rows in one statement: enough to make round trips cheap, few enough for any statement time-out.
@@ -22,15 +20,9 @@ pub(super) async fn commit(
     rows: &[HourlyCount],
 ) -> Result<Commit, StoreError> {
     let deltas = event_deltas(rows)?;
-    let ledger = Ledger {
-        client,
-        writer: id.writer.0,
-        seq: stored_seq(id.seq)?,
-        total: batch_total(rows).to_string(),
-    };
+    let ledger = Ledger { client, writer: id.writer.0, seq: stored_seq(id.seq)?, total: batch_total(rows).to_string() };
     // Both are sent at once; they are executed in this order.
-    let ((), advanced) =
-        try_join(execute(client, begin), ledger.change(include_str!("ledger_advance.sql"))).await?;
+    let ((), advanced) = try_join(execute(client, begin), ledger.change(include_str!("ledger_advance.sql"))).await?;
     let outcome = if advanced == 1 { Commit::Applied } else { ledger.begin_or_jump().await? };
     if outcome == Commit::AlreadyApplied {
         execute(client, "rollback").await?;

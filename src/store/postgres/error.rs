@@ -49,7 +49,8 @@ mod tests {
 
     #[test]
     fn what_may_pass_by_itself_is_tried_again_and_the_rest_is_told() {
-        for code in ["08006", "25006", "40001", "40P01", "53100", "53300", "55P03", "57014", "57P01", "57P03", "XX000"] {
+        for code in ["08006", "25006", "40001", "40P01", "53100", "53300", "55P03", "57014", "57P01", "57P03", "XX000"]
+        {
             assert!(may_pass_by_itself(&SqlState::from_code(code)), "{code}");
         }
         for code in ["22003", "23505", "23514", "28P01", "3D000", "42501", "42P01", "54000", "XX001"] {

@@ -29,7 +29,8 @@ pub(super) async fn position(client: &Client, writers: &[WriterId]) -> Result<Le
     let last_seqs: Vec<i64> = column(&row, 2)?;
     let mut position = LedgerPosition { version: unsigned(column(&row, 0)?)?, ..LedgerPosition::default() };
     for (writer, last_seq) in found.into_iter().zip(last_seqs) {
-        let writer = writer.try_into().map_err(|_| StoreError::Rejected("a writer's id is not 16 bytes long".into()))?;
+        let writer =
+            writer.try_into().map_err(|_| StoreError::Rejected("a writer's id is not 16 bytes long".into()))?;
         position.applied.insert(WriterId(writer), BatchSeq(unsigned(last_seq)?));
     }
     Ok(position)

@@ -79,10 +79,7 @@ async fn migrate(client: &mut Client, advisory_lock: bool) -> Result<(), Failure
     for migration in MIGRATIONS.iter().filter(|migration| migration.version > found) {
         client.batch_execute(migration.sql).await?;
         client
-            .execute_typed(
-                "insert into schema_version (version) values ($1)",
-                &[(&migration.version, Type::INT4)],
-            )
+            .execute_typed("insert into schema_version (version) values ($1)", &[(&migration.version, Type::INT4)])
             .await?;
     }
     let identity = random_identity().map_err(Failure::Refused)?;

@@ -78,10 +78,9 @@ impl Verifier {
         provider: &Arc<CryptoProvider>,
         check_name: bool,
     ) -> Result<Self, StoreUrlError> {
-        let issuers =
-            WebPkiServerVerifier::builder_with_provider(Arc::new(roots(root_cert)?), Arc::clone(provider))
-                .build()
-                .map_err(|error| StoreUrlError::RootCertificates(error.to_string()))?;
+        let issuers = WebPkiServerVerifier::builder_with_provider(Arc::new(roots(root_cert)?), Arc::clone(provider))
+            .build()
+            .map_err(|error| StoreUrlError::RootCertificates(error.to_string()))?;
         Ok(Self { provider: Arc::clone(provider), issuers: Some(issuers), check_name })
     }
 }

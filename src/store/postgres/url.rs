@@ -44,7 +44,7 @@ impl Target {
         let (base, query) = url.split_once('?').unwrap_or((url, ""));
         let mut driver_query = Vec::new();
         let mut sslmode = "prefer".to_owned();
-        let mut root_cert = options.tls_root_cert.clone();
+        let mut root_cert = (!options.tls_root_cert.is_empty()).then(|| PathBuf::from(&options.tls_root_cert));
         let mut ignored = Vec::new();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -133,11 +133,7 @@ fn label(config: &Config) -> String {
             Host::Unix(path) => path.display().to_string(),
         })
         .collect();
-    let names = if names.is_empty() {
-        config.get_hostaddrs().iter().map(ToString::to_string).collect()
-    } else {
-        names
-    };
+    let names = if names.is_empty() { config.get_hostaddrs().iter().map(ToString::to_string).collect() } else { names };
     let hosts: Vec<String> = names
         .into_iter()
         .enumerate()

@@ -94,7 +94,8 @@ fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
     for migration in MIGRATIONS.iter().filter(|migration| migration.version > found) {
         transaction.execute_batch(migration.sql)?;
     }
-    transaction.execute("insert into store_identity (identity) values (?1) on conflict do nothing", [random_identity()?])?;
+    transaction
+        .execute("insert into store_identity (identity) values (?1) on conflict do nothing", [random_identity()?])?;
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
     transaction.pragma_update(None, "user_version", newest_version(MIGRATIONS))?;
     transaction.commit()?;

@@ -1,0 +1,271 @@
+//! The HTTP service: warp filters behind an accept loop of our own.
+//!
+//! Reading order: this file (the route table and who answers what), `answer` (every success and
+//! every error as bytes), the endpoint groups `ingest`, `read`, `picture`, `health`, and then the
+//! transport: `service` (around one request), `connection` (around one connection), `server`.
+//!
+//! Routing reads one table, [`ROUTES`]: it decides which endpoint answers, it tells 404 from 405
+//! with `Allow`, and it is what the API's description is checked against. No filter ever rejects:
+//! warp ranks rejections by numbers of its own, and then one route's bad request surfaces as
+//! another's 405.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use futures_util::FutureExt;
+use hyper::{HeaderMap, Method};
+use tokio::sync::Semaphore;
+use warp::Filter;
+use warp::path::FullPath;
+use warp::reply::Response;
+
+use crate::batch::Batches;
+use crate::domain::Ack;
+use crate::query::Query;
+
+mod accept;
+mod answer;
+mod connection;
+mod health;
+mod ingest;
+mod options;
+mod picture;
+mod query_string;
+mod read;
+mod server;
+mod service;
+
+use answer::ApiError;
+pub use options::Options;
+use query_string::RawQuery;
+pub use server::{listen, serve};
+
+/// The wall clock, injected so that hours can be tested.
+pub type Clock = Box<dyn Fn() -> DateTime<Utc> + Send + Sync>;
+
+/// What the endpoints work with. It lives as long as the process (`Box::leak`), so that a request
+/// borrows it without touching a reference count that all cores share.
+pub struct State {
+    batches: &'static Batches,
+    query: Query,
+    /// The level of acknowledgement of requests that ask for none.
+    ack: Ack,
+    options: Options,
+    clock: Clock,
+    draining: AtomicBool,
+    renders: Arc<Semaphore>,
+    pictures: moka::sync::Cache<picture::Tag, Bytes>,
+}
+
+impl State {
+    #[must_use]
+    pub fn new(batches: &'static Batches, query: Query, ack: Ack, options: Options, clock: Clock) -> Self {
+        let renders = Arc::new(Semaphore::new(options.renders_max.max(1)));
+        let pictures = picture::cache();
+        Self { batches, query, ack, options, clock, draining: AtomicBool::new(false), renders, pictures }
+    }
+
+    /// From now on `/readyz` says 503. [`serve`] does it by itself when it is told to drain; call it
+    /// earlier to let load balancers look away before the listener closes.
+    pub fn begin_draining(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Which handler answers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Endpoint {
+    CountOne,
+    CountMany,
+    Range,
+    Totals,
+    Histogram,
+    Live,
+    Ready,
+    Home,
+}
+
+/// GET routes answer HEAD as well.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verb {
+    Get,
+    Post,
+}
+
+impl Verb {
+    fn takes(self, method: &Method) -> bool {
+        match self {
+            Self::Get => method == Method::GET || method == Method::HEAD,
+            Self::Post => method == Method::POST,
+        }
+    }
+}
+
+/// One line of the route table.
+#[derive(Clone, Copy, Debug)]
+pub struct Route {
+    pub verb: Verb,
+    /// The segments of the path; one in braces takes any text.
+    pub path: &'static [&'static str],
+    pub endpoint: Endpoint,
+}
+
+/// All routes, the busiest first.
+pub const ROUTES: [Route; 8] = [
+    Route { verb: Verb::Post, path: &["api", "events", "{event}"], endpoint: Endpoint::CountOne },
+    Route { verb: Verb::Post, path: &["api", "events", "{event}", "{num}"], endpoint: Endpoint::CountMany },
+    Route { verb: Verb::Get, path: &["api", "events"], endpoint: Endpoint::Range },
+    Route { verb: Verb::Get, path: &["api", "events", "unique"], endpoint: Endpoint::Totals },
+    Route { verb: Verb::Get, path: &["api", "events", "histogram", "{event}", "{day}"], endpoint: Endpoint::Histogram },
+    Route { verb: Verb::Get, path: &["livez"], endpoint: Endpoint::Live },
+    Route { verb: Verb::Get, path: &["readyz"], endpoint: Endpoint::Ready },
+    Route { verb: Verb::Get, path: &[], endpoint: Endpoint::Home },
+];
+
+/// The segments in braces as they stand in the request, not yet percent-decoded.
+type Parameters<'p> = [&'p str; 2];
+
+impl Route {
+    fn matches<'p>(&self, path: &'p str) -> Option<Parameters<'p>> {
+        let path = path.strip_prefix('/')?;
+        let path = path.strip_suffix('/').unwrap_or(path);
+        let mut parameters = [""; 2];
+        let mut found = 0;
+        // Splitting the empty path would give one empty segment.
+        let mut segments = (!path.is_empty()).then(|| path.split('/')).into_iter().flatten();
+        for expected in self.path {
+            let segment = segments.next()?;
+            if expected.starts_with('{') {
+                parameters[found] = segment;
+                found += 1;
+            } else if segment != *expected {
+                return None;
+            }
+        }
+        segments.next().is_none().then_some(parameters)
+    }
+}
+
+fn find<'p>(method: &Method, path: &'p str) -> Result<(Endpoint, Parameters<'p>), ApiError> {
+    let (mut get, mut post) = (false, false);
+    for route in &ROUTES {
+        let Some(parameters) = route.matches(path) else { continue };
+        if route.verb.takes(method) {
+            return Ok((route.endpoint, parameters));
+        }
+        match route.verb {
+            Verb::Get => get = true,
+            Verb::Post => post = true,
+        }
+    }
+    Err(match (get, post) {
+        (false, false) => ApiError::NotFound,
+        (true, false) => ApiError::MethodNotAllowed { allow: "GET, HEAD" },
+        (false, true) => ApiError::MethodNotAllowed { allow: "POST" },
+        (true, true) => ApiError::MethodNotAllowed { allow: "GET, HEAD, POST" },
+    })
+}
+
+/// The service as one filter. It is `Copy` and holds nothing but the `'static` state: a request
+/// copies a pointer. Counting comes first and bare; everything else sits in one heap future, so that
+/// its size is not carried by every connection.
+fn routes(state: &'static State) -> impl Filter<Extract = (impl warp::Reply,), Error = Infallible> + Copy {
+    let counting = warp::post()
+        .and(warp::path::full())
+        .and(warp::ext::optional::<RawQuery>())
+        .then(move |path: FullPath, query| count(state, path, query));
+    let everything_else = warp::method()
+        .and(warp::path::full())
+        .and(warp::ext::optional::<RawQuery>())
+        .and(warp::header::headers_cloned())
+        .then(move |method, path, query, headers| look(state, method, path, query, headers).boxed());
+    counting.or(everything_else)
+}
+
+/// Any POST.
+async fn count(state: &'static State, path: FullPath, query: Option<RawQuery>) -> Response {
+    let answer = match find(&Method::POST, path.as_str()) {
+        Ok((Endpoint::CountOne, [event, _])) => ingest::one(state, event, query).await,
+        Ok((Endpoint::CountMany, [event, num])) => ingest::many(state, event, num, query).await,
+        Ok(_) => Err(ApiError::NotFound),
+        Err(error) => Err(error),
+    };
+    answer.unwrap_or_else(|error| error.answer(&Method::POST))
+}
+
+/// Any other method.
+async fn look(
+    state: &'static State,
+    method: Method,
+    path: FullPath,
+    query: Option<RawQuery>,
+    headers: HeaderMap,
+) -> Response {
+    let answer = match find(&method, path.as_str()) {
+        Ok((Endpoint::Range, _)) => read::range(state, query).await,
+        Ok((Endpoint::Totals, _)) => read::totals(state).await,
+        Ok((Endpoint::Histogram, [event, day])) => picture::histogram(state, event, day, query, &headers).await,
+        Ok((Endpoint::Live, _)) => Ok(health::live()),
+        Ok((Endpoint::Ready, _)) => health::ready(state),
+        Ok((Endpoint::Home, _)) => Ok(health::home()),
+        Ok((Endpoint::CountOne | Endpoint::CountMany, _)) => Err(ApiError::NotFound),
+        Err(error) => Err(error),
+    };
+    answer.unwrap_or_else(|error| error.answer(&method))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn found<'p>(method: &Method, path: &'p str) -> (Endpoint, Parameters<'p>) {
+        find(method, path).unwrap()
+    }
+
+    fn allow(method: &Method, path: &str) -> Option<&'static str> {
+        match find(method, path) {
+            Err(ApiError::MethodNotAllowed { allow }) => Some(allow),
+            Err(ApiError::NotFound) => None,
+            other => panic!("{path} is answered: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn routing_words_are_event_names_for_post_and_routes_for_get() {
+        assert_eq!(found(&Method::POST, "/api/events/unique"), (Endpoint::CountOne, ["unique", ""]));
+        assert_eq!(found(&Method::GET, "/api/events/unique").0, Endpoint::Totals);
+        assert_eq!(found(&Method::HEAD, "/api/events/unique").0, Endpoint::Totals);
+        assert_eq!(found(&Method::POST, "/api/events/histogram/20200101").0, Endpoint::CountMany);
+    }
+
+    #[test]
+    fn one_trailing_slash_is_accepted_and_an_empty_segment_is_an_empty_name() {
+        assert_eq!(found(&Method::POST, "/api/events/a/"), (Endpoint::CountOne, ["a", ""]));
+        assert_eq!(found(&Method::POST, "/api/events/a/5/"), (Endpoint::CountMany, ["a", "5"]));
+        assert_eq!(found(&Method::POST, "/api/events//5"), (Endpoint::CountMany, ["", "5"]));
+        assert_eq!(found(&Method::POST, "/api/events//"), (Endpoint::CountOne, ["", ""]));
+        assert_eq!(found(&Method::GET, "/api/events/").0, Endpoint::Range);
+        assert_eq!(found(&Method::GET, "/").0, Endpoint::Home);
+        assert_eq!(allow(&Method::GET, "//"), None);
+    }
+
+    #[test]
+    fn an_encoded_slash_does_not_split_a_segment() {
+        assert_eq!(found(&Method::POST, "/api/events/a%2Fb"), (Endpoint::CountOne, ["a%2Fb", ""]));
+    }
+
+    #[test]
+    fn a_known_path_with_another_method_names_the_methods_it_takes() {
+        assert_eq!(allow(&Method::POST, "/api/events/histogram/x/20200101"), Some("GET, HEAD"));
+        assert_eq!(allow(&Method::GET, "/api/events/foo"), Some("POST"));
+        assert_eq!(allow(&Method::PUT, "/api/events/unique"), Some("GET, HEAD, POST"));
+        assert_eq!(allow(&Method::POST, "/api/events"), Some("GET, HEAD"));
+        assert_eq!(allow(&Method::OPTIONS, "/livez"), Some("GET, HEAD"));
+        assert_eq!(allow(&Method::POST, "/api/events/a/b/c"), None);
+        assert_eq!(allow(&Method::GET, "/api"), None);
+    }
+}

@@ -1,0 +1,131 @@
+//! The listener: accepts, bounds the number of connections, drains.
+
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::service::BodyLimits;
+use super::{State, connection, routes, service};
+
+/// Connections that the kernel completes while we are busy.
+const BACKLOG: i32 = 4096;
+
+/// How long accepting pauses when the system has no more file descriptors or memory: a failed accept
+/// leaves the connection in the queue, so without a pause it would fail again at once, for ever.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Binds `address` (`host:port`); must be called within a tokio runtime.
+///
+/// # Errors
+/// When the address is none, or taken, or not ours.
+pub fn listen(address: &str) -> io::Result<TcpListener> {
+    let mut error = io::Error::new(io::ErrorKind::InvalidInput, "the name has no address");
+    for address in address.to_socket_addrs()? {
+        match bind(address) {
+            Ok(listener) => return Ok(listener),
+            Err(failed) => error = failed,
+        }
+    }
+    Err(error)
+}
+
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // A restart must not wait for connections of the former process to fade.
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Serves until `drain` is cancelled; then stops accepting, lets the requests in flight finish within
+/// `drain_timeout_ms`, cuts what is left, and returns.
+///
+/// Spawn it as a task: accepting is quicker on a worker than on the thread that blocks in `main`.
+pub async fn serve(listener: TcpListener, state: &'static State, drain: CancellationToken) {
+    let options = &state.options;
+    let milliseconds = Duration::from_millis;
+    let cut = CancellationToken::new();
+    let rules: &'static connection::Rules = Box::leak(Box::new(connection::Rules {
+        head_timeout: milliseconds(options.header_timeout_ms),
+        head_bytes_max: options.header_bytes_max,
+        age_max: (options.connection_age_max_ms > 0).then(|| milliseconds(options.connection_age_max_ms)),
+        drain: drain.clone(),
+        cut: cut.clone(),
+    }));
+    let limits = BodyLimits { bytes_max: options.body_bytes_max, timeout: milliseconds(options.header_timeout_ms) };
+    let routes = warp::service(routes(state));
+    let slots = Arc::new(Semaphore::new(options.connections_max));
+    let connections = TaskTracker::new();
+
+    while let Some(stream) = accept(&listener, &drain).await {
+        let Ok(slot) = slots.clone().try_acquire_owned() else {
+            turn_away(&stream);
+            continue;
+        };
+        // Without it, answers to pipelined requests wait for the client's delayed ACK.
+        let _ = stream.set_nodelay(true);
+        connections.spawn(async move {
+            connection::serve(stream, rules, move |request| service::answer(routes, limits, request)).await;
+            drop(slot);
+        });
+    }
+    state.begin_draining();
+    drop(listener);
+    connections.close();
+    if tokio::time::timeout(milliseconds(options.drain_timeout_ms), connections.wait()).await.is_err() {
+        tracing::warn!(connections = connections.len(), "requests did not finish in time and are cut off");
+        cut.cancel();
+        connections.wait().await;
+    }
+}
+
+/// The next connection; `None` when it is time to drain.
+async fn accept(listener: &TcpListener, drain: &CancellationToken) -> Option<TcpStream> {
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = drain.cancelled() => return None,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, _)) => return Some(stream),
+            Err(error) if is_about_one_connection(&error) => {}
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept connections");
+                tokio::select! {
+                    () = drain.cancelled() => return None,
+                    () = tokio::time::sleep(ACCEPT_PAUSE) => {}
+                }
+            }
+        }
+    }
+}
+
+/// A client that left before we got to it.
+fn is_about_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}
+
+/// Says 503 without waiting for anything: the accept loop must go on. What the client has sent is
+/// read away where it is there already, since closing over unread bytes resets the connection and
+/// may take the answer with it.
+fn turn_away(stream: &TcpStream) {
+    const BODY: &str = r#"{"status":false,"response":503,"error":{"internal":"too_many_connections: the limit http.connections_max is reached; counted: no","external":"Too many clients are connected; please try again."}}"#;
+    let answer = format!(
+        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\
+         retry-after: 1\r\nconnection: close\r\n\r\n{BODY}",
+        BODY.len()
+    );
+    let _ = stream.try_write(answer.as_bytes());
+    let _ = stream.try_read(&mut [0; 4096]);
+}
