@@ -9,6 +9,7 @@ use async_trait::async_trait;
 
 use crate::domain::{BatchId, BatchSeq, EventName, EventTotal, HourRange, HourlyCount, WriterId};
 
+pub mod admin;
 mod columns;
 mod health;
 mod migration;
@@ -53,6 +54,8 @@ pub struct LedgerPosition {
     /// Changes with every commit of any writer and every administrator's change (the sum of all
     /// `last_seq`): equal versions mean equal contents.
     pub version: u64,
+    /// Changes with every administrator's change: equal numbers mean equal catalogs.
+    pub catalog: u64,
     /// The last applied batch of each writer that was asked for; absent: none of its batches.
     pub applied: BTreeMap<WriterId, BatchSeq>,
 }

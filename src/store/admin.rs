@@ -1,0 +1,193 @@
+//! What platform administrators keep in the store: the catalog of events (descriptions, aliases,
+//! what is inactive or deleted), the log of their changes, and who they are.
+//!
+//! Every change is one transaction that takes the catalog's lock, advances the catalog's version,
+//! changes rows and books together, and is written into the log with what undoing it needs.
+//! Commits share that lock, so a batch lands either wholly before or wholly after a change, and
+//! counts in flight under an old name land where its alias points.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+
+use super::StoreError;
+use crate::domain::{EventName, Hour};
+
+/// What administrators said about one event. An event without an entry is active and has no description.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct CatalogEntry {
+    pub description: String,
+    /// POSTs to it are answered as not counted.
+    pub inactive: bool,
+    /// Hidden and not counted since then; purged for good after the grace period.
+    pub deleted_at: Option<DateTime<Utc>>,
+    /// Its counts, past and coming, belong to that event. Never an alias itself.
+    pub alias_of: Option<EventName>,
+}
+
+/// The catalog at one version.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Catalog {
+    /// As in [`super::LedgerPosition::catalog`].
+    pub version: u64,
+    pub entries: BTreeMap<EventName, CatalogEntry>,
+}
+
+/// One change. `Display` is for people and the log.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Change {
+    /// At most 1,000 characters.
+    Describe {
+        event: EventName,
+        description: String,
+    },
+    SetActive {
+        event: EventName,
+        active: bool,
+    },
+    /// `from` becomes an alias of `into`, its history moves there. `into` may exist (a merge) or
+    /// not (a rename), but is no alias; aliases of `from` then point to `into`.
+    Move {
+        from: EventName,
+        into: EventName,
+    },
+    /// The committed count of a past hour becomes `count`, if it is `expected` now.
+    Correct {
+        event: EventName,
+        hour: Hour,
+        expected: u64,
+        count: u64,
+        reason: String,
+    },
+    /// Begins the grace period.
+    Delete {
+        event: EventName,
+    },
+    /// Removes the rows of a deleted event for good; they are booked as removed. Done by the
+    /// service itself when the grace period is over. Can't be undone.
+    Purge {
+        event: EventName,
+    },
+    /// Undoes an earlier change by its number in the log, where that can be undone.
+    Undo {
+        change: i64,
+    },
+}
+
+/// What became of a change.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Changed {
+    /// Its number in the log.
+    Done { change: i64 },
+    /// Nothing was changed; a sentence says why.
+    Refused { reason: String },
+}
+
+/// One line of the log of changes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LoggedChange {
+    pub change: i64,
+    pub at: DateTime<Utc>,
+    /// The superuser, `key LABEL`, or `event-tracker` for what the service does itself.
+    pub who: String,
+    /// `describe`, `activate`, `deactivate`, `move`, `correct`, `delete`, `purge`, `undo`.
+    pub what: String,
+    pub event: EventName,
+    /// For people: what was before and what is after.
+    pub before: String,
+    pub after: String,
+    /// Which change undid this one.
+    pub undone_by: Option<i64>,
+    /// Whether [`Change::Undo`] would be accepted now, as far as the log tells.
+    pub can_undo: bool,
+}
+
+/// A platform administrator. Names are compared bytewise; 1 to 64 bytes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Superuser {
+    pub name: String,
+    /// PHC string of Argon2id.
+    pub password_hash: String,
+    pub disabled: bool,
+    pub created_at: DateTime<Utc>,
+    pub last_login_at: Option<DateTime<Utc>>,
+}
+
+/// A session of the dashboard. Only the SHA-256 of its id is kept.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Session {
+    pub id_hash: [u8; 32],
+    pub user: String,
+    pub created_at: DateTime<Utc>,
+    pub last_seen_at: DateTime<Utc>,
+    /// Absolute end.
+    pub expires_at: DateTime<Utc>,
+    /// Shown in the list of sessions: the browser's own description, at most 200 characters.
+    pub agent: String,
+}
+
+/// A key for `/api/v1/admin/`. Only the SHA-256 of its secret is kept.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AdminKey {
+    pub id: i64,
+    pub label: String,
+    pub secret_hash: [u8; 32],
+    /// The first characters of the secret, to recognise it by.
+    pub hint: String,
+    pub created_by: String,
+    pub created_at: DateTime<Utc>,
+    pub expires_at: Option<DateTime<Utc>>,
+    pub revoked_at: Option<DateTime<Utc>>,
+    pub last_used_at: Option<DateTime<Utc>>,
+}
+
+/// The administrators' part of a store. All times come from the caller.
+#[async_trait]
+pub trait AdminStore: Send + Sync + 'static {
+    async fn catalog(&self) -> Result<Catalog, StoreError>;
+    async fn change(&self, change: Change, who: &str, at: DateTime<Utc>) -> Result<Changed, StoreError>;
+    /// Newest first, those before `before` (a number in the log), at most `limit`; only of `event` if given.
+    async fn changes(
+        &self,
+        event: Option<EventName>,
+        before: Option<i64>,
+        limit: u32,
+    ) -> Result<Vec<LoggedChange>, StoreError>;
+
+    async fn superusers(&self) -> Result<Vec<Superuser>, StoreError>;
+    /// `false`: the name is taken.
+    async fn add_superuser(&self, user: Superuser) -> Result<bool, StoreError>;
+    /// Replaces password hash and/or disabled flag; ends all sessions of the user except `keep`.
+    /// `false`: no such user.
+    async fn update_superuser(
+        &self,
+        name: &str,
+        password_hash: Option<String>,
+        disabled: Option<bool>,
+        keep: Option<[u8; 32]>,
+    ) -> Result<bool, StoreError>;
+    /// Its sessions end with it. `false`: no such user.
+    async fn delete_superuser(&self, name: &str) -> Result<bool, StoreError>;
+
+    /// Also notes the login, drops expired sessions, and the oldest of the user beyond `sessions_max`.
+    async fn add_session(&self, session: Session, sessions_max: u32) -> Result<(), StoreError>;
+    /// The session if it is not expired (absolutely, or idle since `idle_since`) and its user is enabled.
+    async fn session(
+        &self,
+        id_hash: [u8; 32],
+        now: DateTime<Utc>,
+        idle_since: DateTime<Utc>,
+    ) -> Result<Option<Session>, StoreError>;
+    async fn touch_session(&self, id_hash: [u8; 32], now: DateTime<Utc>) -> Result<(), StoreError>;
+    async fn end_session(&self, id_hash: [u8; 32]) -> Result<(), StoreError>;
+    /// "Sign out everywhere"; returns how many ended.
+    async fn end_sessions(&self, user: &str) -> Result<u64, StoreError>;
+
+    async fn admin_keys(&self) -> Result<Vec<AdminKey>, StoreError>;
+    /// `id` is ignored; returns the new one.
+    async fn add_admin_key(&self, key: AdminKey) -> Result<i64, StoreError>;
+    async fn revoke_admin_key(&self, id: i64, at: DateTime<Utc>) -> Result<bool, StoreError>;
+    /// The key if it is neither expired nor revoked; notes the use (at most once a minute).
+    async fn use_admin_key(&self, secret_hash: [u8; 32], now: DateTime<Utc>) -> Result<Option<AdminKey>, StoreError>;
+}
