@@ -4,9 +4,10 @@
 //! then *committed*: its counts and its ledger entry are in the store, in one transaction, and its
 //! segment is discarded. Exactly-once flushing, crash recovery and exact reads all follow from it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, watch};
@@ -22,6 +23,10 @@ use crate::names::{Names, Refused};
 const SNAPSHOT_GAIN: u64 = 4;
 /// A counter's share of a snapshot, at most: its record, a name of 255 bytes and a count.
 const SNAPSHOT_COUNTER_BYTES: u64 = 264;
+
+const RECENT_COMMITS_MAX: usize = 32;
+/// About 10 MB.
+const RECENT_ROWS_MAX: usize = 200_000;
 
 /// What to wait for, for one recorded increment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -89,6 +94,41 @@ pub struct SealedBatch {
 pub struct Pending {
     batches: Vec<(BatchId, Arc<Counts>)>,
     names: Arc<Names>,
+    /// What left the pending batches lately, for who knows older rows of the store.
+    pub commits: RecentCommits,
+}
+
+/// The last batches that were committed and discarded, so that rows which were read before can be
+/// brought up to date without asking the store again.
+#[derive(Clone, Default)]
+pub struct RecentCommits {
+    /// How many batches were discarded before the first of these.
+    pub before: u64,
+    pub batches: VecDeque<(BatchId, Arc<[HourlyCount]>)>,
+}
+
+impl RecentCommits {
+    /// How many batches were ever discarded.
+    #[must_use]
+    pub fn discarded(&self) -> u64 {
+        self.before + self.batches.len() as u64
+    }
+
+    fn push(&mut self, id: BatchId, rows: Arc<[HourlyCount]>) {
+        self.batches.push_back((id, rows));
+        while self.batches.len() > RECENT_COMMITS_MAX
+            || self.batches.iter().map(|(_, rows)| rows.len()).sum::<usize>() > RECENT_ROWS_MAX
+        {
+            self.batches.pop_front();
+            self.before += 1;
+        }
+    }
+}
+
+/// Guarded together, so that no batch is in neither or in both.
+struct Waiting {
+    sealed: VecDeque<Arc<SealedBatch>>,
+    commits: RecentCommits,
 }
 
 pub struct Batches {
@@ -98,8 +138,12 @@ pub struct Batches {
     /// Held shared while recording, exclusively for the instant of a cut: so the cut is atomic over
     /// all shards of the counts and over the journal.
     open: RwLock<OpenBatch>,
-    sealed: Mutex<VecDeque<Arc<SealedBatch>>>,
+    waiting: Mutex<Waiting>,
     committed: watch::Sender<BatchSeq>,
+    /// This process's writer and those of the batches it recovered.
+    writers: Vec<WriterId>,
+    /// Increased after every recorded increment: while it stands still, so do the counts.
+    changes: AtomicU64,
     flush_requested: Notify,
 }
 
@@ -171,15 +215,20 @@ impl Batches {
         }
         let writer = WriterId::random().map_err(io_error)?;
         let first = Segment::create(&dir, BatchId { writer, seq: BatchSeq::FIRST }).map_err(io_error)?;
-        let recovered_bytes = sealed.iter().map(|batch| batch.segment.bytes).sum();
+        let mut writers: Vec<_> =
+            sealed.iter().map(|batch: &Arc<SealedBatch>| batch.id.writer).chain([writer]).collect();
+        writers.dedup();
+        let recovered_bytes = sealed.iter().map(|batch: &Arc<SealedBatch>| batch.segment.bytes).sum();
         let journal = Journal::start(dir.clone(), options, first, recovered_bytes).map_err(io_error)?;
         let batches = Self {
             writer,
             journal,
             names,
             open: RwLock::new(OpenBatch { seq: BatchSeq::FIRST, counts: Arc::new(Counts::with_capacity(0)) }),
-            sealed: Mutex::new(sealed),
+            waiting: Mutex::new(Waiting { sealed, commits: RecentCommits::default() }),
             committed: watch::Sender::new(BatchSeq(0)),
+            writers,
+            changes: AtomicU64::new(0),
             flush_requested: Notify::new(),
         };
         Ok((batches, found))
@@ -199,6 +248,7 @@ impl Batches {
         let (name, first_seen) = self.names.admit(event, count)?;
         let position = self.journal.append(hour, [(event.as_str(), count)])?;
         open.counts.add(name, hour, count);
+        self.changes.fetch_add(1, Ordering::Release);
         Ok(Recorded { ticket: Ticket { position, batch: open.seq }, first_seen })
     }
 
@@ -229,20 +279,33 @@ impl Batches {
         self.flush_requested.notified().await;
     }
 
+    /// A number that changes whenever a count of this process does. Take it *before* reading what it
+    /// is to stand for.
+    #[must_use]
+    pub fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
+    }
+
+    /// Whose ledger positions decide about the pending batches, and about all this process commits.
+    #[must_use]
+    pub fn writers(&self) -> &[WriterId] {
+        &self.writers
+    }
+
     /// What has not been seen committed. Take it *before* reading the store.
     #[must_use]
     pub fn pending(&self) -> Pending {
         let open = self.open.read();
-        let sealed = self.sealed.lock();
-        let mut batches: Vec<_> = sealed.iter().map(|batch| (batch.id, Arc::clone(&batch.counts))).collect();
+        let waiting = self.waiting.lock();
+        let mut batches: Vec<_> = waiting.sealed.iter().map(|batch| (batch.id, Arc::clone(&batch.counts))).collect();
         batches.push((BatchId { writer: self.writer, seq: open.seq }, Arc::clone(&open.counts)));
-        Pending { batches, names: Arc::clone(&self.names) }
+        Pending { batches, names: Arc::clone(&self.names), commits: waiting.commits.clone() }
     }
 
     /// The oldest batch that waits for its commit, of those `skip` does not name.
     #[must_use]
     pub fn oldest_sealed(&self, skip: &[WriterId]) -> Option<Arc<SealedBatch>> {
-        self.sealed.lock().iter().find(|batch| !skip.contains(&batch.id.writer)).cloned()
+        self.waiting.lock().sealed.iter().find(|batch| !skip.contains(&batch.id.writer)).cloned()
     }
 
     /// Seals the open batch, unless it is empty or a sealed batch of this writer still waits: so
@@ -252,7 +315,7 @@ impl Batches {
     /// When the journal can't be rotated; then the batch stays open.
     pub fn seal(&self) -> io::Result<bool> {
         let current = BatchId { writer: self.writer, seq: self.open.read().seq };
-        if self.open.read().counts.is_empty() || self.sealed.lock().iter().any(|b| b.id.writer == self.writer) {
+        if self.open.read().counts.is_empty() || self.waiting.lock().sealed.iter().any(|b| b.id.writer == self.writer) {
             return Ok(false);
         }
         let next = BatchId { seq: current.seq.next(), ..current };
@@ -261,7 +324,7 @@ impl Batches {
         let counts = Arc::new(Counts::with_capacity(open.counts.len()));
         let (segment, end) = self.journal.rotate(segment).map_err(io::Error::other)?;
         let counts = std::mem::replace(&mut *open, OpenBatch { seq: next.seq, counts }).counts;
-        self.sealed.lock().push_back(Arc::new(SealedBatch { id: current, counts, segment, end: Some(end) }));
+        self.waiting.lock().sealed.push_back(Arc::new(SealedBatch { id: current, counts, segment, end: Some(end) }));
         Ok(true)
     }
 
@@ -278,13 +341,17 @@ impl Batches {
         }
     }
 
-    /// Forgets a batch whose commit the store has confirmed.
-    pub fn discard(&self, batch: &SealedBatch) {
+    /// Forgets a batch whose commit of `rows` the store has confirmed.
+    pub fn discard(&self, batch: &SealedBatch, rows: Arc<[HourlyCount]>) {
         if let Err(error) = self.journal.discard(&batch.segment) {
             // The ledger keeps it from being counted again after the next start.
             tracing::warn!(%error, batch.seq = batch.id.seq.0, "Can't delete a committed segment");
         }
-        self.sealed.lock().retain(|sealed| sealed.id != batch.id);
+        {
+            let mut waiting = self.waiting.lock();
+            waiting.sealed.retain(|sealed| sealed.id != batch.id);
+            waiting.commits.push(batch.id, rows);
+        }
         if batch.id.writer == self.writer {
             self.committed.send_replace(batch.id.seq);
         }
@@ -316,7 +383,7 @@ impl Batches {
     /// Whether batches of an earlier process wait for their commits.
     #[must_use]
     pub fn has_recovered(&self) -> bool {
-        self.sealed.lock().iter().any(|batch| batch.id.writer != self.writer)
+        self.waiting.lock().sealed.iter().any(|batch| batch.id.writer != self.writer)
     }
 
     /// The rows of a sealed batch, sorted by event bytes, then hour.
@@ -360,14 +427,6 @@ impl Batches {
 }
 
 impl Pending {
-    /// Whose ledger positions decide about these batches.
-    #[must_use]
-    pub fn writers(&self) -> Vec<WriterId> {
-        let mut writers: Vec<_> = self.batches.iter().map(|(id, _)| id.writer).collect();
-        writers.dedup();
-        writers
-    }
-
     /// Drops the batches that `committed` says are in the store.
     pub fn drop_committed(&mut self, committed: impl Fn(BatchId) -> bool) {
         self.batches.retain(|(id, _)| !committed(*id));
@@ -382,13 +441,20 @@ impl Pending {
 
     /// Sums of all pending counters within `range`, ordered by event, then hour.
     #[must_use]
-    pub fn within(&self, range: HourRange) -> BTreeMap<(EventName, Hour), u64> {
-        let mut sums = BTreeMap::new();
+    pub fn within(&self, range: HourRange) -> Vec<HourlyCount> {
+        let mut rows: Vec<HourlyCount> = Vec::new();
         for (_, counts) in &self.batches {
-            for (name, hour, count) in counts.within(range) {
-                *sums.entry((self.names.name(name), hour)).or_insert(0) += count;
-            }
+            let counters = counts.within(range).into_iter();
+            rows.extend(counters.map(|(name, hour, count)| HourlyCount { event: self.names.name(name), hour, count }));
         }
-        sums
+        rows.sort_unstable();
+        rows.dedup_by(|later, first| {
+            let same = (&later.event, later.hour) == (&first.event, first.hour);
+            if same {
+                first.count += later.count;
+            }
+            same
+        });
+        rows
     }
 }

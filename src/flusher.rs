@@ -8,7 +8,7 @@ use rand::Rng;
 use tokio_util::sync::CancellationToken;
 
 use crate::batch::{Batches, SealedBatch};
-use crate::domain::WriterId;
+use crate::domain::{HourlyCount, WriterId};
 use crate::store::{Commit, Store, StoreError, StoreHealth};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
@@ -106,7 +106,7 @@ impl Flusher {
     async fn commit_sealed(&self, refused: &mut Vec<WriterId>) -> Result<(), StoreError> {
         while let Some(batch) = self.batches.oldest_sealed(refused) {
             match self.commit(&batch).await {
-                Ok(()) => self.batches.discard(&batch),
+                Ok(rows) => self.batches.discard(&batch, rows),
                 Err(StoreError::Unavailable(reason)) => return Err(StoreError::Unavailable(reason)),
                 Err(error) => {
                     tracing::error!(
@@ -122,7 +122,7 @@ impl Flusher {
         Ok(())
     }
 
-    async fn commit(&self, batch: &Arc<SealedBatch>) -> Result<(), StoreError> {
+    async fn commit(&self, batch: &Arc<SealedBatch>) -> Result<Arc<[HourlyCount]>, StoreError> {
         let begun = Instant::now();
         self.batches.sync(batch).await.map_err(|error| StoreError::Unavailable(error.to_string()))?;
         let (batches, sealed) = (self.batches, Arc::clone(batch));
@@ -130,7 +130,7 @@ impl Flusher {
             .await
             .map_err(|error| StoreError::Unavailable(error.to_string()))?;
         let row_count = rows.len();
-        let commit = self.health.note(self.store.commit(batch.id, rows).await)?;
+        let commit = self.health.note(self.store.commit(batch.id, Arc::clone(&rows)).await)?;
         let seq = batch.id.seq.0;
         let duration_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         match commit {
@@ -148,7 +148,7 @@ impl Flusher {
             ),
         }
         self.health.note_commit();
-        Ok(())
+        Ok(rows)
     }
 
     async fn shorten_open_segment(&self) {

@@ -3,6 +3,7 @@
 pub mod app;
 pub mod batch;
 pub mod commands;
+pub mod committed;
 pub mod config;
 pub mod counts;
 pub mod domain;

@@ -66,6 +66,20 @@ impl LedgerPosition {
     pub fn includes(&self, batch: BatchId) -> bool {
         self.applied.get(&batch.writer).is_some_and(|last| *last >= batch.seq)
     }
+
+    /// Takes note of the commit of one more batch of an asked-for writer.
+    pub fn advance(&mut self, batch: BatchId) {
+        let last = self.applied.entry(batch.writer).or_insert(BatchSeq(0));
+        self.version += batch.seq.0.saturating_sub(last.0);
+        *last = batch.seq.max(*last);
+    }
+
+    /// The part of the version that the asked-for writers have not moved: while it stands still,
+    /// nobody else has changed the store.
+    #[must_use]
+    pub fn foreign_version(&self) -> u64 {
+        self.version.wrapping_sub(self.applied.values().map(|seq| seq.0).sum())
+    }
 }
 
 /// A value and the ledger position of the one database snapshot both were read from.
@@ -76,7 +90,7 @@ pub struct Snapshot<T> {
 }
 
 /// Which hourly rows a read wants.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct HourlyQuery {
     pub range: HourRange,
     /// Only this event.
@@ -139,6 +153,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// Finishes what is under way and closes (SQLite: checkpoints its WAL).
     async fn close(&self);
+
+    /// Whether other processes may commit to it.
+    fn is_shared(&self) -> bool;
 
     /// What people call it in logs and on pages, without secrets: `PostgreSQL at host/db`, `SQLite at data/events.sqlite`.
     fn label(&self) -> String;

@@ -174,6 +174,10 @@ impl Store for PostgresStore {
         let _ = self.within_deadline(closed).await;
     }
 
+    fn is_shared(&self) -> bool {
+        true
+    }
+
     fn label(&self) -> String {
         self.label.clone()
     }

@@ -101,6 +101,10 @@ impl Store for SqliteStore {
         }
     }
 
+    fn is_shared(&self) -> bool {
+        false
+    }
+
     fn label(&self) -> String {
         format!("SQLite at {}", self.path.display())
     }

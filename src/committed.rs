@@ -1,0 +1,208 @@
+//! What this node has read of the store, kept current, so that what dashboards poll costs the store
+//! next to nothing.
+//!
+//! Rows are kept with the ledger position of the snapshot they came from. To use them again:
+//! - Batches that this process has committed since are folded in, from memory.
+//! - That nobody else has changed the store is asked with one small query at most every
+//!   [`VERIFY_INTERVAL`]; a store that only this process writes to needs no asking.
+//!
+//! Anything else is read anew. Concurrent reads of the same rows wait for one another.
+
+use std::cmp::Ordering;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use moka::sync::Cache;
+use tokio::sync::Mutex;
+
+use crate::batch::{Batches, RecentCommits};
+use crate::domain::{EventTotal, HourlyCount};
+use crate::store::{HourlyQuery, LedgerPosition, Snapshot, Store, StoreError, StoreHealth};
+
+/// How old the knowledge may be that no other node has committed. Adds to the interval at which
+/// that node flushes.
+const VERIFY_INTERVAL: Duration = Duration::from_millis(100);
+/// Rows kept in all ranges together; about 64 MB.
+const ROWS_MAX: u64 = 1_000_000;
+/// Ranges that nobody asks for are forgotten.
+const IDLE_MAX: Duration = Duration::from_secs(60);
+
+/// Rows and the position they stand for.
+pub type Rows<T> = Snapshot<Arc<Vec<T>>>;
+
+/// Something the store has a sorted list of, one item a key.
+pub trait Row: Clone {
+    fn compare(&self, other: &Self) -> Ordering;
+    /// Adds the other item of the same key.
+    fn absorb(&mut self, other: &Self);
+}
+
+impl Row for HourlyCount {
+    fn compare(&self, other: &Self) -> Ordering {
+        (&self.event, self.hour).cmp(&(&other.event, other.hour))
+    }
+
+    fn absorb(&mut self, other: &Self) {
+        self.count += other.count;
+    }
+}
+
+impl Row for EventTotal {
+    fn compare(&self, other: &Self) -> Ordering {
+        self.event.cmp(&other.event)
+    }
+
+    fn absorb(&mut self, other: &Self) {
+        self.count += other.count;
+    }
+}
+
+/// One kept list, locked by who reads or renews it.
+type Slot<T> = Arc<Mutex<Option<Kept<T>>>>;
+
+struct Kept<T> {
+    rows: Rows<T>,
+    /// How many batches of this process had been discarded when the rows were asked for: all of
+    /// those are in them.
+    discarded: u64,
+}
+
+pub struct Committed {
+    batches: &'static Batches,
+    store: Arc<dyn Store>,
+    health: Arc<StoreHealth>,
+    totals: Slot<EventTotal>,
+    ranges: Cache<HourlyQuery, Slot<HourlyCount>>,
+    /// What the store's foreign version was last seen to be, and when.
+    foreign: Mutex<Option<(u64, Instant)>>,
+}
+
+impl Committed {
+    #[must_use]
+    pub fn new(batches: &'static Batches, store: Arc<dyn Store>, health: Arc<StoreHealth>) -> Self {
+        let weigh = |_: &HourlyQuery, slot: &Slot<HourlyCount>| {
+            let rows = slot.try_lock().ok().and_then(|kept| kept.as_ref().map(|kept| kept.rows.value.len()));
+            // A slot is weighed when it is put in, which is done again once it is filled.
+            u32::try_from(rows.unwrap_or(0) + 1).unwrap_or(u32::MAX)
+        };
+        let ranges = Cache::builder().max_capacity(ROWS_MAX).weigher(weigh).time_to_idle(IDLE_MAX).build();
+        Self { batches, store, health, totals: Slot::default(), ranges, foreign: Mutex::new(None) }
+    }
+
+    /// The store's totals. `commits` must have been taken before.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn totals(&self, commits: &RecentCommits) -> Result<Rows<EventTotal>, StoreError> {
+        let read = || self.store.totals(self.batches.writers().to_vec());
+        Ok(self.current(&self.totals, commits, totals_of, read).await?.0)
+    }
+
+    /// The store's rows of a query. `commits` must have been taken before.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn hourly(&self, query: HourlyQuery, commits: &RecentCommits) -> Result<Rows<HourlyCount>, StoreError> {
+        let slot = self.ranges.get_with_by_ref(&query, Slot::default);
+        let select = |rows: &[HourlyCount]| select(&query, rows);
+        let read = || self.store.hourly(query.clone(), self.batches.writers().to_vec());
+        let (rows, renewed) = self.current(&slot, commits, select, read).await?;
+        if renewed {
+            self.ranges.insert(query, slot);
+        }
+        Ok(rows)
+    }
+
+    /// The store's foreign version, at most [`VERIFY_INTERVAL`] old.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn foreign_version(&self) -> Result<u64, StoreError> {
+        let mut foreign = self.foreign.lock().await;
+        match *foreign {
+            Some((version, at)) if !self.store.is_shared() || at.elapsed() < VERIFY_INTERVAL => Ok(version),
+            _ => {
+                let position = self.health.note(self.store.position(self.batches.writers().to_vec()).await)?;
+                *foreign = Some((position.foreign_version(), Instant::now()));
+                Ok(position.foreign_version())
+            }
+        }
+    }
+
+    /// After a change of the store that is no commit: what is kept is asked for again.
+    pub async fn forget_version(&self) {
+        *self.foreign.lock().await = None;
+    }
+
+    async fn current<T: Row, R>(
+        &self,
+        slot: &Slot<T>,
+        commits: &RecentCommits,
+        items_of: impl Fn(&[HourlyCount]) -> Vec<T>,
+        read: impl FnOnce() -> R,
+    ) -> Result<(Rows<T>, bool), StoreError>
+    where
+        R: Future<Output = Result<Snapshot<Vec<T>>, StoreError>>,
+    {
+        let mut slot = slot.lock().await;
+        if let Some(kept) = slot.as_mut()
+            && kept.discarded >= commits.before
+            && kept.rows.position.foreign_version() == self.foreign_version().await?
+        {
+            for (batch, rows) in &commits.batches {
+                if !kept.rows.position.includes(*batch) {
+                    kept.rows.value = Arc::new(merge(&kept.rows.value, items_of(rows)));
+                    kept.rows.position.advance(*batch);
+                }
+            }
+            kept.discarded = kept.discarded.max(commits.discarded());
+            return Ok((kept.rows.clone(), false));
+        }
+        let Snapshot { value, position } = self.health.note(read().await)?;
+        self.note_foreign(&position).await;
+        let rows = Snapshot { value: Arc::new(value), position };
+        *slot = Some(Kept { rows: rows.clone(), discarded: commits.discarded() });
+        Ok((rows, true))
+    }
+
+    async fn note_foreign(&self, position: &LedgerPosition) {
+        *self.foreign.lock().await = Some((position.foreign_version(), Instant::now()));
+    }
+}
+
+/// The rows of one batch that a query asks for.
+fn select(query: &HourlyQuery, rows: &[HourlyCount]) -> Vec<HourlyCount> {
+    let wanted =
+        |row: &&HourlyCount| query.range.contains(row.hour) && query.event.as_ref().is_none_or(|e| *e == row.event);
+    rows.iter().filter(wanted).cloned().collect()
+}
+
+/// The sums per event of sorted rows.
+#[must_use]
+pub fn totals_of(rows: &[HourlyCount]) -> Vec<EventTotal> {
+    let of_event = |rows: &[HourlyCount]| EventTotal {
+        event: rows[0].event.clone(),
+        count: rows.iter().map(|row| row.count).sum(),
+    };
+    rows.chunk_by(|a, b| a.event == b.event).map(of_event).collect()
+}
+
+/// Merges two sorted lists; items of the same key become one.
+#[must_use]
+pub fn merge<T: Row>(committed: &[T], more: Vec<T>) -> Vec<T> {
+    let mut merged = Vec::with_capacity(committed.len() + more.len());
+    let mut more = more.into_iter().peekable();
+    for row in committed {
+        while let Some(earlier) = more.next_if(|next| next.compare(row).is_lt()) {
+            merged.push(earlier);
+        }
+        let mut row = row.clone();
+        if let Some(same) = more.next_if(|next| next.compare(&row).is_eq()) {
+            row.absorb(&same);
+        }
+        merged.push(row);
+    }
+    merged.extend(more);
+    merged
+}
