@@ -37,6 +37,6 @@ create table removals (
 
 -- Tells databases apart, so that no journal is ever replayed into two of them. Never change it.
 create table store_identity (
-    only_row integer not null primary key default 1 check (only_row = 1),
+    only_row integer primary key check (only_row = 1),
     identity blob not null
 ) strict;

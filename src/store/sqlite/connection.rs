@@ -91,11 +91,14 @@ fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
     connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let found = own_version(&transaction)?;
+    if found == newest_version(MIGRATIONS) {
+        return Ok(());
+    }
     for migration in MIGRATIONS.iter().filter(|migration| migration.version > found) {
         transaction.execute_batch(migration.sql)?;
     }
-    transaction
-        .execute("insert into store_identity (identity) values (?1) on conflict do nothing", [random_identity()?])?;
+    let identity = "insert into store_identity (only_row, identity) values (1, ?1) on conflict do nothing";
+    transaction.execute(identity, [random_identity()?])?;
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
     transaction.pragma_update(None, "user_version", newest_version(MIGRATIONS))?;
     transaction.commit()?;

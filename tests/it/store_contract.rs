@@ -1,0 +1,129 @@
+//! What every store promises, each promise tried on SQLite and on PostgreSQL.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use event_tracker::domain::{BatchId, BatchSeq, EventName, Hour, HourRange, HourlyCount, WriterId};
+use event_tracker::store::{self, Books, Commit, HourlyQuery, Options, Store, StoreError};
+
+use crate::harness::postgres::Cluster;
+
+mod commits;
+mod outages;
+mod reads;
+mod schema;
+
+/// An empty database of one kind, gone with the test.
+pub enum Bench {
+    Sqlite(tempfile::TempDir),
+    Postgres { database: String },
+}
+
+impl Bench {
+    pub fn sqlite() -> Self {
+        Self::Sqlite(tempfile::tempdir().unwrap())
+    }
+
+    pub async fn postgres() -> Self {
+        Self::Postgres { database: Cluster::shared().create_database().await }
+    }
+
+    /// Another store on the same database, as a second process would have it.
+    pub async fn open(&self) -> Result<Arc<dyn Store>, StoreError> {
+        match self {
+            Self::Sqlite(folder) => match store::open(&Options::default(), folder.path()).await {
+                Ok(store) => Ok(store),
+                Err(store::OpenError::Store(error)) => Err(error),
+                Err(error) => panic!("{error}"),
+            },
+            Self::Postgres { database } => Ok(open_url(&Cluster::shared().url(database)).await),
+        }
+    }
+
+    pub async fn store(&self) -> Arc<dyn Store> {
+        self.open().await.unwrap()
+    }
+
+    /// Runs SQL behind the store's back.
+    pub async fn execute(&self, sql: &str) {
+        match self {
+            Self::Sqlite(folder) => {
+                let connection = rusqlite::Connection::open(folder.path().join("events.sqlite")).unwrap();
+                connection.execute_batch(sql).unwrap();
+            }
+            Self::Postgres { database } => {
+                Cluster::shared().connect(database).await.batch_execute(sql).await.unwrap();
+            }
+        }
+    }
+}
+
+pub async fn open_url(url: &str) -> Arc<dyn Store> {
+    let options = Options { url: url.to_owned(), ..Options::default() };
+    store::open(&options, std::path::Path::new("unused")).await.unwrap()
+}
+
+/// One test per store for each promise named.
+macro_rules! on_both_stores {
+    ($($promise:ident),* $(,)?) => {
+        mod sqlite {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $promise() {
+                super::$promise($crate::store_contract::Bench::sqlite()).await;
+            })*
+        }
+        mod postgres {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $promise() {
+                super::$promise($crate::store_contract::Bench::postgres().await).await;
+            })*
+        }
+    };
+}
+use on_both_stores;
+
+pub fn writer(number: u8) -> WriterId {
+    WriterId([number; 16])
+}
+
+pub fn batch(writer_number: u8, seq: u64) -> BatchId {
+    BatchId { writer: writer(writer_number), seq: BatchSeq(seq) }
+}
+
+pub fn hour(number: u32) -> Hour {
+    Hour::from_number(number).unwrap()
+}
+
+/// Rows as a batch holds them: sorted by event bytes, then hour.
+pub fn rows<'a>(rows: impl IntoIterator<Item = (&'a str, u32, u64)>) -> Arc<[HourlyCount]> {
+    let mut rows: Vec<HourlyCount> = rows
+        .into_iter()
+        .map(|(event, number, count)| HourlyCount {
+            event: EventName::parse(event).unwrap(),
+            hour: hour(number),
+            count,
+        })
+        .collect();
+    rows.sort();
+    rows.into()
+}
+
+pub fn everything() -> HourlyQuery {
+    HourlyQuery { range: HourRange::ALL, event: None, rows_max: 1_000_000 }
+}
+
+pub async fn stored(store: &Arc<dyn Store>) -> Vec<HourlyCount> {
+    store.hourly(everything(), vec![]).await.unwrap().value
+}
+
+/// The totals as (name, count), checked against the sums of the rows.
+pub async fn totals(store: &Arc<dyn Store>) -> Vec<(String, u64)> {
+    let totals = store.totals(vec![]).await.unwrap().value;
+    totals.into_iter().map(|total| (total.event.as_str().to_owned(), total.count)).collect()
+}
+
+pub async fn balanced_books(store: &Arc<dyn Store>) -> Books {
+    let books = store.audit().await.unwrap();
+    assert!(books.balance(), "{books:?}");
+    books
+}

@@ -1,0 +1,175 @@
+//! Bytewise names, inclusive ranges, one snapshot.
+
+use super::*;
+
+on_both_stores!(
+    names_are_equal_and_ordered_bytewise,
+    a_range_includes_both_of_its_ends,
+    an_event_filter_gives_that_event_and_no_other,
+    more_rows_than_the_limit_are_an_error,
+    an_empty_store_answers_with_nothing,
+    the_position_moves_with_every_commit_of_any_writer,
+    reads_during_commits_see_a_batch_and_its_ledger_entry_or_neither,
+);
+
+/// Names that some collation, normalisation or blank-trimming would take for equal or sort otherwise.
+pub fn awkward_names() -> Vec<String> {
+    let mut names: Vec<String> = [
+        "a",
+        "A",
+        "ä",
+        "a\u{308}",
+        "b",
+        "B",
+        "a ",
+        " a",
+        "a b",
+        "a-b",
+        "ab",
+        "aB",
+        "ß",
+        "ss",
+        "i",
+        "ı",
+        "İ",
+        "Z",
+        "_",
+        "10",
+        "9",
+        "🙂",
+        "\u{ffff}",
+        "\u{1f469}\u{200d}\u{1f680}",
+        "resource/209",
+        "%",
+        "'\"\\",
+        "unique",
+    ]
+    .map(String::from)
+    .into();
+    names.push("x".repeat(255));
+    names.push("é".repeat(127));
+    names
+}
+
+pub async fn expect_bytewise_names(store: &Arc<dyn Store>) {
+    let mut names = awkward_names();
+    for seq in 1..=2 {
+        let sent = rows(names.iter().map(|name| (name.as_str(), 1, 1)));
+        assert_eq!(store.commit(batch(1, seq), sent).await, Ok(Commit::Applied));
+    }
+    names.sort_unstable_by(|a, b| a.as_bytes().cmp(b.as_bytes()));
+    let expected: Vec<(String, u64)> = names.iter().map(|name| (name.clone(), 2)).collect();
+    assert_eq!(totals(store).await, expected);
+    let hourly: Vec<String> = stored(store).await.into_iter().map(|row| row.event.as_str().to_owned()).collect();
+    assert_eq!(hourly, names);
+    for name in &names {
+        let query = HourlyQuery { event: Some(EventName::parse(name).unwrap()), ..everything() };
+        assert_eq!(store.hourly(query, vec![]).await.unwrap().value, *rows([(name.as_str(), 1, 2)]));
+    }
+}
+
+async fn names_are_equal_and_ordered_bytewise(bench: Bench) {
+    expect_bytewise_names(&bench.store().await).await;
+}
+
+async fn a_range_includes_both_of_its_ends(bench: Bench) {
+    let store = bench.store().await;
+    let last = Hour::MAX.number();
+    store.commit(batch(1, 1), rows([0, 9, 10, 11, 12, 13, last].map(|number| ("a", number, 1)))).await.unwrap();
+    store.commit(batch(1, 2), rows([("b", 12, 2), ("c", 9, 3), ("c", 14, 4)])).await.unwrap();
+    for (first, last, expected) in [
+        (10, 12, rows([("a", 10, 1), ("a", 11, 1), ("a", 12, 1), ("b", 12, 2)])),
+        (12, 12, rows([("a", 12, 1), ("b", 12, 2)])),
+        (0, 0, rows([("a", 0, 1)])),
+        (last, last, rows([("a", last, 1)])),
+        (14, 14, rows([("c", 14, 4)])),
+        (1, 8, rows([])),
+    ] {
+        let query = HourlyQuery { range: HourRange { first: hour(first), last: hour(last) }, ..everything() };
+        assert_eq!(store.hourly(query, vec![]).await.unwrap().value, *expected, "{first} to {last}");
+    }
+}
+
+async fn an_event_filter_gives_that_event_and_no_other(bench: Bench) {
+    let store = bench.store().await;
+    store.commit(batch(1, 1), rows([("a", 1, 1), ("a", 2, 2), ("a ", 1, 3), ("b", 1, 4)])).await.unwrap();
+    let of = |event: &str| HourlyQuery { event: Some(EventName::parse(event).unwrap()), ..everything() };
+    assert_eq!(store.hourly(of("a"), vec![]).await.unwrap().value, *rows([("a", 1, 1), ("a", 2, 2)]));
+    assert_eq!(store.hourly(of("never"), vec![]).await.unwrap().value, *rows([]));
+    let range = HourRange { first: hour(2), last: hour(3) };
+    let query = HourlyQuery { range, ..of("a") };
+    assert_eq!(store.hourly(query, vec![]).await.unwrap().value, *rows([("a", 2, 2)]));
+}
+
+async fn more_rows_than_the_limit_are_an_error(bench: Bench) {
+    let store = bench.store().await;
+    store.commit(batch(1, 1), rows([1, 2, 3].map(|number| ("a", number, 1)))).await.unwrap();
+    for event in [None, Some(EventName::parse("a").unwrap())] {
+        let query = |rows_max| HourlyQuery { event: event.clone(), rows_max, ..everything() };
+        assert_eq!(store.hourly(query(3), vec![]).await.unwrap().value.len(), 3);
+        let refused = store.hourly(query(2), vec![]).await;
+        assert_eq!(refused, Err(StoreError::TooManyRows { rows_max: 2 }));
+    }
+}
+
+async fn an_empty_store_answers_with_nothing(bench: Bench) {
+    let store = bench.store().await;
+    assert_eq!(stored(&store).await, []);
+    assert_eq!(totals(&store).await, []);
+    assert_eq!(store.position(vec![writer(1)]).await, Ok(store::LedgerPosition::default()));
+    let nothing = Books { rows: 0, totals: 0, removed: 0, ledger: 0 };
+    assert_eq!(balanced_books(&store).await, nothing);
+}
+
+async fn the_position_moves_with_every_commit_of_any_writer(bench: Bench) {
+    let store = bench.store().await;
+    let mut last_version = store.position(vec![]).await.unwrap().version;
+    for (number, seq) in [(1, 1), (1, 2), (2, 1), (1, 3)] {
+        let id = batch(number, seq);
+        assert!(!store.position(vec![id.writer]).await.unwrap().includes(id));
+        store.commit(id, rows([("a", 1, 1)])).await.unwrap();
+        let position = store.position(vec![id.writer]).await.unwrap();
+        assert!(position.includes(id));
+        assert!(position.version > last_version);
+        last_version = position.version;
+    }
+    let position = store.totals(vec![writer(1), writer(2), writer(9)]).await.unwrap().position;
+    assert_eq!(position.applied, [(writer(1), BatchSeq(3)), (writer(2), BatchSeq(1))].into());
+    let hourly = store.hourly(everything(), vec![writer(2)]).await.unwrap().position;
+    assert_eq!((hourly.version, hourly.applied), (position.version, [(writer(2), BatchSeq(1))].into()));
+}
+
+async fn reads_during_commits_see_a_batch_and_its_ledger_entry_or_neither(bench: Bench) {
+    const EVENTS: u64 = 50;
+    let store = bench.store().await;
+    let names: Vec<String> = (0..EVENTS).map(|number| format!("event/{number:02}")).collect();
+    let sent = rows(names.iter().map(|name| (name.as_str(), 1, 1)));
+    let done = Arc::new(AtomicBool::new(false));
+    let mut readers = Vec::new();
+    for _ in 0..3 {
+        let (store, done) = (Arc::clone(&store), Arc::clone(&done));
+        readers.push(tokio::spawn(async move {
+            let mut distinct_versions = std::collections::BTreeSet::new();
+            while !done.load(Ordering::Relaxed) {
+                let hourly = store.hourly(everything(), vec![writer(1)]).await.unwrap();
+                let applied = hourly.position.applied.get(&writer(1)).map_or(0, |seq| seq.0);
+                assert_eq!(hourly.position.version, applied);
+                assert_eq!(hourly.value.iter().map(|row| row.count).sum::<u64>(), applied * EVENTS);
+                assert!(hourly.value.iter().all(|row| row.count == applied));
+                let totals = store.totals(vec![writer(1)]).await.unwrap();
+                let applied = totals.position.applied.get(&writer(1)).map_or(0, |seq| seq.0);
+                assert!(totals.value.iter().all(|total| total.count == applied));
+                assert!(store.audit().await.unwrap().balance());
+                distinct_versions.insert(applied);
+            }
+            distinct_versions.len()
+        }));
+    }
+    for seq in 1..=40 {
+        store.commit(batch(1, seq), sent.clone()).await.unwrap();
+    }
+    done.store(true, Ordering::Relaxed);
+    for reader in readers {
+        assert!(reader.await.unwrap() > 1, "the reads did not run while commits did");
+    }
+}
