@@ -9,6 +9,7 @@ use event_tracker::store::{self, Books, Commit, HourlyQuery, Options, Store, Sto
 use crate::harness::postgres::Cluster;
 
 mod commits;
+mod encryption;
 mod outages;
 mod reads;
 mod schema;

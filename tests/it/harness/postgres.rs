@@ -175,6 +175,16 @@ impl Cluster {
         client
     }
 
+    /// Where the cluster lives; readable for the test.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Runs a shell script in the cluster's folder, as the cluster's user.
+    pub fn run_script(&self, script: &str) {
+        run(self.command_of("sh").current_dir(self.folder.path()).args(["-c", script]));
+    }
+
     fn command(&self, program: &str) -> Command {
         self.command_of(self.bin.join(program))
     }
