@@ -93,7 +93,7 @@ pub struct Setting {
 pub fn load(sources: &Sources) -> Result<(Config, Vec<Setting>), ConfigError> {
     let file = match &sources.file {
         Some(path) => Layer::from_file(path)?,
-        None if Path::new(DEFAULT_FILE).exists() => Layer::from_file(Path::new(DEFAULT_FILE))?,
+        None if Path::new(DEFAULT_FILE).try_exists().unwrap_or(true) => Layer::from_file(Path::new(DEFAULT_FILE))?,
         None => Layer::default(),
     };
     let merged = config::Config::builder()
@@ -127,6 +127,7 @@ fn setting(merged: &config::Value, key: &'static str) -> Option<Setting> {
 fn shown(value: &ValueKind) -> String {
     match value {
         ValueKind::String(text) => toml::Value::String(secrets::mask_passwords(text)).to_string(),
+        ValueKind::Float(number) => toml::Value::Float(*number).to_string(),
         ValueKind::Table(_) => "a section".to_owned(),
         ValueKind::Array(_) => "a list".to_owned(),
         plain => plain.to_string(),

@@ -57,12 +57,12 @@ pub fn announce(line: &str) {
     let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
 }
 
-/// From now on a panic is one line in the log, or on standard error before there is a log, and never
+/// From now on a panic is one line in the log, or on standard error where there is no log, and never
 /// a backtrace.
 pub fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let (what, place) = describe(panic);
-        if tracing::dispatcher::has_been_set() {
+        if tracing::enabled!(tracing::Level::ERROR) {
             tracing::error!(%place, "panic: {what}");
         } else {
             let _ = writeln!(std::io::stderr(), "event-tracker: internal error: {what} ({place})");
