@@ -15,7 +15,6 @@ use crate::{flusher, http, journal, names, store, telemetry};
 
 mod keys;
 mod layer;
-mod secrets;
 
 use keys::KEYS;
 use layer::Layer;
@@ -106,10 +105,10 @@ pub fn load(sources: &Sources) -> Result<(Config, Vec<Setting>), ConfigError> {
         .map_err(|error| ConfigError::Defaults(error.to_string()))?;
     let settings = KEYS.iter().filter_map(|key| setting(&merged.cache, key.name)).collect::<Vec<_>>();
     let config: Config = merged.try_deserialize().map_err(|error| ConfigError::Defaults(error.to_string()))?;
-    if config.journal.bytes_max < config.journal.segment_bytes_max {
+    if config.journal.bytes_max / 2 < config.journal.segment_bytes_max {
         let Setting { key, value, origin } =
             settings.into_iter().find(|setting| setting.key == "journal.bytes_max").unwrap_or_default();
-        let expected = format!("at least journal.segment_bytes_max ({})", config.journal.segment_bytes_max);
+        let expected = format!("at least twice journal.segment_bytes_max ({})", config.journal.segment_bytes_max);
         return Err(ConfigError::Value { key: key.to_owned(), value, origin, expected });
     }
     Ok((config, settings))
@@ -126,10 +125,26 @@ fn setting(merged: &config::Value, key: &'static str) -> Option<Setting> {
 /// A value as TOML writes it, with its passwords masked: good for messages.
 fn shown(value: &ValueKind) -> String {
     match value {
-        ValueKind::String(text) => toml::Value::String(secrets::mask_passwords(text)).to_string(),
+        ValueKind::String(text) => toml::Value::String(store::without_password(text)).to_string(),
         ValueKind::Float(number) => toml::Value::Float(*number).to_string(),
         ValueKind::Table(_) => "a section".to_owned(),
         ValueKind::Array(_) => "a list".to_owned(),
         plain => plain.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may fail by panicking")]
+
+    use super::*;
+
+    #[test]
+    fn what_modules_take_for_defaults_is_what_the_file_says() {
+        let defaults: toml::Table = DEFAULTS.parse().unwrap();
+        let http = toml::Table::try_from(http::Options::default()).unwrap();
+        let store = toml::Table::try_from(store::Options::default()).unwrap();
+        assert_eq!(defaults["http"], toml::Value::Table(http));
+        assert_eq!(defaults["store"], toml::Value::Table(store));
     }
 }

@@ -1,7 +1,7 @@
 //! Logs: one line a noteworthy thing, with fields and units, and none a request by default.
 //!
 //! Logs go to standard error. Standard output carries what a command was asked for: the sums of
-//! `audit`, the lines of `print-config`, and of `serve` the one start line ([`announce`]).
+//! `audit`, the lines of `print-config`, and of `serve` the one start line.
 
 use std::io::{IsTerminal, Write};
 use std::panic::PanicHookInfo;
@@ -49,12 +49,6 @@ pub fn init(options: &Options) -> anyhow::Result<()> {
         Format::Json => lines.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init(),
     };
     started.map_err(|error| anyhow::anyhow!("logging can't be started: {error}"))
-}
-
-/// Prints the start line of the service. A closed standard output is no reason not to serve.
-pub fn announce(line: &str) {
-    let mut stdout = std::io::stdout().lock();
-    let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
 }
 
 /// From now on a panic is one line in the log, or on standard error where there is no log, and never

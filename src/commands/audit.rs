@@ -86,6 +86,8 @@ fn as_text(label: &str, books: &Books) -> String {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may fail by panicking")]
+
     use super::*;
 
     #[test]

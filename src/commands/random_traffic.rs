@@ -121,6 +121,8 @@ fn bump(of_day: f64, peak: f64, width_hours: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may fail by panicking")]
+
     use std::collections::BTreeSet;
 
     use super::*;

@@ -54,8 +54,8 @@ pub(super) static KEYS: [Key; 31] = [
     integer("http.workers", 0, 1_024),
     // `store` as the level of every request would make each wait for a flush.
     key("journal.ack", Expect::OneOf(&["memory", "journal", "disk"])),
-    integer("journal.segment_bytes_max", 4_096, 1 << 40),
-    integer("journal.bytes_max", 4_096, 1 << 50),
+    integer("journal.segment_bytes_max", 65_536, 1 << 40),
+    integer("journal.bytes_max", 131_072, 1 << 50),
     key("journal.accept_damage", Expect::Boolean),
     integer("flush.interval_ms", 1, 3_600_000),
     integer("flush.shutdown_timeout_ms", 0, 600_000),

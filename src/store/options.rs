@@ -134,11 +134,12 @@ pub fn without_password(url: &str) -> String {
     {
         shown.replace_range(scheme_end + colon + 1..at, "***");
     }
-    for key in ["?password=", "&password="] {
-        if let Some(start) = shown.find(key).map(|at| at + key.len()) {
-            let end = shown[start..].find('&').map_or(shown.len(), |length| start + length);
-            shown.replace_range(start..end, "***");
-        }
+    let mut from = 0;
+    while let Some(found) = shown[from..].to_ascii_lowercase().find("password=") {
+        let start = from + found + "password=".len();
+        let end = shown[start..].find(['&', ' ']).map_or(shown.len(), |length| start + length);
+        shown.replace_range(start..end, "***");
+        from = start + "***".len();
     }
     shown
 }
@@ -172,6 +173,11 @@ mod tests {
             ("postgres://u:ge@he/i?m@h:1/db?sslmode=require", "postgres://u:***@h:1/db?sslmode=require"),
             ("postgres://u@h/db?password=geheim&sslmode=require", "postgres://u@h/db?password=***&sslmode=require"),
             ("postgres://h/db?user=u&password=geheim", "postgres://h/db?user=u&password=***"),
+            ("postgres://u@h/db?password=ge@heim", "postgres://u@h/db?password=***"),
+            ("postgres://u:geheim@h1:1,h2:2/db", "postgres://u:***@h1:1,h2:2/db"),
+            ("postgres://h/db?sslPassword=geheim&Password=geheim", "postgres://h/db?sslPassword=***&Password=***"),
+            ("host=h password=geheim user=u", "host=h password=*** user=u"),
+            ("mysql://u:geheim@", "mysql://u:***@"),
             ("postgres://u@h:5432/db", "postgres://u@h:5432/db"),
             ("sqlite:data/x.sqlite", "sqlite:data/x.sqlite"),
             ("", ""),
