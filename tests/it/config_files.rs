@@ -145,9 +145,10 @@ fn a_wrong_value_in_a_file_is_one_line_with_key_value_place_and_what_is_expected
         ("[http]\nworkers = [1]", "x.toml: http.workers = a list; expected a whole number"),
         ("http = 1", "x.toml: http = 1; expected a section: [http]"),
         ("[journal]\nack = \"store\"", "x.toml: journal.ack = \"store\"; expected memory, journal or disk"),
+        ("[journal]\nbytes_max = 5000", "x.toml: journal.bytes_max = 5000; expected a whole number from 131072"),
         (
-            "[journal]\nbytes_max = 5000",
-            "x.toml: journal.bytes_max = 5000; expected at least journal.segment_bytes_max",
+            "[journal]\nbytes_max = 134217727",
+            "x.toml: journal.bytes_max = 134217727; expected at least twice journal.segment_bytes_max (67108864)",
         ),
         ("[store]\nurl = \"mysql://x\"", "x.toml: store.url = \"mysql://x\"; expected postgres://"),
         ("[store]\ntls_accept_invalid_certs = 1", "x.toml: store.tls_accept_invalid_certs = 1; expected true or false"),

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod command_line;
+mod commands;
 mod config_files;
 mod harness;
 mod program;
