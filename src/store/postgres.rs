@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures_util::future::try_join4;
+use futures_util::future::{try_join, try_join3};
 use tokio_postgres::Client;
 
 use super::{Books, Commit, HourlyQuery, LedgerPosition, Options, Snapshot, Store, StoreError, StoreUrlError};
@@ -75,20 +75,27 @@ impl PostgresStore {
         }
     }
 
-    /// Runs `read` and the ledger's query in one snapshot, all four statements in one round trip.
-    async fn snapshot<T>(
+    /// Runs `statements` in one snapshot and under the server's time-outs; BEGIN, they and COMMIT go out
+    /// together and cost one round trip.
+    async fn read<T>(
+        &self,
+        client: &Client,
+        statements: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let ((), value, ()) =
+            try_join3(rows::execute(client, &self.begin_read), statements, rows::execute(client, "commit")).await?;
+        Ok(value)
+    }
+
+    /// What `statement` reads, with the ledger position of the same snapshot.
+    async fn read_with_position<T>(
         &self,
         client: &Client,
         writers: &[WriterId],
-        read: impl Future<Output = Result<T, StoreError>>,
+        statement: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<Snapshot<T>, StoreError> {
-        let ((), position, value, ()) = try_join4(
-            rows::execute(client, &self.begin_read),
-            rows::position(client, writers),
-            read,
-            rows::execute(client, "commit"),
-        )
-        .await?;
+        let both = try_join(rows::position(client, writers), statement);
+        let (position, value) = self.read(client, both).await?;
         Ok(Snapshot { value, position })
     }
 }
@@ -113,7 +120,7 @@ impl Store for PostgresStore {
         self.within_deadline(async {
             let lease = self.reads.lease(&self.connector).await?;
             let client = &lease.session.client;
-            let snapshot = self.snapshot(client, &writers, rows::hourly(client, &query)).await?;
+            let snapshot = self.read_with_position(client, &writers, rows::hourly(client, &query)).await?;
             lease.give_back();
             if snapshot.value.len() > query.rows_max {
                 return Err(StoreError::TooManyRows { rows_max: query.rows_max });
@@ -127,7 +134,7 @@ impl Store for PostgresStore {
         self.within_deadline(async {
             let lease = self.reads.lease(&self.connector).await?;
             let client = &lease.session.client;
-            let snapshot = self.snapshot(client, &writers, rows::totals(client)).await?;
+            let snapshot = self.read_with_position(client, &writers, rows::totals(client)).await?;
             lease.give_back();
             Ok(snapshot)
         })
@@ -137,7 +144,8 @@ impl Store for PostgresStore {
     async fn position(&self, writers: Vec<WriterId>) -> Result<LedgerPosition, StoreError> {
         self.within_deadline(async {
             let lease = self.reads.lease(&self.connector).await?;
-            let position = rows::position(&lease.session.client, &writers).await?;
+            let client = &lease.session.client;
+            let position = self.read(client, rows::position(client, &writers)).await?;
             lease.give_back();
             Ok(position)
         })
@@ -147,7 +155,8 @@ impl Store for PostgresStore {
     async fn audit(&self) -> Result<Books, StoreError> {
         self.within_deadline(async {
             let lease = self.reads.lease(&self.connector).await?;
-            let books = rows::books(&lease.session.client).await?;
+            let client = &lease.session.client;
+            let books = self.read(client, rows::books(client)).await?;
             lease.give_back();
             Ok(books)
         })
@@ -157,7 +166,8 @@ impl Store for PostgresStore {
     async fn identity(&self) -> Result<String, StoreError> {
         self.within_deadline(async {
             let lease = self.reads.lease(&self.connector).await?;
-            let identity = schema::identity(&lease.session.client).await?;
+            let client = &lease.session.client;
+            let identity = self.read(client, schema::identity(client)).await?;
             lease.give_back();
             Ok(identity)
         })

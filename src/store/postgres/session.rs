@@ -47,8 +47,8 @@ impl Connector {
         })
     }
 
-    async fn connect(&self) -> Result<Session, StoreError> {
-        let asked_at = Instant::now();
+    /// `asked_at`: since when the caller has been waiting for a session.
+    async fn connect(&self, asked_at: Instant) -> Result<Session, StoreError> {
         let mut last_failure = self.last_failure.lock().await;
         if let Some((failed_at, error)) = &*last_failure
             && *failed_at >= asked_at
@@ -111,10 +111,11 @@ impl Pool {
 
     pub(super) async fn lease(&self, connector: &Connector) -> Result<Lease<'_>, StoreError> {
         let closed = |_| StoreError::Unavailable("the store is closed".into());
+        let asked_at = Instant::now();
         let permit = self.permits.acquire().await.map_err(closed)?;
         let session = match self.take_idle() {
             Some(session) => session,
-            None => connector.connect().await?,
+            None => connector.connect(asked_at).await?,
         };
         Ok(Lease { session, pool: self, _permit: permit })
     }

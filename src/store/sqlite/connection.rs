@@ -1,7 +1,7 @@
 //! Opening the file: settings, ownership, schema.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
@@ -18,6 +18,9 @@ const SQLITE_VERSION_MIN: i32 = 3_051_003;
 
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long opening tries to get its turn when several processes create the file at once.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(20);
+
 pub(super) fn open_to_write(path: &Path) -> Result<Connection, StoreError> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder)
@@ -25,7 +28,14 @@ pub(super) fn open_to_write(path: &Path) -> Result<Connection, StoreError> {
     }
     let named = |error: StoreError| name_file(path, error);
     let mut connection = open(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
-    migrate(&mut connection).map_err(named)?;
+    // Switching to the WAL meets another process that does the same without waiting for it.
+    let give_up_at = Instant::now() + OPEN_TIMEOUT;
+    while let Err(error) = migrate(&mut connection) {
+        if matches!(error, StoreError::Rejected(_)) || Instant::now() >= give_up_at {
+            return Err(named(error));
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
     Ok(connection)
 }
 
