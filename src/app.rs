@@ -37,7 +37,8 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     let result = runtime.block_on(async {
         let signals = Signals::listen()?;
         let app = App::recover(config).await?;
-        let listener = http::listen(&app.config.http.listen)?;
+        let address = &app.config.http.listen;
+        let listener = http::listen(address).with_context(|| format!("can't listen on {address}"))?;
         app.run_until_stopped(listener, signals).await
     });
     // Whatever still runs was given its time.
@@ -199,6 +200,7 @@ impl App {
     /// the journal belongs to, and learns the names it knows. Until then, an event that only the
     /// store has seen passes for new.
     async fn greet(&self) -> anyhow::Result<()> {
+        let mut refusal = None;
         loop {
             let greeting = async {
                 let identity = self.store.identity().await?;
@@ -213,8 +215,13 @@ impl App {
                     }
                     return Ok(());
                 }
-                Err(StoreError::Unavailable(_)) => tokio::time::sleep(GREETING_RETRY).await,
-                Err(error) => bail!("the store can't be used: {error}"),
+                Err(error) => {
+                    if refusal.as_ref() != Some(&error) && !matches!(error, StoreError::Unavailable(_)) {
+                        tracing::error!(%error, "Counting goes on, the journal keeps the counts");
+                    }
+                    refusal = Some(error);
+                    tokio::time::sleep(GREETING_RETRY).await;
+                }
             }
         }
     }
@@ -242,13 +249,14 @@ impl App {
         let store = self.store.label();
         let ack = serde_json::to_string(&self.config.journal.ack)?;
         let mut out = std::io::stdout().lock();
-        writeln!(
+        // Who closed standard output does not want the line; that is no reason to stop.
+        let _ = writeln!(
             out,
             "event-tracker {} listens on http://{address}, store: {store}, acknowledges after: {}",
             env!("CARGO_PKG_VERSION"),
             ack.trim_matches('"'),
-        )?;
-        out.flush()?;
+        );
+        let _ = out.flush();
         Ok(())
     }
 }

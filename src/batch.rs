@@ -151,7 +151,7 @@ pub struct Batches {
 pub enum RecoverError {
     #[error(transparent)]
     Replay(#[from] ReplayError),
-    #[error("can't write the journal folder {path}: {source}")]
+    #[error("can't write the journal folder {path}")]
     Io { path: std::path::PathBuf, source: io::Error },
 }
 

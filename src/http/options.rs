@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// Every key has a default; an unknown key is refused.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(deny_unknown_fields)]
 pub struct Options {
     /// Address and port to listen on; port 0 takes a free one.
     pub listen: String,

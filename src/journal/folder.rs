@@ -8,7 +8,7 @@ use super::segment;
 
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    #[error("can't use the data folder {path}: {source}")]
+    #[error("can't use the data folder {path}")]
     Folder { path: PathBuf, source: io::Error },
     #[error("the data folder {path} is in use by another process")]
     InUse { path: PathBuf },

@@ -33,7 +33,7 @@ pub struct Damage {
 
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayError {
-    #[error("can't read the journal {path}: {source}")]
+    #[error("can't read the journal {path}")]
     Io { path: PathBuf, source: io::Error },
     #[error(
         "the journal segment {path} was written by a newer version of this program (format {version}): start that version"

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// How the store is reached. Serialised in full, password included; `Debug` hides it.
 #[derive(Clone, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(deny_unknown_fields)]
 pub struct Options {
     /// Empty: SQLite in the data folder. Else `sqlite:PATH` or `postgres://USER:PASSWORD@HOST/DATABASE`.
     pub url: String,
