@@ -5,6 +5,7 @@
 //! wheel twice each time. Here [`HeadTimer`] only notes the deadline, and a *watch*, a future beside
 //! the connection that is polled only when something wakes it, looks at the note when it is due.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -18,16 +19,17 @@ use hyper::body::Incoming;
 use hyper::rt::{Sleep, Timer};
 use hyper::server::conn::http1::Builder;
 use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
-use std::convert::Infallible;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 use warp::reply::Response;
 
+use super::wire::{Sent, wire};
+
 /// What holds for every connection.
 #[derive(Clone)]
 pub(super) struct Rules {
-    pub(super) head_timeout: Duration,
+    /// How long we wait for a whole request head, and for the client to take an answer.
+    pub(super) patience: Duration,
     pub(super) head_bytes_max: usize,
     /// `None`: any.
     pub(super) age_max: Option<Duration>,
@@ -43,80 +45,136 @@ where
     F: Future<Output = Result<Response, Infallible>>,
 {
     let signals = Arc::new(Signals::default());
+    let (wire, mut outlet) = wire(stream);
     let mut builder = Builder::new();
     builder
-        .timer(HeadTimer(signals.clone()))
-        .header_read_timeout(rules.head_timeout)
+        .timer(HeadTimer(Arc::clone(&signals)))
+        .header_read_timeout(rules.patience)
         // Not `max_headers`: hyper's own limit of 100 lives on the stack, any other on the heap.
         .max_header_size(rules.head_bytes_max)
         .max_buf_size(rules.head_bytes_max.max(BUFFER_BYTES_MIN))
         // A client that shuts down its sending side still gets its answer. It also spares hyper the
         // read that looks for the end of input while a handler waits.
-        .half_close(true)
-        // Answers to pipelined requests leave in one write.
-        .pipeline_flush(true);
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service_fn(answer)));
-    let mut watch = Aside::new(watch(rules.clone(), signals.clone()));
+        .half_close(true);
+    let mut connection = pin!(builder.serve_connection(wire, service_fn(answer)));
+    let mut watch = Aside::new(watch(rules.clone(), Arc::clone(&signals)));
     let mut told = false;
-    std::future::poll_fn(|cx| {
+    let ended = std::future::poll_fn(|cx| {
         if watch.poll(cx).is_ready() {
-            return Poll::Ready(());
+            return Poll::Ready(Ended::Cut);
         }
         if !told && signals.closing.load(Ordering::Relaxed) {
             told = true;
             connection.as_mut().graceful_shutdown();
         }
-        connection.as_mut().poll(cx).map(|ended| {
-            if let Err(error) = ended {
-                tracing::debug!(%error, "connection ended");
+        loop {
+            let done = connection.as_mut().poll(cx);
+            match outlet.send(cx) {
+                _ if done.is_ready() => return Poll::Ready(Ended::Done),
+                Err(_) => return Poll::Ready(Ended::Cut),
+                Ok(Sent::AllAndMoreWaits) => {}
+                Ok(Sent::All) => {
+                    signals.write_deadline.clear();
+                    return Poll::Pending;
+                }
+                Ok(Sent::Some) => {
+                    // Not anew each time: the client has to take all of it in time.
+                    if signals.write_deadline.get().is_none() {
+                        signals.write_deadline.set(Instant::now() + rules.patience);
+                    }
+                    return Poll::Pending;
+                }
             }
-        })
-    })
-    .await;
+        }
+    });
+    if let Ended::Done = ended.await {
+        let closed = tokio::time::timeout(rules.patience.min(CLOSE_PATIENCE), outlet.close());
+        tokio::select! {
+            () = rules.cut.cancelled() => {}
+            _ = closed => {}
+        }
+    }
 }
-
 /// hyper panics below 8 KiB; this is its usual step.
 const BUFFER_BYTES_MIN: usize = 64 * 1024;
+
+/// How long a client may take to close after we have said all.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
+
+enum Ended {
+    /// All is answered; what is gathered has to be sent.
+    Done,
+    /// Nobody is there to tell.
+    Cut,
+}
 
 /// What the watch and the connection tell each other. Both live in one task; the atomics are for
 /// the type system.
 struct Signals {
-    /// When the request head that is being waited for must be complete, in milliseconds since
-    /// `start`; [`NO_HEAD`] while none is.
-    head_deadline_ms: AtomicU64,
+    /// When the request head that is being waited for must be complete.
+    head_deadline: Deadline,
+    /// When the client must have taken what was to be sent.
+    write_deadline: Deadline,
     head_late: AtomicBool,
     closing: AtomicBool,
-    start: Instant,
 }
-
-const NO_HEAD: u64 = u64::MAX;
 
 impl Default for Signals {
     fn default() -> Self {
+        let none = || Deadline { start: Instant::now(), ms: AtomicU64::new(Deadline::NONE) };
         Self {
-            head_deadline_ms: AtomicU64::new(NO_HEAD),
+            head_deadline: none(),
+            write_deadline: none(),
             head_late: AtomicBool::new(false),
             closing: AtomicBool::new(false),
-            start: Instant::now(),
         }
+    }
+}
+
+struct Deadline {
+    start: Instant,
+    /// Since `start`.
+    ms: AtomicU64,
+}
+
+impl Deadline {
+    const NONE: u64 = u64::MAX;
+
+    fn set(&self, at: Instant) {
+        let ms = at.saturating_duration_since(self.start).as_millis();
+        self.ms.store(u64::try_from(ms).unwrap_or(Self::NONE - 1), Ordering::Relaxed);
+    }
+
+    fn clear(&self) {
+        self.ms.store(Self::NONE, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> Option<Instant> {
+        let ms = self.ms.load(Ordering::Relaxed);
+        (ms != Self::NONE).then(|| self.start + Duration::from_millis(ms))
+    }
+
+    fn has_passed(&self, now: Instant) -> bool {
+        self.get().is_some_and(|at| at <= now)
     }
 }
 
 /// Ends when the connection must be cut.
 async fn watch(rules: Rules, signals: Arc<Signals>) {
-    let heads = async {
+    let deadlines = async {
         loop {
-            let noted = signals.head_deadline_ms.load(Ordering::Relaxed);
-            let deadline = match noted {
-                // A request is being answered: its successor will have a whole time-out at least.
-                NO_HEAD => Instant::now() + rules.head_timeout,
-                noted => signals.start + Duration::from_millis(noted),
-            };
-            if deadline <= Instant::now() {
-                signals.head_late.store(true, Ordering::Relaxed);
-                return std::future::pending::<()>().await;
+            let now = Instant::now();
+            if signals.write_deadline.has_passed(now) {
+                return;
             }
-            tokio::time::sleep_until(deadline.into()).await;
+            if signals.head_deadline.has_passed(now) {
+                // hyper hears of it in this very poll of the task and ends the connection.
+                signals.head_late.store(true, Ordering::Relaxed);
+                return std::future::pending().await;
+            }
+            // Whatever is set later is due later than this.
+            let next = [signals.head_deadline.get(), signals.write_deadline.get()].into_iter().flatten().min();
+            tokio::time::sleep_until(next.unwrap_or(now + rules.patience).into()).await;
         }
     };
     let close = async {
@@ -134,7 +192,7 @@ async fn watch(rules: Rules, signals: Arc<Signals>) {
         rules.cut.cancelled().await;
     };
     tokio::select! {
-        () = heads => {}
+        () = deadlines => {}
         () = close => {}
     }
 }
@@ -148,10 +206,12 @@ impl Timer for HeadTimer {
     }
 
     fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn Sleep>> {
-        let deadline_ms = deadline.saturating_duration_since(self.0.start).as_millis();
-        let deadline_ms = u64::try_from(deadline_ms).unwrap_or(NO_HEAD - 1);
-        self.0.head_deadline_ms.store(deadline_ms, Ordering::Relaxed);
-        Box::pin(HeadSleep(self.0.clone()))
+        self.0.head_deadline.set(deadline);
+        Box::pin(HeadSleep(Arc::clone(&self.0)))
+    }
+
+    fn reset(&self, _: &mut Pin<Box<dyn Sleep>>, deadline: Instant) {
+        self.0.head_deadline.set(deadline);
     }
 }
 
@@ -170,7 +230,7 @@ impl Future for HeadSleep {
 
 impl Drop for HeadSleep {
     fn drop(&mut self) {
-        self.0.head_deadline_ms.store(NO_HEAD, Ordering::Relaxed);
+        self.0.head_deadline.clear();
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Reading order: this file (the route table and who answers what), `answer` (every success and
 //! every error as bytes), the endpoint groups `ingest`, `read`, `picture`, `health`, and then the
-//! transport: `service` (around one request), `connection` (around one connection), `server`.
+//! transport: `service` (around one request), `connection` and `wire` (around one connection), `server`.
 //!
 //! Routing reads one table, [`ROUTES`]: it decides which endpoint answers, it tells 404 from 405
 //! with `Allow`, and it is what the API's description is checked against. No filter ever rejects:
@@ -37,6 +37,7 @@ mod query_string;
 mod read;
 mod server;
 mod service;
+mod wire;
 
 use answer::ApiError;
 pub use options::Options;

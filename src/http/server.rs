@@ -55,7 +55,7 @@ pub async fn serve(listener: TcpListener, state: &'static State, drain: Cancella
     let milliseconds = Duration::from_millis;
     let cut = CancellationToken::new();
     let rules: &'static connection::Rules = Box::leak(Box::new(connection::Rules {
-        head_timeout: milliseconds(options.header_timeout_ms),
+        patience: milliseconds(options.header_timeout_ms),
         head_bytes_max: options.header_bytes_max,
         age_max: (options.connection_age_max_ms > 0).then(|| milliseconds(options.connection_age_max_ms)),
         drain: drain.clone(),
