@@ -7,3 +7,4 @@ mod config_files;
 mod harness;
 mod program;
 mod store_contract;
+mod transport;
