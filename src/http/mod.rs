@@ -10,7 +10,6 @@
 //! another's 405.
 
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
@@ -57,14 +56,14 @@ pub struct State {
     options: Options,
     clock: Clock,
     draining: AtomicBool,
-    renders: Arc<Semaphore>,
+    renders: Semaphore,
     pictures: moka::sync::Cache<picture::Tag, Bytes>,
 }
 
 impl State {
     #[must_use]
     pub fn new(batches: &'static Batches, query: Query, ack: Ack, options: Options, clock: Clock) -> Self {
-        let renders = Arc::new(Semaphore::new(options.renders_max.max(1)));
+        let renders = Semaphore::new(options.renders_max.max(1));
         let pictures = picture::cache();
         Self { batches, query, ack, options, clock, draining: AtomicBool::new(false), renders, pictures }
     }
