@@ -274,6 +274,19 @@ impl Batches {
         }
     }
 
+    /// What stands for all that was counted so far, if the journal's file does not hold all of it.
+    #[must_use]
+    pub fn unwritten(&self) -> Option<Ticket> {
+        let position = self.journal.unwritten()?;
+        // Not waited for: this ticket is for the journal only.
+        Some(Ticket { position, batch: BatchSeq(0) })
+    }
+
+    /// Writes the journal for all who wait, unless somebody else is at it: then `None`.
+    pub fn try_write(&self, ticket: Ticket) -> Option<Result<(), AckError>> {
+        Some(self.journal.try_write(ticket.position)?.map_err(|_| AckError))
+    }
+
     /// Returns when somebody waits for a commit.
     pub async fn flush_requested(&self) {
         self.flush_requested.notified().await;

@@ -23,7 +23,9 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 use warp::reply::Response;
 
+use super::gate::Gate;
 use super::wire::{Sent, wire};
+use crate::batch::Batches;
 
 /// What holds for every connection.
 #[derive(Clone)]
@@ -33,6 +35,8 @@ pub(super) struct Rules {
     pub(super) head_bytes_max: usize,
     /// `None`: any.
     pub(super) age_max: Option<Duration>,
+    /// Whose journal answers wait for; `None`: they don't.
+    pub(super) journaled: Option<&'static Batches>,
     /// Finish the request in flight, then close.
     pub(super) drain: CancellationToken,
     /// Close at once.
@@ -58,7 +62,8 @@ where
         .half_close(true);
     let mut connection = pin!(builder.serve_connection(wire, service_fn(answer)));
     let mut watch = Aside::new(watch(rules.clone(), Arc::clone(&signals)));
-    let mut told = false;
+    let mut gate = Gate::new(rules.journaled);
+    let (mut told, mut done) = (false, false);
     let ended = std::future::poll_fn(|cx| {
         if watch.poll(cx).is_ready() {
             return Poll::Ready(Ended::Cut);
@@ -68,14 +73,27 @@ where
             connection.as_mut().graceful_shutdown();
         }
         loop {
-            let done = connection.as_mut().poll(cx);
+            // What wakes a connection at the gate may be meant for hyper: it gets its turn afterwards.
+            let at_gate = gate.is_waiting();
+            if !done && !at_gate {
+                done = connection.as_mut().poll(cx).is_ready();
+            }
+            if outlet.has_bytes() {
+                match gate.poll(cx) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Err(_)) => return Poll::Ready(Ended::Cut),
+                    Poll::Ready(Ok(())) => {}
+                }
+            }
             match outlet.send(cx) {
-                _ if done.is_ready() => return Poll::Ready(Ended::Done),
+                _ if done => return Poll::Ready(Ended::Done),
                 Err(_) => return Poll::Ready(Ended::Cut),
                 Ok(Sent::AllAndMoreWaits) => {}
                 Ok(Sent::All) => {
                     signals.write_deadline.clear();
-                    return Poll::Pending;
+                    if !at_gate {
+                        return Poll::Pending;
+                    }
                 }
                 Ok(Sent::Some) => {
                     // Not anew each time: the client has to take all of it in time.

@@ -28,6 +28,7 @@ use crate::query::Query;
 mod accept;
 mod answer;
 mod connection;
+mod gate;
 mod health;
 mod ingest;
 mod options;
@@ -66,6 +67,11 @@ impl State {
         let renders = Semaphore::new(options.renders_max.max(1));
         let pictures = picture::cache();
         Self { batches, query, ack, options, clock, draining: AtomicBool::new(false), renders, pictures }
+    }
+
+    /// Whether connections wait for the journal before they send, so that handlers need not.
+    fn is_gated(&self) -> bool {
+        self.ack == Ack::Journal
     }
 
     /// From now on `/readyz` says 503. [`serve`] does it by itself when it is told to drain; call it

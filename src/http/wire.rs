@@ -84,6 +84,10 @@ pub(super) enum Sent {
 }
 
 impl Outlet {
+    pub(super) fn has_bytes(&self) -> bool {
+        !self.gathered.lock().bytes.is_empty()
+    }
+
     /// Sends what is gathered, as far as the client takes it.
     ///
     /// # Errors

@@ -97,6 +97,7 @@ impl Journal {
         buffer.offset += length;
         buffer.end.0 += length;
         let end = buffer.end;
+        self.shared.appended.store(end.0, Ordering::Release);
         drop(buffer);
         if backlog > BUFFER_BYTES_MAX
             && let Some(mut turn) = self.shared.try_turn()
@@ -117,6 +118,23 @@ impl Journal {
             let _queue = self.shared.queue.lock();
             self.shared.wake.notify_one();
         }
+    }
+
+    /// The end of what was appended, if it is not in the file yet.
+    #[must_use]
+    pub fn unwritten(&self) -> Option<Position> {
+        let end = Position(self.shared.appended.load(Ordering::Acquire));
+        (!self.shared.is_written(end)).then_some(end)
+    }
+
+    /// Writes for all who wait, unless somebody else is at it: then `None`, and
+    /// [`Journal::wait_written`] waits. Else whether the record that ends at `position` is in the file.
+    pub fn try_write(&self, position: Position) -> Option<Result<(), Unavailable>> {
+        if !self.shared.is_written(position) {
+            let mut turn = self.shared.try_turn()?;
+            self.shared.write(&mut turn);
+        }
+        Some(if self.shared.is_written(position) { Ok(()) } else { Err(Unavailable) })
     }
 
     /// Waits until the record that ends at `position` is in the file.
@@ -198,6 +216,7 @@ impl Journal {
         active.length = HEADER_BYTES;
         active.written = end;
         (buffer.offset, buffer.end, buffer.seed) = (HEADER_BYTES, end, next.seed);
+        shared.appended.store(end.0, Ordering::Release);
         shared.written.store(end.0, Ordering::Release);
         shared.bytes.fetch_add(end_mark.len() as u64 + HEADER_BYTES, Ordering::Relaxed);
         Ok((sealed, end))
@@ -252,7 +271,7 @@ impl Journal {
     /// Position of the end of what was appended.
     #[must_use]
     pub fn end(&self) -> Position {
-        self.shared.buffer.lock().end
+        Position(self.shared.appended.load(Ordering::Acquire))
     }
 
     /// Bytes in the active segment's file.

@@ -93,6 +93,9 @@ pub(super) struct Shared {
     pub(super) options: Options,
     pub(super) buffer: Mutex<Buffer>,
     pub(super) active: Mutex<Active>,
+    /// Positions of the ends of what was appended and of what is in the file; the truth is in
+    /// `buffer` and `active`, these are for looking at without a lock.
+    pub(super) appended: AtomicU64,
     pub(super) written: AtomicU64,
     pub(super) wrote: Notify,
     pub(super) synced: watch::Sender<u64>,
@@ -122,6 +125,7 @@ impl Shared {
             options,
             buffer: Mutex::new(buffer),
             active: Mutex::new(active),
+            appended: AtomicU64::new(0),
             written: AtomicU64::new(0),
             wrote: Notify::new(),
             synced: watch::Sender::new(0),
