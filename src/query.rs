@@ -12,7 +12,8 @@ use crate::batch::{Batches, Pending};
 use crate::committed::{Committed, Rows, merge, totals_of};
 use crate::domain::{Day, EventName, EventTotal, HourRange, HourlyCount, WriterId};
 use crate::histogram::Series;
-use crate::store::{HourlyQuery, Store, StoreError, StoreHealth, StoreStatus};
+pub use crate::store::StoreError;
+use crate::store::{HourlyQuery, Store, StoreHealth, StoreStatus};
 
 pub struct Query {
     batches: &'static Batches,

@@ -7,7 +7,7 @@ use warp::reply::Response;
 
 use crate::batch::RecordError;
 use crate::domain::{NUM_MAX, NameError, RangeError, TOTAL_MAX};
-use crate::store::StoreError;
+use crate::query::StoreError;
 
 pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json");
 

@@ -1,3 +1,5 @@
+//! The settings of the store: the section `[store]` of the configuration.
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
