@@ -22,6 +22,8 @@ use crate::names::Names;
 use crate::query::Query;
 use crate::store::{self, Store, StoreError, StoreHealth};
 
+/// How long serving waits for a store that hangs.
+const FIRST_CONTACT: Duration = Duration::from_secs(2);
 /// How often a store that is down at start is asked again for what it knows.
 const GREETING_RETRY: Duration = Duration::from_millis(500);
 /// How long a command waits for its counts to be in the store.
@@ -137,12 +139,18 @@ impl App {
         let query = Query::new(app.batches, Arc::clone(&app.store), Arc::clone(&app.health));
         let (ack, options) = (app.config.journal.ack, app.config.http.clone());
         let state = Box::leak(Box::new(http::State::new(app.batches, query, ack, options, Box::new(Utc::now))));
+        // An event that the store knows must not pass for new, so the store comes before the first
+        // request, unless it takes its time.
+        let met = match tokio::time::timeout(FIRST_CONTACT, app.meet_store()).await {
+            Ok(met) => met?.is_ok(),
+            Err(_) => false,
+        };
         app.announce(&listener)?;
 
         // 1. Serve and flush until told to stop.
         let (stop_serving, stop_flushing) = (CancellationToken::new(), CancellationToken::new());
         let server = tokio::spawn(http::serve(listener, state, stop_serving.clone()));
-        let mut flushing = tokio::spawn(app.keep_flushing(stop_flushing.clone()));
+        let mut flushing = tokio::spawn(app.keep_flushing(met, stop_flushing.clone()));
         let journal = app.batches.journal();
         tokio::select! {
             name = signals.next() => tracing::info!(signal = name, "Stopping: finishing the requests under way"),
@@ -186,44 +194,49 @@ impl App {
         Ok(())
     }
 
-    /// Returns whether the store has been reached at all.
-    async fn keep_flushing(&self, stop: CancellationToken) -> anyhow::Result<bool> {
-        tokio::select! {
-            () = stop.cancelled() => return Ok(false),
-            greeted = self.greet() => greeted?,
+    /// Returns whether the store has been reached at all; `met`: that it has been already.
+    async fn keep_flushing(&self, met: bool, stop: CancellationToken) -> anyhow::Result<bool> {
+        if !met {
+            tokio::select! {
+                () = stop.cancelled() => return Ok(false),
+                greeted = self.greet() => greeted?,
+            }
         }
         self.flusher.run(stop).await;
         Ok(true)
     }
 
-    /// The first contact with the store, as soon as it is there: makes sure that it is the one that
-    /// the journal belongs to, and learns the names it knows. Until then, an event that only the
-    /// store has seen passes for new.
+    /// The first contact with the store, as soon as it is there: see [`App::meet_store`]. Until then,
+    /// an event that only the store has seen passes for new.
     async fn greet(&self) -> anyhow::Result<()> {
         let mut refusal = None;
-        loop {
-            let greeting = async {
-                let identity = self.store.identity().await?;
-                let totals = self.store.totals(Vec::new()).await?.value;
-                Ok((identity, totals))
-            };
-            match self.health.note(greeting.await) {
-                Ok((identity, totals)) => {
-                    self.check_identity(&identity)?;
-                    for total in &totals {
-                        self.batches.names().learn(&total.event, total.count);
-                    }
-                    return Ok(());
-                }
-                Err(error) => {
-                    if refusal.as_ref() != Some(&error) && !matches!(error, StoreError::Unavailable(_)) {
-                        tracing::error!(%error, "Counting goes on, the journal keeps the counts");
-                    }
-                    refusal = Some(error);
-                    tokio::time::sleep(GREETING_RETRY).await;
-                }
+        while let Err(error) = self.meet_store().await? {
+            if refusal.as_ref() != Some(&error) && !matches!(error, StoreError::Unavailable(_)) {
+                tracing::error!(%error, "Counting goes on, the journal keeps the counts");
             }
+            refusal = Some(error);
+            tokio::time::sleep(GREETING_RETRY).await;
         }
+        Ok(())
+    }
+
+    /// Makes sure that the store is the one that the journal belongs to, and learns the names it
+    /// knows. The store's own errors leave it to be tried again.
+    async fn meet_store(&self) -> anyhow::Result<Result<(), StoreError>> {
+        let reading = async {
+            let identity = self.store.identity().await?;
+            let totals = self.store.totals(Vec::new()).await?.value;
+            Ok((identity, totals))
+        };
+        let (identity, totals) = match self.health.note(reading.await) {
+            Ok(read) => read,
+            Err(error) => return Ok(Err(error)),
+        };
+        self.check_identity(&identity)?;
+        for total in &totals {
+            self.batches.names().learn(&total.event, total.count);
+        }
+        Ok(Ok(()))
     }
 
     /// One journal is never replayed into two stores: a commit whose answer was lost in the first
