@@ -1,10 +1,20 @@
 //! One test binary for everything that runs against real files, real processes and a real PostgreSQL.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
 
+mod api;
+mod api_reads;
 mod command_line;
 mod commands;
 mod config_files;
+mod exact_reads;
+mod exactly_once;
 mod harness;
+mod hours;
+mod journal_format;
+mod journal_full;
 mod program;
+mod shutdown;
 mod store_contract;
+mod store_outage;
+mod tidy;
 mod transport;

@@ -1,3 +1,49 @@
-//! What the tests run against.
+//! What the tests run against: the real program, a real PostgreSQL, and a proxy between the two.
 
+pub mod answer;
+pub mod app;
 pub mod postgres;
+pub mod proxy;
+pub mod traffic;
+
+pub use answer::Answer;
+pub use app::{Backend, TestApp};
+pub use traffic::{Tally, Traffic};
+
+use std::future::Future;
+use std::time::{Duration, Instant};
+
+/// Longest wait for anything that a test awaits. No test is faster or slower for it, unless it fails.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Awaits a condition, looking often.
+#[track_caller]
+pub fn eventually<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) -> impl Future<Output = ()> {
+    let caller = std::panic::Location::caller();
+    async move {
+        let deadline = Instant::now() + PATIENCE;
+        while !condition().await {
+            assert!(Instant::now() < deadline, "{caller}: waited in vain: {what}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+/// Sends a signal by its short name, such as `TERM`.
+pub fn signal(pid: u32, name: &str) {
+    let sent = std::process::Command::new("sh").args(["-c", "kill -\"$0\" \"$1\"", name, &pid.to_string()]).status();
+    assert!(sent.unwrap().success(), "SIG{name} to {pid}");
+}
+
+/// Makes one test of an `async fn(Backend)` for each store.
+macro_rules! on_both_stores {
+    ($($test:ident),* $(,)?) => {
+        mod on_sqlite {
+            $(#[tokio::test] async fn $test() { super::$test(crate::harness::Backend::Sqlite).await; })*
+        }
+        mod on_postgres {
+            $(#[tokio::test] async fn $test() { super::$test(crate::harness::Backend::Postgres).await; })*
+        }
+    };
+}
+pub(crate) use on_both_stores;

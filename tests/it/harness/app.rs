@@ -1,0 +1,338 @@
+//! The real program in a folder of its own and an empty environment.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use event_tracker::domain::{BatchId, BatchSeq, EventName, Hour, HourRange, HourlyCount, WriterId};
+use event_tracker::store;
+use parking_lot::Mutex;
+
+use super::answer::{self, Answer};
+use super::postgres::Cluster;
+use super::{PATIENCE, eventually, signal};
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Backend {
+    Sqlite,
+    Postgres,
+}
+
+/// How to start: built up, then [`Setup::start`].
+#[derive(Clone)]
+pub struct Setup {
+    backend: Backend,
+    settings: BTreeMap<String, String>,
+    data_dir: Option<PathBuf>,
+    database_url: Option<String>,
+    rows: Vec<HourlyCount>,
+}
+
+pub struct TestApp {
+    setup: Setup,
+    folder: Arc<tempfile::TempDir>,
+    process: Option<Process>,
+    client: reqwest::Client,
+}
+
+struct Process {
+    child: Child,
+    address: String,
+    start_line: String,
+    stderr: Arc<Mutex<String>>,
+    /// Ends with the process.
+    logging: Option<JoinHandle<()>>,
+}
+
+impl Setup {
+    /// Sets one key, such as `flush.interval_ms`, in the environment.
+    pub fn config(mut self, key: &str, value: impl ToString) -> Self {
+        self.settings.insert(format!("EVENT_TRACKER__{}", key.replace('.', "__").to_uppercase()), value.to_string());
+        self
+    }
+
+    /// Uses this folder in place of a temporary one.
+    pub fn data_dir(mut self, path: &Path) -> Self {
+        self.data_dir = Some(path.to_owned());
+        self
+    }
+
+    pub fn database_url(mut self, url: &str) -> Self {
+        self.database_url = Some(url.to_owned());
+        self
+    }
+
+    /// Puts counts into the store before the program starts: `(YYYYMMDDHH, event, count)`.
+    pub fn stored(mut self, rows: &[(&str, &str, u64)]) -> Self {
+        self.rows = rows
+            .iter()
+            .map(|(date, event, count)| HourlyCount {
+                event: EventName::parse(event).unwrap(),
+                hour: parse_hour(date),
+                count: *count,
+            })
+            .collect();
+        self.rows.sort();
+        self
+    }
+
+    /// The program, not started.
+    pub async fn build(mut self) -> TestApp {
+        let folder = Arc::new(tempfile::Builder::new().prefix("event-tracker-test").tempdir().unwrap());
+        if self.backend == Backend::Postgres && self.database_url.is_none() {
+            let cluster = Cluster::shared();
+            self.database_url = Some(cluster.url(&cluster.create_database().await));
+        }
+        let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
+        TestApp { setup: self, folder, process: None, client }
+    }
+
+    pub async fn start(self) -> TestApp {
+        let mut app = self.build().await;
+        app.put_rows().await;
+        app.restart().await;
+        app
+    }
+}
+
+pub fn parse_hour(date: &str) -> Hour {
+    HourRange::parse(Some(date), Some(date)).unwrap().first
+}
+
+impl TestApp {
+    pub fn with(backend: Backend) -> Setup {
+        Setup { backend, settings: BTreeMap::new(), data_dir: None, database_url: None, rows: Vec::new() }
+    }
+
+    pub async fn start(backend: Backend) -> Self {
+        Self::with(backend).start().await
+    }
+
+    async fn put_rows(&self) {
+        if self.setup.rows.is_empty() {
+            return;
+        }
+        std::fs::create_dir_all(self.data_dir()).unwrap();
+        let options =
+            store::Options { url: self.setup.database_url.clone().unwrap_or_default(), ..store::Options::default() };
+        let store = store::open(&options, &self.data_dir()).await.unwrap();
+        let id = BatchId { writer: WriterId::random().unwrap(), seq: BatchSeq::FIRST };
+        store.commit(id, self.setup.rows.clone().into()).await.unwrap();
+        store.close().await;
+    }
+
+    pub fn data_dir(&self) -> PathBuf {
+        self.setup.data_dir.clone().unwrap_or_else(|| self.folder.path().join("data"))
+    }
+
+    /// The same database and settings, another data folder: a second node. Not started.
+    pub async fn another_node(&self) -> Self {
+        let mut setup = self.setup.clone();
+        (setup.rows, setup.data_dir) = (Vec::new(), None);
+        setup.build().await
+    }
+
+    /// A command of the program on the same data folder, database and settings.
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_event-tracker"));
+        command.args(arguments).current_dir(self.folder.path()).stdin(Stdio::null()).env_clear();
+        command.env("EVENT_TRACKER__HTTP__LISTEN", "127.0.0.1:0");
+        command.env("EVENT_TRACKER__DATA_DIR", self.data_dir()).envs(&self.setup.settings);
+        if let Some(url) = &self.setup.database_url {
+            command.env("DATABASE_URL", url);
+        }
+        command
+    }
+
+    /// Runs a command to its end, off the thread that drives the test's own connections.
+    pub async fn run(&self, arguments: &[&str]) -> Output {
+        let mut command = self.command(arguments);
+        tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
+    }
+
+    /// Starts it; after [`TestApp::kill`] or [`TestApp::stop`] on the same folder and store.
+    pub async fn restart(&mut self) {
+        let mut command = self.command(&["serve"]);
+        let process = tokio::task::spawn_blocking(move || Process::start(&mut command)).await.unwrap();
+        self.process = Some(process);
+        eventually("the program to live", async || {
+            let answer = self.client.get(self.url("/livez")).send().await;
+            answer.is_ok_and(|answer| answer.status() == 200)
+        })
+        .await;
+    }
+
+    #[track_caller]
+    fn process(&self) -> &Process {
+        self.process.as_ref().expect("the program does not run")
+    }
+
+    /// `host:port`.
+    pub fn address(&self) -> &str {
+        &self.process().address
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.process().child.id()
+    }
+
+    pub fn start_line(&self) -> &str {
+        &self.process().start_line
+    }
+
+    pub fn url(&self, target: &str) -> String {
+        format!("http://{}{target}", self.address())
+    }
+
+    pub fn client(&self) -> reqwest::Client {
+        self.client.clone()
+    }
+
+    pub async fn get(&self, target: &str) -> Answer {
+        Answer::of(self.client.get(self.url(target)).send().await.unwrap()).await.unwrap()
+    }
+
+    pub async fn get_with(&self, target: &str, headers: &[(&str, &str)]) -> Answer {
+        let request = headers.iter().fold(self.client.get(self.url(target)), |request, (n, v)| request.header(*n, *v));
+        Answer::of(request.send().await.unwrap()).await.unwrap()
+    }
+
+    pub async fn post(&self, target: &str) -> Answer {
+        Answer::of(self.client.post(self.url(target)).send().await.unwrap()).await.unwrap()
+    }
+
+    /// The target is sent byte for byte.
+    pub async fn raw(&self, method: &str, target: impl AsRef<[u8]>) -> Answer {
+        answer::raw(self.address(), method, target.as_ref(), &[]).await
+    }
+
+    /// Counts and insists on success.
+    pub async fn count(&self, event: &str, num: u64) {
+        let answer = self.post(&format!("/api/events/{event}/{num}")).await;
+        assert!(matches!(answer.status, 200 | 201), "{answer:?}");
+    }
+
+    pub async fn totals(&self) -> BTreeMap<String, u64> {
+        let answer = self.get("/api/events/unique").await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        totals(&answer)
+    }
+
+    pub async fn total(&self, event: &str) -> u64 {
+        self.totals().await.get(event).copied().unwrap_or_default()
+    }
+
+    /// `(date, event, count)` as the range route gives them.
+    pub async fn range(&self, start_date: &str, end_date: &str) -> Vec<(String, String, u64)> {
+        let answer = self.get(&format!("/api/events?start_date={start_date}&end_date={end_date}")).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        rows(&answer)
+    }
+
+    /// `kill -9`.
+    pub async fn kill(&mut self) {
+        let mut process = self.process.take().expect("the program does not run");
+        process.child.kill().unwrap();
+        process.child.wait().unwrap();
+    }
+
+    pub fn signal(&self, name: &str) {
+        signal(self.pid(), name);
+    }
+
+    /// SIGTERM; insists that it ends with code 0. Returns its log.
+    pub async fn stop(&mut self) -> String {
+        self.signal("TERM");
+        let (status, log) = self.ended().await;
+        assert!(status.success(), "{status}: {log}");
+        log
+    }
+
+    /// Waits for it to end by itself.
+    pub async fn ended(&mut self) -> (ExitStatus, String) {
+        let mut process = self.process.take().expect("the program does not run");
+        let mut status = None;
+        let started = std::time::Instant::now();
+        while status.is_none() {
+            assert!(started.elapsed() < PATIENCE, "the program does not end: {}", process.stderr.lock());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            status = process.child.try_wait().unwrap();
+        }
+        process.logging.take().unwrap().join().unwrap();
+        let log = process.stderr.lock().clone();
+        (status.unwrap(), log)
+    }
+
+    /// `event-tracker audit` on the store: it must balance. Returns the sum of all rows.
+    pub async fn audit(&self) -> u64 {
+        let output = self.run(&["audit", "--json"]).await;
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "the books do not balance: {out}{err}");
+        let sums: serde_json::Value = serde_json::from_str(&out).unwrap();
+        sums["rows"].as_u64().unwrap()
+    }
+}
+
+impl Process {
+    fn start(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let stderr = Arc::new(Mutex::new(String::new()));
+        let (mut from, log) = (child.stderr.take().unwrap(), Arc::clone(&stderr));
+        let logging = std::thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            while let Ok(length @ 1..) = from.read(&mut bytes) {
+                log.lock().push_str(&String::from_utf8_lossy(&bytes[..length]));
+            }
+        });
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut start_line = String::new();
+        stdout.read_line(&mut start_line).unwrap();
+        // Kept open: a closed pipe would end the program at its next line.
+        std::thread::spawn(move || std::io::copy(&mut stdout, &mut std::io::sink()));
+        let Some((_, rest)) = start_line.split_once("http://") else {
+            let status = child.wait().unwrap();
+            logging.join().unwrap();
+            panic!("the program did not start ({status}): {start_line}{}", stderr.lock());
+        };
+        let address = rest.split(|c: char| c == ',' || c == '/' || c.is_whitespace()).next().unwrap().to_owned();
+        Self { child, address, start_line, stderr, logging: Some(logging) }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- log of the program at {}\n{}---", self.address, self.stderr.lock());
+        }
+    }
+}
+
+/// The one-element lists of a listing, opened.
+pub fn items(answer: &Answer) -> Vec<serde_json::Value> {
+    let body = answer.json();
+    assert_eq!(body["status"], true, "{body}");
+    let lists = body["response"].as_array().unwrap().iter();
+    lists
+        .map(|list| {
+            let [item] = list.as_array().unwrap().as_slice() else { panic!("not one element: {list}") };
+            item.clone()
+        })
+        .collect()
+}
+
+pub fn totals(answer: &Answer) -> BTreeMap<String, u64> {
+    let items = items(answer).into_iter();
+    items.map(|item| (item["event"].as_str().unwrap().to_owned(), item["count"].as_u64().unwrap())).collect()
+}
+
+pub fn rows(answer: &Answer) -> Vec<(String, String, u64)> {
+    let text = |item: &serde_json::Value, key: &str| item[key].as_str().unwrap().to_owned();
+    let items = items(answer).into_iter();
+    items.map(|item| (text(&item, "date"), text(&item, "event"), item["count"].as_u64().unwrap())).collect()
+}

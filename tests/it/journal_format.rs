@@ -1,0 +1,313 @@
+//! The journal's files, byte by byte: what is read back from whole, torn and damaged ones.
+//!
+//! The fixtures are files of format version 1 and never change: what this version of the program
+//! writes must equal them, and what every later one reads from them must be the same counts.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use event_tracker::batch::{Batches, RecoverError, Recovered};
+use event_tracker::domain::{Ack, BatchId, BatchSeq, EventName, Hour, HourRange, WriterId};
+use event_tracker::journal::record::{FRAME_BYTES, Seed, encode_counts, encode_end};
+use event_tracker::journal::replay::{ReplayError, Replayed, replay};
+use event_tracker::journal::segment::{HEADER_BYTES, Header, Segment, file_name, read_header};
+use event_tracker::journal::{DataFolder, Options};
+use event_tracker::names::{Limits, Names};
+
+/// 2020-09-12T12.
+const HOUR: u32 = 444_420;
+const WRITER: WriterId = WriterId(*b"\x01\x23\x45\x67\x89\xab\xcd\xef fixture");
+const ID: BatchId = BatchId { writer: WRITER, seq: BatchSeq(1) };
+
+type Sums = BTreeMap<(Hour, EventName), u64>;
+
+fn hour(number: u32) -> Hour {
+    Hour::from_number(number).unwrap()
+}
+
+fn name(text: &str) -> EventName {
+    EventName::parse(text).unwrap()
+}
+
+/// What every fixture was written with: one record for each of these.
+fn records() -> Vec<(Hour, Vec<(&'static str, u64)>)> {
+    vec![
+        (hour(HOUR), vec![("login", 1)]),
+        (hour(HOUR), vec![("resource/209", 40), ("Größe 📏", 2)]),
+        (hour(HOUR + 1), vec![("login", 7)]),
+        (hour(HOUR + 1), vec![("a", 1_000_000_000), ("login", 1), ("b", 3)]),
+    ]
+}
+
+/// The sums after the first `count` records.
+fn sums(count: usize) -> Sums {
+    let mut sums = Sums::new();
+    for (hour, counts) in records().into_iter().take(count) {
+        for (event, count) in counts {
+            *sums.entry((hour, name(event))).or_insert(0) += count;
+        }
+    }
+    sums
+}
+
+/// A segment as this version writes it, and where each of its records ends.
+fn segment(id: BatchId, ended: bool) -> (Vec<u8>, Vec<usize>) {
+    let folder = tempfile::tempdir().unwrap();
+    let segment = Segment::create(folder.path(), id).unwrap();
+    let mut bytes = std::fs::read(&segment.path).unwrap();
+    let mut ends = vec![bytes.len()];
+    for (hour, counts) in records() {
+        let offset = bytes.len() as u64;
+        encode_counts(&mut bytes, segment.seed, offset, hour, counts);
+        ends.push(bytes.len());
+    }
+    if ended {
+        let offset = bytes.len() as u64;
+        encode_end(&mut bytes, segment.seed, offset);
+    }
+    (bytes, ends)
+}
+
+/// A journal folder with these files.
+fn journal(files: &[(BatchId, &[u8])]) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for (id, bytes) in files {
+        std::fs::write(folder.path().join(file_name(*id)), bytes).unwrap();
+    }
+    folder
+}
+
+fn replayed(bytes: &[u8]) -> Result<Replayed, ReplayError> {
+    let folder = journal(&[(ID, bytes)]);
+    replay(folder.path(), false).map(|mut segments| segments.pop().unwrap())
+}
+
+fn fixture(case: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/fixtures/journal_v1").join(case)
+}
+
+fn fixture_bytes(case: &str) -> Vec<u8> {
+    std::fs::read(fixture(case).join(file_name(ID))).unwrap()
+}
+
+#[test]
+fn version_1_is_written_as_it_always_was() {
+    assert_eq!(segment(ID, false).0, fixture_bytes("clean"), "a segment in use");
+    assert_eq!(segment(ID, true).0, fixture_bytes("sealed"), "a sealed segment");
+}
+
+#[test]
+fn whole_segments_of_version_1_give_all_their_counts() {
+    for case in ["clean", "sealed"] {
+        let segments = replay(&fixture(case), false).unwrap();
+        let [segment] = segments.as_slice() else { panic!("{case}: {segments:?}") };
+        assert_eq!((segment.id, &segment.counts, segment.records), (ID, &sums(4), 4), "{case}");
+        assert_eq!((segment.torn_bytes, segment.damage), (0, None), "{case}");
+    }
+}
+
+#[test]
+fn a_torn_tail_of_version_1_is_cut_off() {
+    let [segment] = &replay(&fixture("torn_tail"), false).unwrap()[..] else { panic!("one segment") };
+    assert_eq!((&segment.counts, segment.records), (&sums(3), 3));
+    assert!(segment.torn_bytes > 0 && segment.damage.is_none());
+}
+
+#[test]
+fn damage_in_the_middle_is_refused_with_its_size_and_accepted_only_on_request() {
+    let error = replay(&fixture("damaged_middle"), false).unwrap_err();
+    let (_, ends) = segment(ID, false);
+    let ReplayError::Damaged { damage, records, sum, .. } = &error else { panic!("{error}") };
+    assert_eq!((damage.offset, damage.unreadable_bytes), (ends[1] as u64, (ends[2] - ends[1]) as u64));
+    let readable: u128 = sums(4).values().map(|count| u128::from(*count)).sum::<u128>() - 42;
+    assert_eq!((*records, *sum), (3, readable));
+    assert!(error.to_string().contains("journal.accept_damage = true"), "{error}");
+
+    let [segment] = &replay(&fixture("damaged_middle"), true).unwrap()[..] else { panic!("one segment") };
+    assert_eq!(segment.counts.values().map(|count| u128::from(*count)).sum::<u128>(), readable);
+}
+
+#[test]
+fn a_newer_version_is_refused_by_name_even_when_damage_is_accepted() {
+    for accept_damage in [false, true] {
+        let error = replay(&fixture("newer_version"), accept_damage).unwrap_err();
+        assert!(matches!(error, ReplayError::NewerVersion { version: 2, .. }), "{error}");
+        assert!(error.to_string().contains("start that version"), "{error}");
+    }
+}
+
+#[test]
+fn a_segment_cut_anywhere_gives_the_longest_valid_prefix() {
+    for ended in [false, true] {
+        let (bytes, ends) = segment(ID, ended);
+        for length in 0..=bytes.len() {
+            let segment = replayed(&bytes[..length]).unwrap_or_else(|error| panic!("cut at {length}: {error}"));
+            let whole = ends.iter().filter(|end| **end <= length).count().saturating_sub(1);
+            assert_eq!((&segment.counts, segment.records), (&sums(whole), whole as u64), "cut at {length}");
+            let valid = if length < HEADER_BYTES as usize { 0 } else { ends[whole] };
+            let torn = if length == bytes.len() { 0 } else { length - valid };
+            assert_eq!(segment.torn_bytes as usize, torn, "cut at {length}");
+        }
+    }
+}
+
+#[test]
+fn a_flipped_bit_is_noticed_or_cuts_the_tail_but_never_alters_a_count() {
+    let prefixes: Vec<Sums> = (0..=4).map(sums).collect();
+    for ended in [false, true] {
+        let (bytes, ends) = segment(ID, ended);
+        for bit in 0..bytes.len() * 8 {
+            let mut damaged = bytes.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            match replayed(&damaged) {
+                Err(ReplayError::Damaged { .. } | ReplayError::NewerVersion { .. }) => {}
+                Err(error) => panic!("bit {bit}: {error}"),
+                Ok(segment) => {
+                    let intact = ends.iter().filter(|end| **end <= bit / 8).count() - 1;
+                    assert_eq!(segment.counts, prefixes[intact], "bit {bit}");
+                    assert!(segment.torn_bytes > 0, "bit {bit} went unnoticed");
+                    assert_eq!(intact, if ended { 4 } else { 3 }, "bit {bit} cost more than the last record");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn bytes_of_another_segment_or_place_never_pass_for_records() {
+    let (own, ends) = segment(ID, false);
+    let (other, _) = segment(BatchId { seq: BatchSeq(2), ..ID }, false);
+    let mut mixed = own[..ends[2]].to_vec();
+    mixed.extend_from_slice(&other[ends[2]..]);
+    assert_eq!(replayed(&mixed).unwrap().counts, sums(2), "records of another segment");
+
+    let mut repeated = own.clone();
+    repeated.extend_from_slice(&own[ends[3]..]);
+    assert_eq!(replayed(&repeated).unwrap().counts, sums(4), "a record that stands there twice");
+
+    let folder = journal(&[(BatchId { seq: BatchSeq(7), ..ID }, &own)]);
+    assert!(matches!(replay(folder.path(), false), Err(ReplayError::Damaged { .. })), "a renamed segment");
+}
+
+#[test]
+fn a_length_beyond_all_reason_is_a_torn_tail() {
+    let (mut bytes, _) = segment(ID, false);
+    bytes.extend_from_slice(&u32::MAX.to_le_bytes());
+    bytes.extend_from_slice(&[0; FRAME_BYTES]);
+    assert_eq!(replayed(&bytes).unwrap().counts, sums(4));
+}
+
+#[test]
+fn zeros_after_the_last_record_are_a_torn_tail() {
+    let (mut bytes, _) = segment(ID, false);
+    bytes.extend_from_slice(&[0; 5000]);
+    let segment = replayed(&bytes).unwrap();
+    assert_eq!((segment.counts, segment.torn_bytes), (sums(4), 5000));
+}
+
+#[test]
+fn empty_files_count_nothing_and_garbage_is_refused() {
+    assert_eq!(replayed(b"").unwrap().counts, Sums::new());
+    assert_eq!(replayed(&[0; HEADER_BYTES as usize]).unwrap().counts, Sums::new(), "never used");
+    for garbage in [vec![0; 4096], b"what is this? ".repeat(100), vec![0xff; 41]] {
+        assert!(matches!(replayed(&garbage), Err(ReplayError::Damaged { .. })));
+    }
+}
+
+#[test]
+fn a_missing_segment_between_others_is_refused_by_its_name() {
+    let id = |seq| BatchId { seq: BatchSeq(seq), ..ID };
+    let bytes = |seq| segment(id(seq), true).0;
+    let folder = journal(&[(id(4), &bytes(4)), (id(6), &bytes(6))]);
+    let error = replay(folder.path(), true).unwrap_err();
+    assert!(matches!(&error, ReplayError::Missing { path } if path.ends_with(file_name(id(5)))), "{error}");
+
+    let folder = journal(&[(id(4), &bytes(4)), (id(5), &bytes(5))]);
+    assert_eq!(replay(folder.path(), false).unwrap().len(), 2, "earlier ones are gone because they are committed");
+}
+
+#[test]
+fn other_files_in_the_folder_are_left_alone() {
+    let folder = journal(&[(ID, &segment(ID, true).0)]);
+    for other in ["notes.txt", "x.journal", "LOCK"] {
+        std::fs::write(folder.path().join(other), "not ours").unwrap();
+    }
+    assert_eq!(replay(folder.path(), false).unwrap().len(), 1);
+}
+
+#[test]
+fn reading_twice_gives_the_same_and_changes_nothing() {
+    let (bytes, ends) = segment(ID, false);
+    let folder = journal(&[(ID, &bytes[..ends[3] + 5])]);
+    let first = replay(folder.path(), false).unwrap();
+    assert_eq!(replay(folder.path(), false).unwrap(), first);
+    assert_eq!(std::fs::read(folder.path().join(file_name(ID))).unwrap(), bytes[..ends[3] + 5]);
+}
+
+fn recover(data_dir: &Path) -> Result<(Batches, Recovered), RecoverError> {
+    let folder = DataFolder::lock(data_dir).unwrap();
+    let options = Options { ack: Ack::Journal, segment_bytes_max: 1 << 26, bytes_max: 1 << 32, accept_damage: false };
+    Batches::recover(&folder, options, Arc::new(Names::new(Limits { events_max: 1000 })))
+}
+
+fn pending(batches: &Batches) -> Sums {
+    let pending = batches.pending().within(HourRange::ALL);
+    pending.into_iter().map(|row| ((row.hour, row.event), row.count)).collect()
+}
+
+#[test]
+fn recovery_repeats_exactly_however_often_it_is_interrupted() {
+    let data_dir = tempfile::tempdir().unwrap();
+    let dir = data_dir.path().join("journal");
+    std::fs::create_dir_all(&dir).unwrap();
+    let (bytes, ends) = segment(ID, false);
+    std::fs::write(dir.join(file_name(ID)), &bytes[..ends[3] + 3]).unwrap();
+    // A rewrite that a crash has left half done is no segment.
+    std::fs::write(dir.join(file_name(ID)).with_extension("rewrite"), &bytes[..50]).unwrap();
+
+    for start in 0..3 {
+        let (batches, found) = recover(data_dir.path()).unwrap();
+        assert_eq!(pending(&batches), sums(3), "start {start}");
+        assert_eq!(found.torn_bytes, if start == 0 { 3 } else { 0 }, "start {start}");
+        let sealed = batches.oldest_sealed(&[]).unwrap();
+        assert_eq!(sealed.id, ID, "a recovered batch keeps the identity it was born with");
+    }
+}
+
+#[test]
+fn a_recovered_batch_stays_sealed_and_new_counts_go_into_a_new_one() {
+    let data_dir = tempfile::tempdir().unwrap();
+    let dir = data_dir.path().join("journal");
+    std::fs::create_dir_all(&dir).unwrap();
+    std::fs::write(dir.join(file_name(ID)), segment(ID, false).0).unwrap();
+
+    let (batches, _) = recover(data_dir.path()).unwrap();
+    batches.record(&name("login"), hour(HOUR), 5).unwrap();
+    drop(batches);
+    let (batches, found) = recover(data_dir.path()).unwrap();
+    assert_eq!(found.batches, 2);
+    let mut expected = sums(4);
+    *expected.entry((hour(HOUR), name("login"))).or_insert(0) += 5;
+    assert_eq!(pending(&batches), expected);
+    let recovered = replay(&dir, false).unwrap().into_iter().find(|segment| segment.id == ID).unwrap();
+    assert_eq!(recovered.counts, sums(4), "the old batch did not change");
+}
+
+#[test]
+fn a_journal_that_can_not_be_read_is_left_as_it_is() {
+    for case in ["damaged_middle", "newer_version"] {
+        let data_dir = tempfile::tempdir().unwrap();
+        let dir = data_dir.path().join("journal");
+        std::fs::create_dir_all(&dir).unwrap();
+        std::fs::write(dir.join(file_name(ID)), fixture_bytes(case)).unwrap();
+        assert!(recover(data_dir.path()).is_err(), "{case}");
+        assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 1, "{case}");
+        assert_eq!(std::fs::read(dir.join(file_name(ID))).unwrap(), fixture_bytes(case), "{case}");
+    }
+}
+
+#[test]
+fn the_fixtures_have_the_header_of_their_batch() {
+    assert!(matches!(read_header(&fixture_bytes("clean"), ID), Header::Valid(Seed(_))));
+}
