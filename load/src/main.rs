@@ -1,1 +1,7 @@
-fn main() {}
+//! `event-load`: see `event-load --help`, and `lib.rs` for the map of the code.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    event_load::cli::main()
+}

@@ -1,0 +1,22 @@
+#!/bin/sh
+# Measures event-tracker against other ways to count on this machine (Debian or Ubuntu) and prints the
+# tables that the README shows. Installs what is missing; arguments go to `event-load compare`.
+set -eu
+cd "$(dirname "$0")/.."
+
+missing=""
+command -v nginx >/dev/null && [ -e /usr/lib/nginx/modules/ngx_http_lua_module.so ] \
+    || missing="nginx libnginx-mod-http-lua"
+command -v redis-server >/dev/null || missing="$missing redis-server"
+if [ -n "$missing" ]; then
+    sudo=""
+    [ "$(id -u)" -eq 0 ] || sudo="sudo"
+    # The comparison starts its own servers; the packages must not start theirs.
+    $sudo apt-get update
+    # shellcheck disable=SC2086
+    $sudo env RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $missing
+fi
+
+cargo build --release --workspace
+# Below `target`, because the temporary folder may be memory, where syncing costs nothing.
+exec target/release/event-load compare --folder target/compare "$@"
