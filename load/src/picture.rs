@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
+use plotters::coord::ranged1d::Ranged;
 use plotters::prelude::*;
 use plotters::style::{FontStyle, register_font};
 
@@ -62,11 +63,17 @@ fn plot<DB: DrawingBackend>(backend: DB, report: &Report) -> anyhow::Result<()> 
     drawn.map_err(|error: DrawingAreaErrorKind<DB::ErrorType>| anyhow!("can't draw: {error}"))
 }
 
+/// A line, interrupted between its segments.
+struct Line {
+    name: String,
+    segments: Vec<Vec<(f64, f64)>>,
+}
+
 type Drawn<DB> = Result<(), DrawingAreaErrorKind<<DB as DrawingBackend>::ErrorType>>;
 
 /// The x axis is 1 / (1 - quantile), logarithmic: every decade is one more nine.
 fn by_percentile<DB: DrawingBackend>(area: &DrawingArea<DB, plotters::coord::Shift>, report: &Report) -> Drawn<DB> {
-    let line = |phase: &PhaseReport| -> Vec<(f64, f64)> {
+    let points = |phase: &PhaseReport| -> Vec<(f64, f64)> {
         let histogram = phase.tally.latencies();
         // Beyond the last request there is nothing to see.
         let last = (histogram.len().max(1) as f64).clamp(10.0, 1e5);
@@ -77,7 +84,8 @@ fn by_percentile<DB: DrawingBackend>(area: &DrawingArea<DB, plotters::coord::Shi
         };
         if histogram.is_empty() { Vec::new() } else { (0..=steps).map(point).collect() }
     };
-    let lines: Vec<_> = report.phases.iter().map(|phase| (phase.name.clone(), line(phase))).collect();
+    let line = |phase: &PhaseReport| Line { name: phase.name.clone(), segments: vec![points(phase)] };
+    let lines: Vec<Line> = report.phases.iter().map(line).collect();
     let mut chart = ChartBuilder::on(area)
         .margin(12)
         .margin_right(36)
@@ -95,33 +103,34 @@ fn by_percentile<DB: DrawingBackend>(area: &DrawingArea<DB, plotters::coord::Shi
         .x_label_formatter(&|x| percentile_label(*x))
         .y_label_formatter(&|us| axis_label(*us))
         .draw()?;
-    for (index, (name, points)) in lines.into_iter().enumerate() {
-        let colour = COLOURS[index % COLOURS.len()];
-        chart
-            .draw_series(LineSeries::new(points, colour.stroke_width(2)))?
-            .label(name)
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2)));
-    }
-    legend(&mut chart)
+    draw_lines(&mut chart, lines)?;
+    legend(&mut chart, SeriesLabelPosition::LowerRight)
 }
 
 /// All phases one after another; a slice without answers is a gap in the lines.
 fn over_time<DB: DrawingBackend>(area: &DrawingArea<DB, plotters::coord::Shift>, report: &Report) -> Drawn<DB> {
     const QUANTILES: [(&str, f64); 3] = [("p50", 0.5), ("p99", 0.99), ("max", 1.0)];
-    let mut lines: Vec<(String, Vec<(f64, f64)>)> =
-        QUANTILES.iter().map(|(name, _)| ((*name).to_owned(), Vec::new())).collect();
+    let line = |(name, _): &(&str, f64)| Line { name: (*name).to_owned(), segments: Vec::new() };
+    let mut lines: Vec<Line> = QUANTILES.iter().map(line).collect();
     let mut errors = Vec::new();
     let mut phase_began_s = 0.0;
     let mut borders = Vec::new();
     for phase in &report.phases {
         let slice_s = phase.tally.slice_ns() as f64 / 1e9;
+        let mut gap = true;
         for (index, slice) in phase.tally.slices.iter().enumerate() {
             let time_s = phase_began_s + (index as f64 + 0.5) * slice_s;
-            if !slice.latencies.is_empty() {
-                for ((_, points), (_, quantile)) in lines.iter_mut().zip(QUANTILES) {
-                    points.push((time_s, us(slice.latencies.value_at_quantile(quantile))));
+            for (line, (_, quantile)) in lines.iter_mut().zip(QUANTILES) {
+                if gap {
+                    line.segments.push(Vec::new());
+                }
+                if !slice.latencies.is_empty()
+                    && let Some(segment) = line.segments.last_mut()
+                {
+                    segment.push((time_s, us(slice.latencies.value_at_quantile(quantile))));
                 }
             }
+            gap = slice.latencies.is_empty();
             if slice.errors > 0 {
                 errors.push(time_s);
             }
@@ -150,13 +159,7 @@ fn over_time<DB: DrawingBackend>(area: &DrawingArea<DB, plotters::coord::Shift>,
         .draw()?;
     let border = |x: f64| PathElement::new([(x, lowest), (x, highest)], INK.mix(0.4));
     chart.draw_series(borders.into_iter().map(border))?;
-    for (index, (name, points)) in lines.into_iter().enumerate() {
-        let colour = COLOURS[index];
-        chart
-            .draw_series(LineSeries::new(points, colour.stroke_width(2)))?
-            .label(name)
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2)));
-    }
+    draw_lines(&mut chart, lines)?;
     if !errors.is_empty() {
         let mark = |x| TriangleMarker::new((x, lowest), 7, RED.filled());
         chart
@@ -164,15 +167,34 @@ fn over_time<DB: DrawingBackend>(area: &DrawingArea<DB, plotters::coord::Shift>,
             .label("errors")
             .legend(|(x, y)| TriangleMarker::new((x + 9, y), 6, RED.filled()));
     }
-    legend(&mut chart)
+    legend(&mut chart, SeriesLabelPosition::UpperLeft)
+}
+
+fn draw_lines<'a, DB: DrawingBackend + 'a, X: Ranged<ValueType = f64>, Y: Ranged<ValueType = f64>>(
+    chart: &mut ChartContext<'a, DB, Cartesian2d<X, Y>>,
+    lines: Vec<Line>,
+) -> Drawn<DB> {
+    for (index, line) in lines.into_iter().enumerate() {
+        let colour = COLOURS[index % COLOURS.len()];
+        for (number, points) in line.segments.into_iter().enumerate() {
+            let series = chart.draw_series(LineSeries::new(points, colour.stroke_width(2)))?;
+            if number == 0 {
+                series
+                    .label(line.name.clone())
+                    .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2)));
+            }
+        }
+    }
+    Ok(())
 }
 
 fn legend<'a, DB: DrawingBackend + 'a, CT: plotters::coord::CoordTranslate>(
     chart: &mut ChartContext<'a, DB, CT>,
+    position: SeriesLabelPosition,
 ) -> Drawn<DB> {
     chart
         .configure_series_labels()
-        .position(SeriesLabelPosition::UpperLeft)
+        .position(position)
         .background_style(WHITE.mix(0.85))
         .border_style(GRID)
         .label_font(("sans-serif", 16).into_font().color(&INK))
@@ -180,18 +202,22 @@ fn legend<'a, DB: DrawingBackend + 'a, CT: plotters::coord::CoordTranslate>(
 }
 
 /// From a round number below the lowest value to one above the highest, never empty.
-fn latency_axis(lines: &[(String, Vec<(f64, f64)>)]) -> LogCoord<f64> {
+fn latency_axis(lines: &[Line]) -> LogCoord<f64> {
     let range: Range<f64> = axis_start(lines)..axis_end(lines);
     range.log_scale().into()
 }
 
-fn axis_start(lines: &[(String, Vec<(f64, f64)>)]) -> f64 {
-    let lowest = lines.iter().flat_map(|(_, points)| points).map(|(_, us)| *us).fold(f64::INFINITY, f64::min);
+fn latencies(lines: &[Line]) -> impl Iterator<Item = f64> {
+    lines.iter().flat_map(|line| &line.segments).flatten().map(|(_, us)| *us)
+}
+
+fn axis_start(lines: &[Line]) -> f64 {
+    let lowest = latencies(lines).fold(f64::INFINITY, f64::min);
     if lowest.is_finite() { 10f64.powf(lowest.max(1.0).log10().floor()) } else { 1.0 }
 }
 
-fn axis_end(lines: &[(String, Vec<(f64, f64)>)]) -> f64 {
-    let highest = lines.iter().flat_map(|(_, points)| points).map(|(_, us)| *us).fold(0.0, f64::max);
+fn axis_end(lines: &[Line]) -> f64 {
+    let highest = latencies(lines).fold(0.0, f64::max);
     10f64.powf(highest.max(1.0).log10().ceil()).max(axis_start(lines) * 10.0)
 }
 

@@ -197,7 +197,7 @@ impl Log {
     #[must_use]
     pub fn notes(&self) -> Vec<String> {
         let note = |(reason, (count, first)): (&&str, &(u64, u64))| {
-            format!("{count} lines of the log were left out: {reason} (the first is line {first})")
+            format!("lines of the log left out: {count} ({reason}; the first is line {first})")
         };
         self.skipped.iter().map(note).collect()
     }

@@ -97,7 +97,9 @@ impl Latency {
     }
 
     fn cells(&self) -> [String; 6] {
-        [self.p50_us, self.p90_us, self.p99_us, self.p99_9_us, self.p99_99_us, self.max_us].map(table::duration)
+        let cells = [self.p50_us, self.p90_us, self.p99_us, self.p99_9_us, self.p99_99_us, self.max_us];
+        // Without a good answer there is no latency.
+        cells.map(|us| if us > 0.0 { table::duration(us) } else { "-".to_owned() })
     }
 }
 

@@ -204,9 +204,9 @@ fn a_log_is_replayed_line_by_line_and_left_out_lines_are_reported() {
         let counts: Vec<_> = fake.counts().into_iter().collect();
         let expected = [("/a", 2), ("/a%20b", 1), ("/b?x=1", 1)].map(|(event, count)| (event.to_owned(), count));
         assert_eq!(counts, expected);
-        let garbage = "1 lines of the log were left out: not in Common or Combined Log Format (the first is line 4)";
+        let garbage = "lines of the log left out: 1 (not in Common or Combined Log Format; the first is line 4)";
         assert!(summary.contains(garbage), "{summary}");
-        assert!(summary.contains("name longer than 255 bytes (the first is line 5)"), "{summary}");
+        assert!(summary.contains("name longer than 255 bytes; the first is line 5"), "{summary}");
     }
 }
 
