@@ -54,6 +54,8 @@ pub struct PhaseReport {
     pub operations: Vec<OperationReport>,
     pub server_cpu_us_per_request: Option<f64>,
     pub generator_cpu_us_per_request: Option<f64>,
+    /// Share of the sending threads' time that they worked, 0 to 1. Near 1, the generator was the limit.
+    pub generator_busy: f64,
     /// What the picture is drawn from.
     #[serde(skip)]
     pub tally: Tally,
@@ -103,17 +105,20 @@ impl Latency {
     }
 }
 
+/// A sending thread that works more than this share of the time may be what limits the rate.
+const GENERATOR_BUSY_MAX: f64 = 0.95;
+
 const LATENCY_HEAD: [&str; 6] = ["p50", "p90", "p99", "p99.9", "p99.99", "max"];
 
 impl PhaseReport {
-    /// `server_cpu_us` and `generator_cpu_us` are what the phase cost, where that is known.
+    /// `server_cpu_us` and `generator_cpu_us` are what the phase cost, where that is known; `threads` sent.
     #[must_use]
     pub fn new(
         phase: &Phase,
         tally: Tally,
         interrupted_after_ns: Option<u64>,
         server_cpu_us: Option<u64>,
-        generator_cpu_us: u64,
+        (generator_cpu_us, threads): (u64, usize),
     ) -> Self {
         // A closed list (a replay as fast as it goes) ends with its last answer, all else not before its time.
         let ends_early = phase.schedule.is_none() && phase.intended().is_some();
@@ -159,6 +164,7 @@ impl PhaseReport {
                 .collect(),
             server_cpu_us_per_request: server_cpu_us.zip(answered).map(|(us, answered)| us as f64 / answered),
             generator_cpu_us_per_request: answered.map(|answered| generator_cpu_us as f64 / answered),
+            generator_busy: generator_cpu_us as f64 / 1e6 / elapsed_s / threads as f64,
             tally,
         }
     }
@@ -205,6 +211,14 @@ impl Report {
             }
             if phase.unknown > 0 {
                 let _ = writeln!(text, "unknown outcome in {}: {}", phase.name, table::integer(phase.unknown));
+            }
+            if phase.generator_busy > GENERATOR_BUSY_MAX {
+                let share = phase.generator_busy * 100.0;
+                let _ = writeln!(
+                    text,
+                    "note: in {} event-load itself was busy {share:.0} % of the time and may be the limit; try more --threads",
+                    phase.name
+                );
             }
         }
         for note in &self.notes {

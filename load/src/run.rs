@@ -110,7 +110,7 @@ fn run_phase(phase: &Phase, options: &Options, server: &Processes, books: &mut B
     }
     let tally = whole.ok_or_else(|| anyhow!("a phase needs at least one worker"))?;
     let interrupted_after_ns = options.stop.load(Ordering::Relaxed).then_some(elapsed_ns);
-    Ok(PhaseReport::new(phase, tally, interrupted_after_ns, server_cpu_us, generator_cpu_us))
+    Ok(PhaseReport::new(phase, tally, interrupted_after_ns, server_cpu_us, (generator_cpu_us, workers)))
 }
 
 fn show_progress(phase: &Phase, began: Instant, progress: &[Progress], finished: impl Fn() -> bool) {

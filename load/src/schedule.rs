@@ -140,12 +140,12 @@ impl Pacing {
         }
     }
 
-    /// When the next request of an open loop is to start.
+    /// When the next request is to start, as far as that does not depend on a free connection.
     #[must_use]
     pub fn next_start_ns(&self) -> Option<u64> {
         match self {
             Self::Open(share) => share.peek_ns(),
-            Self::Closed { .. } => None,
+            Self::Closed { .. } => Some(0),
         }
     }
 
