@@ -213,7 +213,7 @@ fn median(values: &[f64]) -> Option<f64> {
 
 fn tables(args: &CompareArgs, all: &[Series], versions: &[String]) -> String {
     let date = Utc::now().format("%Y-%m-%d");
-    let rounds = format!("medians of {} rounds of {} s", args.rounds, args.seconds);
+    let rounds = format!("medians of {} × {} s", args.rounds, args.seconds);
     let mut text = format!("Measured {date} on {}; {rounds}; client on the same machine.\n", machine());
     let _ = writeln!(text, "Versions: {}.", versions.join("; "));
     for workload in [Workload::OneByOne, Workload::Pipelined(16)] {

@@ -16,7 +16,7 @@ use event_load::report::Report;
 use event_load::run::{Options, run};
 use event_load::scenario::{SHIPPED, Scenario};
 use event_load::target::Target;
-use event_load::yardsticks::{Server, Yardstick};
+use event_load::yardsticks::Yardstick;
 use fake::{Fake, Faults};
 
 const PREFIX: &str = "test-";
@@ -290,29 +290,17 @@ fn a_listening_process_is_found_by_its_port() {
 }
 
 #[test]
-fn the_bare_server_answers_pipelined_posts_and_ends_when_dropped() {
+fn the_comparison_measures_what_is_installed_and_leaves_nothing_behind() {
     let folder = tempfile::tempdir().unwrap();
-    let program = env!("CARGO_BIN_EXE_event-load");
-    // `Server` starts the running program; in this test that is the test itself, so start it by hand.
-    let mut child =
-        Command::new(program).args(["baseline-server", "--lifetime-s", "60"]).stdout(Stdio::piped()).spawn().unwrap();
-    let mut line = String::new();
-    std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.take().unwrap()), &mut line).unwrap();
-    let target = Target::parse(line.trim().strip_prefix("listening on ").unwrap(), false).unwrap();
-    let scenario = Scenario::parse(&scenario("duration_s = 0.3\npipeline = 4", SINGLE)).unwrap();
-    let phases = Phase::from_scenario(&scenario, &target.host, PREFIX).unwrap();
-    let report = run("test", &phases, &Options { verify: false, ..options(target) }).unwrap();
-    child.kill().unwrap();
-    child.wait().unwrap();
-    assert!(report.passed(0) && report.phases[0].ok > 0, "{}", report.summary());
-
-    if Yardstick::NginxLua.version(program.as_ref()).is_some() {
-        let server =
-            Server::start(Yardstick::NginxLua, program.as_ref(), folder.path(), Duration::from_secs(60)).unwrap();
-        let address = server.target.address;
-        let report = run("test", &phases, &Options { verify: false, ..options(server.target.clone()) }).unwrap();
-        assert!(report.passed(0) && report.phases[0].ok > 0, "{}", report.summary());
-        drop(server);
-        assert!(std::net::TcpStream::connect(address).is_err());
+    let bounds = ["--rounds", "1", "--seconds", "0.2", "--folder", folder.path().to_str().unwrap()];
+    let output = event_load(&[&["compare", "--only", "bare,nginx,Redis"][..], &bounds].concat());
+    let (tables, progress) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(0), "{progress}");
+    assert_eq!(tables.matches("| bare hyper, static answer |").count(), 2, "one by one and pipelined: {tables}");
+    for yardstick in [Yardstick::NginxLua, Yardstick::Redis { always: false }, Yardstick::Redis { always: true }] {
+        let installed = yardstick.version("".as_ref()).is_some();
+        assert_eq!(tables.contains(&format!("| {} ", yardstick.name())), installed, "{tables}");
+        assert_eq!(progress.contains(&format!("left out, not installed: {}\n", yardstick.name())), !installed);
     }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "data of ended servers is removed");
 }
