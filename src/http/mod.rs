@@ -10,11 +10,12 @@
 //! another's 405.
 
 use std::convert::Infallible;
+use std::future::ready;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use futures_util::FutureExt;
+use futures_util::future::Either;
 use hyper::{HeaderMap, Method};
 use tokio::sync::Semaphore;
 use warp::Filter;
@@ -175,34 +176,33 @@ fn find<'p>(method: &Method, path: &'p str) -> Result<(Endpoint, Parameters<'p>)
     })
 }
 
-/// The service as one filter. It is `Copy` and holds nothing but the `'static` state: a request
-/// copies a pointer. Counting comes first and bare; everything else sits in one heap future, so that
-/// its size is not carried by every connection.
-fn routes(state: &'static State) -> impl Filter<Extract = (impl warp::Reply,), Error = Infallible> + Copy {
-    let counting = warp::post()
-        .and(warp::path::full())
+/// All POSTs. The filter is `Copy` and holds nothing but the `'static` state: a request copies a
+/// pointer.
+fn counting(state: &'static State) -> impl Filter<Extract = (impl warp::Reply,), Error = Infallible> + Copy {
+    warp::path::full()
         .and(warp::ext::optional::<RawQuery>())
-        .then(move |path: FullPath, query| count(state, path, query));
-    let everything_else = warp::method()
+        .then(move |path: FullPath, query: Option<RawQuery>| count(state, &path, query.as_ref()))
+}
+
+/// All other methods.
+fn others(state: &'static State) -> impl Filter<Extract = (impl warp::Reply,), Error = Infallible> + Copy {
+    warp::method()
         .and(warp::path::full())
         .and(warp::ext::optional::<RawQuery>())
         .and(warp::header::headers_cloned())
-        .then(move |method, path, query, headers| look(state, method, path, query, headers).boxed());
-    counting.or(everything_else)
+        .then(move |method, path, query, headers| look(state, method, path, query, headers))
 }
 
-/// Any POST.
-async fn count(state: &'static State, path: FullPath, query: Option<RawQuery>) -> Response {
-    let answer = match find(&Method::POST, path.as_str()) {
-        Ok((Endpoint::CountOne, [event, _])) => ingest::one(state, event, query).await,
-        Ok((Endpoint::CountMany, [event, num])) => ingest::many(state, event, num, query).await,
+fn count(state: &'static State, path: &FullPath, query: Option<&RawQuery>) -> ingest::Counted {
+    let counted = match find(&Method::POST, path.as_str()) {
+        Ok((Endpoint::CountOne, [event, _])) => ingest::one(state, event, query),
+        Ok((Endpoint::CountMany, [event, num])) => ingest::many(state, event, num, query),
         Ok(_) => Err(ApiError::NotFound),
         Err(error) => Err(error),
     };
-    answer.unwrap_or_else(|error| error.answer(&Method::POST))
+    counted.unwrap_or_else(|error| Either::Left(ready(error.answer(&Method::POST))))
 }
 
-/// Any other method.
 async fn look(
     state: &'static State,
     method: Method,

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::service::BodyLimits;
-use super::{State, connection, routes, service};
+use super::{State, connection, counting, others, service};
 
 /// Connections that the kernel completes while we are busy.
 const BACKLOG: i32 = 4096;
@@ -63,7 +63,8 @@ pub async fn serve(listener: TcpListener, state: &'static State, drain: Cancella
         cut: cut.clone(),
     }));
     let limits = BodyLimits { bytes_max: options.body_bytes_max, timeout: milliseconds(options.header_timeout_ms) };
-    let routes = warp::service(routes(state));
+    let counting = warp::service(counting(state));
+    let others = warp::service(others(state));
     let slots = Arc::new(Semaphore::new(options.connections_max));
     let connections = TaskTracker::new();
 
@@ -75,7 +76,7 @@ pub async fn serve(listener: TcpListener, state: &'static State, drain: Cancella
         // Without it, answers to pipelined requests wait for the client's delayed ACK.
         let _ = stream.set_nodelay(true);
         connections.spawn(async move {
-            connection::serve(stream, rules, move |request| service::answer(routes, limits, request)).await;
+            connection::serve(stream, rules, move |request| service::answer(counting, others, limits, request)).await;
             drop(slot);
         });
     }

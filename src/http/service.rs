@@ -1,11 +1,14 @@
 //! Around one request: what warp must not see, what nobody reads, and what must not escape.
 
+use std::any::Any;
 use std::convert::Infallible;
+use std::future::{Future, ready};
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Either};
 use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
 use hyper::body::{Body, Incoming};
 use hyper::{Method, Request};
@@ -15,6 +18,11 @@ use warp::reply::Response;
 use super::answer::ApiError;
 use super::query_string::RawQuery;
 
+/// warp's filters as a service.
+pub(super) trait Routes: Service<Request<Empty<Bytes>>, Response = Response, Error = Infallible> {}
+
+impl<S: Service<Request<Empty<Bytes>>, Response = Response, Error = Infallible>> Routes for S {}
+
 #[derive(Clone, Copy)]
 pub(super) struct BodyLimits {
     pub(super) bytes_max: usize,
@@ -22,47 +30,75 @@ pub(super) struct BodyLimits {
     pub(super) timeout: Duration,
 }
 
+/// What hyper polls for a request. Its size is copied for each, so only counting is in it bare;
+/// everything else is on the heap.
+type Answering<C> = Either<C, BoxFuture<'static, Result<Response, Infallible>>>;
+
 /// Answers one request, whatever happens: a panic becomes one 500.
-pub(super) async fn answer<S>(routes: S, limits: BodyLimits, request: Request<Incoming>) -> Result<Response, Infallible>
+pub(super) fn answer<C, O>(
+    counting: C,
+    others: O,
+    limits: BodyLimits,
+    request: Request<Incoming>,
+) -> impl Future<Output = Result<Response, Infallible>>
 where
-    S: Service<Request<Empty<Bytes>>, Response = Response, Error = Infallible>,
+    C: Routes + Send + 'static,
+    O: Routes + Send + 'static,
+    O::Future: Send,
+    C::Future: Send + 'static,
 {
     let is_post = request.method() == Method::POST;
-    match AssertUnwindSafe(admit(routes, limits, request)).catch_unwind().await {
-        Ok(response) => Ok(response),
-        Err(panic) => {
-            let message = panic.downcast_ref::<&str>().copied();
-            let message = message.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-            tracing::error!(message = message.unwrap_or("no message"), "a handler panicked");
-            Ok(ApiError::Panicked.answer(if is_post { &Method::POST } else { &Method::GET }))
-        }
-    }
+    let panicked = move |panic: Box<dyn Any + Send>| {
+        let message = panic.downcast_ref::<&str>().copied();
+        let message = message.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+        tracing::error!(message = message.unwrap_or("no message"), "a handler panicked");
+        Ok(ApiError::Panicked.answer(if is_post { &Method::POST } else { &Method::GET }))
+    };
+    // Filters run partly when they are called and partly when they are polled.
+    let answering = std::panic::catch_unwind(AssertUnwindSafe(|| admit(counting, others, limits, request)));
+    let answering = answering.unwrap_or_else(|panic| Either::Right(ready(panicked(panic)).boxed()));
+    AssertUnwindSafe(answering).catch_unwind().map(move |answer| answer.unwrap_or_else(panicked))
 }
 
-async fn admit<S>(mut routes: S, limits: BodyLimits, request: Request<Incoming>) -> Response
+fn admit<C, O>(mut counting: C, mut others: O, limits: BodyLimits, request: Request<Incoming>) -> Answering<C::Future>
 where
-    S: Service<Request<Empty<Bytes>>, Response = Response, Error = Infallible>,
+    C: Routes + Send + 'static,
+    O: Routes + Send + 'static,
+    O::Future: Send,
+    C::Future: Send + 'static,
 {
     // warp's path filters panic on a target that has no path (`CONNECT host:port`); the absolute
     // form is for proxies.
     let is_path = request.uri().scheme().is_none() && request.uri().path().starts_with('/');
     if !is_path || request.method() == Method::CONNECT {
-        return ApiError::BadTarget.answer(request.method());
+        return Either::Right(ready(Ok(ApiError::BadTarget.answer(request.method()))).boxed());
     }
-    let (mut head, body) = request.into_parts();
-    // No route reads a body yet. Left unread, hyper would close the connection under the client's
-    // next request, so it is taken in first, within limits.
-    if !body.is_end_stream()
-        && let Err(error) = Box::pin(discard(body, limits)).await
-    {
-        return error.answer(&head.method);
+    let has_body = !request.body().is_end_stream();
+    let mut body = None;
+    let mut request = request.map(|incoming| {
+        body = has_body.then_some(incoming);
+        Empty::new()
+    });
+    if request.uri().query().is_some() {
+        let query = RawQuery(request.uri().clone());
+        request.extensions_mut().insert(query);
     }
-    if head.uri.query().is_some() {
-        head.extensions.insert(RawQuery(head.uri.clone()));
-    }
-    match routes.call(Request::from_parts(head, Empty::new())).await {
-        Ok(response) => response,
-        Err(never) => match never {},
+    let is_post = request.method() == Method::POST;
+    match body {
+        None if is_post => Either::Left(counting.call(request)),
+        None => Either::Right(others.call(request).boxed()),
+        // No route reads a body yet. Left unread, hyper would close the connection under the
+        // client's next request, so it is taken in first, within limits.
+        Some(body) => Either::Right(
+            async move {
+                match discard(body, limits).await {
+                    Ok(()) if is_post => counting.call(request).await,
+                    Ok(()) => others.call(request).await,
+                    Err(error) => Ok(error.answer(request.method())),
+                }
+            }
+            .boxed(),
+        ),
     }
 }
 
