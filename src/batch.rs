@@ -209,7 +209,7 @@ impl Batches {
             sealed.push_back(Arc::new(SealedBatch {
                 id: segment.id,
                 counts: Arc::new(counts),
-                segment: SealedSegment { path: segment.path, bytes },
+                segment: SealedSegment::new(segment.path, bytes),
                 end: None,
             }));
         }
@@ -218,7 +218,7 @@ impl Batches {
         let mut writers: Vec<_> =
             sealed.iter().map(|batch: &Arc<SealedBatch>| batch.id.writer).chain([writer]).collect();
         writers.dedup();
-        let recovered_bytes = sealed.iter().map(|batch: &Arc<SealedBatch>| batch.segment.bytes).sum();
+        let recovered_bytes = sealed.iter().map(|batch: &Arc<SealedBatch>| batch.segment.bytes()).sum();
         let journal = Journal::start(dir.clone(), options, first, recovered_bytes).map_err(io_error)?;
         let batches = Self {
             writer,
@@ -355,11 +355,12 @@ impl Batches {
     }
 
     /// Forgets a batch whose commit of `rows` the store has confirmed.
-    pub fn discard(&self, batch: &SealedBatch, rows: Arc<[HourlyCount]>) {
-        if let Err(error) = self.journal.discard(&batch.segment) {
-            // The ledger keeps it from being counted again after the next start.
-            tracing::warn!(%error, batch.seq = batch.id.seq.0, "Can't delete a committed segment");
-        }
+    ///
+    /// # Errors
+    /// When its segment can't be deleted. The batch stays then: a segment that outlives its
+    /// successors would look like a hole in the journal to the next start.
+    pub fn discard(&self, batch: &SealedBatch, rows: Arc<[HourlyCount]>) -> io::Result<()> {
+        self.journal.discard(&batch.segment)?;
         {
             let mut waiting = self.waiting.lock();
             waiting.sealed.retain(|sealed| sealed.id != batch.id);
@@ -368,29 +369,49 @@ impl Batches {
         if batch.id.writer == self.writer {
             self.committed.send_replace(batch.id.seq);
         }
+        Ok(())
     }
 
-    /// While the store is down the open segment grows with every increment although its counters
-    /// do not: when that has gone far, replaces it by a snapshot. POSTs wait meanwhile.
+    /// A segment grows with every increment although its counters do not: when one has gone far,
+    /// replaces it by a snapshot. POSTs wait while it is the open batch's. Not to be called while a
+    /// batch is discarded. Says whether anything was replaced.
     ///
     /// # Errors
     /// When the disk refuses the snapshot; the segment stays as it was.
-    pub fn shorten_open_segment(&self) -> io::Result<bool> {
-        let bytes = self.journal.active_bytes();
-        let worthwhile =
-            |counters: usize| bytes > (counters as u64 * SNAPSHOT_COUNTER_BYTES).saturating_mul(SNAPSHOT_GAIN);
-        if bytes <= self.journal.options().segment_bytes_max || !worthwhile(self.open.read().counts.len()) {
+    pub fn shorten_segments(&self) -> io::Result<bool> {
+        if self.journal.bytes() <= self.journal.options().segment_bytes_max {
             return Ok(false);
         }
-        let open = self.open.write();
-        self.journal.write_all().map_err(io::Error::other)?;
-        let mut rows = self.rows(&open.counts);
+        let mut shortened = false;
+        let sealed: Vec<_> = self.waiting.lock().sealed.iter().cloned().collect();
+        for batch in sealed {
+            if self.is_too_long(batch.segment.bytes(), &batch.counts) {
+                let (_, length) = self.snapshot(batch.id, &batch.counts, true)?;
+                self.journal.note_length(&batch.segment, length);
+                shortened = true;
+            }
+        }
+        if self.is_too_long(self.journal.active_bytes(), &self.open.read().counts) {
+            let open = self.open.write();
+            self.journal.write_all().map_err(io::Error::other)?;
+            let (segment, length) =
+                self.snapshot(BatchId { writer: self.writer, seq: open.seq }, &open.counts, false)?;
+            self.journal.replace_active(segment, length);
+            shortened = true;
+        }
+        Ok(shortened)
+    }
+
+    fn is_too_long(&self, bytes: u64, counts: &Counts) -> bool {
+        let snapshot_bytes = counts.len() as u64 * SNAPSHOT_COUNTER_BYTES;
+        bytes > self.journal.options().segment_bytes_max && bytes > snapshot_bytes.saturating_mul(SNAPSHOT_GAIN)
+    }
+
+    fn snapshot(&self, id: BatchId, counts: &Counts, ended: bool) -> io::Result<(Segment, u64)> {
+        let mut rows = self.rows(counts);
         rows.sort_unstable_by_key(|row| row.hour);
         let rows: Vec<_> = rows.iter().map(|row| (row.event.as_str(), row.hour, row.count)).collect();
-        let id = BatchId { writer: self.writer, seq: open.seq };
-        let (segment, length) = Segment::rewrite(self.journal.dir(), id, &rows, false)?;
-        self.journal.replace_active(segment, length);
-        Ok(true)
+        Segment::rewrite(self.journal.dir(), id, &rows, ended)
     }
 
     /// Whether batches of an earlier process wait for their commits.

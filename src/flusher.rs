@@ -30,6 +30,7 @@ pub struct Flusher {
 }
 
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
+const SEGMENT_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Flusher {
     #[must_use]
@@ -41,25 +42,32 @@ impl Flusher {
     pub async fn run(&self, stop: CancellationToken) {
         let interval = Duration::from_millis(self.options.interval_ms);
         let mut backoff = FIRST_BACKOFF;
-        let mut pause = interval;
+        let mut failing = false;
+        let mut due = Instant::now() + interval;
         loop {
-            tokio::select! {
+            let look = due.min(Instant::now() + SEGMENT_CHECK_INTERVAL);
+            let requested = tokio::select! {
                 () = stop.cancelled() => return,
-                () = tokio::time::sleep(pause) => {}
+                () = tokio::time::sleep_until(look.into()) => false,
                 // While the store is down, waiting for a commit does not make it come back.
-                () = self.batches.flush_requested(), if pause == interval => {}
+                () = self.batches.flush_requested(), if !failing => true,
+            };
+            self.shorten_segments().await;
+            if !requested && Instant::now() < due {
+                continue;
             }
             let flushed = tokio::select! {
                 // A commit that is cut off here is repeated by the last flush; the ledger knows it.
                 () = stop.cancelled() => return,
                 flushed = self.flush() => flushed,
             };
-            if flushed.is_ok() {
-                (pause, backoff) = (interval, FIRST_BACKOFF);
-            } else {
-                self.shorten_open_segment().await;
-                pause = jittered(backoff);
+            failing = flushed.is_err();
+            if failing {
+                due = Instant::now() + jittered(backoff);
                 backoff = (backoff * 2).min(Duration::from_millis(self.options.retry_backoff_max_ms));
+            } else {
+                due = Instant::now() + interval;
+                backoff = FIRST_BACKOFF;
             }
         }
     }
@@ -106,7 +114,10 @@ impl Flusher {
     async fn commit_sealed(&self, refused: &mut Vec<WriterId>) -> Result<(), StoreError> {
         while let Some(batch) = self.batches.oldest_sealed(refused) {
             match self.commit(&batch).await {
-                Ok(rows) => self.batches.discard(&batch, rows),
+                Ok(rows) => self.batches.discard(&batch, rows).map_err(|error| {
+                    tracing::error!(%error, batch.seq = batch.id.seq.0, "Can't delete a committed segment");
+                    StoreError::Unavailable("a committed segment can't be deleted".into())
+                })?,
                 Err(StoreError::Unavailable(reason)) => return Err(StoreError::Unavailable(reason)),
                 Err(error) => {
                     tracing::error!(
@@ -151,14 +162,13 @@ impl Flusher {
         Ok(rows)
     }
 
-    async fn shorten_open_segment(&self) {
+    async fn shorten_segments(&self) {
         let batches = self.batches;
-        let shortened: Result<io::Result<bool>, _> =
-            tokio::task::spawn_blocking(|| batches.shorten_open_segment()).await;
+        let shortened: Result<io::Result<bool>, _> = tokio::task::spawn_blocking(|| batches.shorten_segments()).await;
         match shortened {
-            Ok(Ok(true)) => tracing::info!(bytes = self.batches.journal().bytes(), "Rewrote the open segment"),
+            Ok(Ok(true)) => tracing::info!(journal.bytes = batches.journal().bytes(), "Rewrote a long segment"),
             Ok(Ok(false)) | Err(_) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "Can't rewrite the open segment"),
+            Ok(Err(error)) => tracing::warn!(%error, "Can't rewrite a long segment"),
         }
     }
 }

@@ -8,14 +8,13 @@ use hdrhistogram::Histogram;
 const LATENCY_NS_MAX: u64 = 600_000_000_000;
 
 /// A histogram of latencies in nanoseconds, three significant digits from 1 µs on.
-/// The bounds are constants that the histogram accepts.
-#[allow(clippy::expect_used)]
+#[expect(clippy::expect_used, reason = "the bounds are constants that the histogram accepts")]
 fn latencies() -> Histogram<u64> {
     Histogram::new_with_bounds(1_000, LATENCY_NS_MAX, 3).expect("constant bounds")
 }
 
 /// Two digits are enough for a picture, and there are many slices.
-#[allow(clippy::expect_used)]
+#[expect(clippy::expect_used, reason = "the bounds are constants that the histogram accepts")]
 fn slice_latencies() -> Histogram<u32> {
     Histogram::new_with_bounds(1_000, LATENCY_NS_MAX, 2).expect("constant bounds")
 }

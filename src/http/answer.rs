@@ -66,6 +66,7 @@ pub(super) enum ApiError {
     Unready {
         why: &'static str,
     },
+    TooManyConnections,
     BodyTooLarge {
         bytes_max: usize,
     },
@@ -83,10 +84,10 @@ enum Then {
 }
 
 impl ApiError {
-    /// The envelope of a failure. For a POST, `internal` ends with whether it was counted.
-    pub(super) fn answer(&self, method: &Method) -> Response {
+    /// Status, what follows, `internal` and `external`.
+    fn describe(&self, method: &Method) -> (StatusCode, Then, String, String) {
         use StatusCode as S;
-        let (status, then, internal, external): (S, Then, String, String) = match self {
+        match self {
             Self::NotFound => (
                 S::NOT_FOUND,
                 Then::Go,
@@ -229,6 +230,12 @@ impl ApiError {
                 format!("unready: {why}"),
                 "This node takes no traffic at the moment.".into(),
             ),
+            Self::TooManyConnections => (
+                S::SERVICE_UNAVAILABLE,
+                Then::RetryLater,
+                "too_many_connections: the limit http.connections_max is reached".into(),
+                "Too many clients are connected; please try again.".into(),
+            ),
             Self::BodyTooLarge { bytes_max } => (
                 S::PAYLOAD_TOO_LARGE,
                 Then::Close,
@@ -257,15 +264,26 @@ impl ApiError {
                 },
                 "Something went wrong here; it has been logged.".into(),
             ),
-        };
+        }
+    }
+
+    /// The body of a failure. For a POST, `internal` ends with whether it was counted.
+    pub(super) fn envelope(&self, method: &Method) -> String {
+        let (status, _, internal, external) = self.describe(method);
         let counted = if method == Method::POST && !internal.contains("counted: ") { "; counted: no" } else { "" };
-        let number = (status != S::BAD_REQUEST).then(|| status.as_u16());
+        let number = (status != StatusCode::BAD_REQUEST).then(|| status.as_u16());
         let body = serde_json::json!({
             "status": false,
             "response": number,
             "error": { "internal": format!("{internal}{counted}"), "external": external },
         });
-        let mut response = json(status, body.to_string());
+        body.to_string()
+    }
+
+    /// The whole answer of a failure.
+    pub(super) fn answer(&self, method: &Method) -> Response {
+        let (status, then, ..) = self.describe(method);
+        let mut response = json(status, self.envelope(method));
         let mut add = |name: HeaderName, value| response.headers_mut().insert(name, value);
         match then {
             Then::Go => None,

@@ -37,6 +37,8 @@ pub(super) struct Rules {
     pub(super) age_max: Option<Duration>,
     /// Whose journal answers wait for; `None`: they don't.
     pub(super) journaled: Option<&'static Batches>,
+    /// The whole answer when the journal fails at the gate.
+    pub(super) unconfirmed: Vec<u8>,
     /// Finish the request in flight, then close.
     pub(super) drain: CancellationToken,
     /// Close at once.
@@ -81,8 +83,13 @@ where
             if outlet.has_bytes() {
                 match gate.poll(cx) {
                     Poll::Pending => return Poll::Pending,
-                    Poll::Ready(Err(_)) => return Poll::Ready(Ended::Cut),
                     Poll::Ready(Ok(())) => {}
+                    // The first request hears that it may not be counted, the others hear nothing.
+                    Poll::Ready(Err(_)) if outlet.answer_instead(&rules.unconfirmed) => {
+                        gate = Gate::new(None);
+                        done = true;
+                    }
+                    Poll::Ready(Err(_)) => return Poll::Ready(Ended::Cut),
                 }
             }
             match outlet.send(cx) {

@@ -2,8 +2,8 @@
 //!
 //! Where `journal` is the default level, handlers do not wait for it one by one: the connection
 //! does, once before it sends all the answers it has gathered. Answers to reads pass the same gate,
-//! so what anybody has seen survives a crash of the process. When the journal fails at the gate, the
-//! connection is cut: whether its requests are counted is unknown then, and no answer says otherwise.
+//! so what anybody has seen survives a crash of the process. When the journal fails at the gate, one
+//! answer says that it is unknown what is counted, and the connection is closed.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};

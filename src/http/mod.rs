@@ -138,7 +138,8 @@ type Parameters<'p> = [&'p str; 2];
 impl Route {
     fn matches<'p>(&self, path: &'p str) -> Option<Parameters<'p>> {
         let path = path.strip_prefix('/')?;
-        let path = path.strip_suffix('/').unwrap_or(path);
+        // The slash of `/` itself is no trailing one: `//` has an empty segment.
+        let path = if path == "/" { path } else { path.strip_suffix('/').unwrap_or(path) };
         let mut parameters = [""; 2];
         let mut found = 0;
         // Splitting the empty path would give one empty segment.

@@ -11,6 +11,9 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use hyper::Method;
+
+use super::answer::ApiError;
 use super::service::BodyLimits;
 use super::{State, connection, counting, others, service};
 
@@ -59,6 +62,7 @@ pub async fn serve(listener: TcpListener, state: &'static State, drain: Cancella
         head_bytes_max: options.header_bytes_max,
         age_max: (options.connection_age_max_ms > 0).then(|| milliseconds(options.connection_age_max_ms)),
         journaled: state.is_gated().then_some(state.batches),
+        unconfirmed: last_answer(&ApiError::NotConfirmed),
         drain: drain.clone(),
         cut: cut.clone(),
     }));
@@ -122,12 +126,18 @@ fn is_about_one_connection(error: &io::Error) -> bool {
 /// read away where it is there already, since closing over unread bytes resets the connection and
 /// may take the answer with it.
 fn turn_away(stream: &TcpStream) {
-    const BODY: &str = r#"{"status":false,"response":503,"error":{"internal":"too_many_connections: the limit http.connections_max is reached; counted: no","external":"Too many clients are connected; please try again."}}"#;
-    let answer = format!(
-        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\
-         retry-after: 1\r\nconnection: close\r\n\r\n{BODY}",
-        BODY.len()
-    );
-    let _ = stream.try_write(answer.as_bytes());
+    let answer = last_answer(&ApiError::TooManyConnections);
+    let _ = stream.try_write(&answer);
     let _ = stream.try_read(&mut [0; 4096]);
+}
+
+/// A whole 503, for where hyper does not speak.
+fn last_answer(error: &ApiError) -> Vec<u8> {
+    let body = error.envelope(&Method::POST);
+    format!(
+        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\
+         retry-after: 1\r\nconnection: close\r\n\r\n{body}",
+        body.len()
+    )
+    .into_bytes()
 }

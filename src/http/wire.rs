@@ -39,12 +39,14 @@ pub(super) struct Wire {
 pub(super) struct Outlet {
     write: OwnedWriteHalf,
     gathered: Arc<Mutex<Gathered>>,
+    /// What is gathered begins in the middle of an answer.
+    partly_sent: bool,
 }
 
 pub(super) fn wire(stream: TcpStream) -> (Wire, Outlet) {
     let (read, write) = stream.into_split();
     let gathered = Arc::<Mutex<Gathered>>::default();
-    (Wire { read: TokioIo::new(read), gathered: Arc::clone(&gathered) }, Outlet { write, gathered })
+    (Wire { read: TokioIo::new(read), gathered: Arc::clone(&gathered) }, Outlet { write, gathered, partly_sent: false })
 }
 
 impl Read for Wire {
@@ -88,6 +90,18 @@ impl Outlet {
         !self.gathered.lock().bytes.is_empty()
     }
 
+    /// Puts `answer` in the place of all that is gathered; `false` when some of that is sent already.
+    pub(super) fn answer_instead(&mut self, answer: &[u8]) -> bool {
+        let mut gathered = self.gathered.lock();
+        // A long body comes in pieces: only a status line is the beginning of an answer.
+        let replaceable = !self.partly_sent && gathered.bytes.starts_with(b"HTTP/1.1 ");
+        if replaceable {
+            gathered.bytes.clear();
+            gathered.bytes.extend_from_slice(answer);
+        }
+        replaceable
+    }
+
     /// Sends what is gathered, as far as the client takes it.
     ///
     /// # Errors
@@ -102,10 +116,12 @@ impl Outlet {
                 Poll::Ready(Err(error)) => return Err(error),
                 Poll::Pending => {
                     gathered.bytes.drain(..sent);
+                    self.partly_sent = true;
                     return Ok(Sent::Some);
                 }
             }
         }
+        self.partly_sent = false;
         if gathered.bytes.capacity() > KEPT_BYTES_MAX {
             gathered.bytes = Vec::new();
         } else {

@@ -24,7 +24,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use folder::{DataFolder, OpenError};
 pub use options::Options;
@@ -60,8 +60,20 @@ pub struct Journal {
 /// A segment that takes no more records.
 #[derive(Debug)]
 pub struct SealedSegment {
-    pub path: PathBuf,
-    pub bytes: u64,
+    path: PathBuf,
+    bytes: AtomicU64,
+}
+
+impl SealedSegment {
+    #[must_use]
+    pub fn new(path: PathBuf, bytes: u64) -> Self {
+        Self { path, bytes: AtomicU64::new(bytes) }
+    }
+
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
 }
 
 impl Journal {
@@ -209,7 +221,7 @@ impl Journal {
             return Err(Unavailable);
         }
         let end = Position(buffer.end.0 + end_mark.len() as u64);
-        let sealed = SealedSegment { path: active.path.clone(), bytes: active.length + end_mark.len() as u64 };
+        let sealed = SealedSegment::new(active.path.clone(), active.length + end_mark.len() as u64);
         shared.queue.lock().sealed.push(Arc::clone(&active.file));
         active.path = next.path;
         active.file = Arc::new(next.file);
@@ -262,10 +274,22 @@ impl Journal {
     /// Deletes a sealed segment whose batch is committed.
     ///
     /// # Errors
-    /// When the file can't be removed; the ledger keeps it from being counted again.
+    /// When the file is still there afterwards.
     pub fn discard(&self, segment: &SealedSegment) -> io::Result<()> {
-        self.shared.bytes.fetch_sub(segment.bytes, Ordering::Relaxed);
-        fs::remove_file(&segment.path)
+        match fs::remove_file(&segment.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => {
+                self.note_length(segment, 0);
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes note that the file of a sealed segment is `length` bytes long now.
+    pub fn note_length(&self, segment: &SealedSegment, length: u64) {
+        let before = segment.bytes.swap(length, Ordering::Relaxed);
+        self.shared.bytes.fetch_add(length, Ordering::Relaxed);
+        self.shared.bytes.fetch_sub(before, Ordering::Relaxed);
     }
 
     /// Position of the end of what was appended.
