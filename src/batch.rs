@@ -274,12 +274,15 @@ impl Batches {
         }
     }
 
-    /// What stands for all that was counted so far, if the journal's file does not hold all of it.
+    /// For increments that nobody waits for: sees to it that the journal's file has them soon.
+    pub fn write_behind(&self) {
+        self.journal.write_behind();
+    }
+
+    /// Whether the journal's file holds the increment.
     #[must_use]
-    pub fn unwritten(&self) -> Option<Ticket> {
-        let position = self.journal.unwritten()?;
-        // Not waited for: this ticket is for the journal only.
-        Some(Ticket { position, batch: BatchSeq(0) })
+    pub fn is_written(&self, ticket: Ticket) -> bool {
+        self.journal.is_written(ticket.position)
     }
 
     /// Writes the journal for all who wait, unless somebody else is at it: then `None`.

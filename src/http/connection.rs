@@ -35,8 +35,8 @@ pub(super) struct Rules {
     pub(super) head_bytes_max: usize,
     /// `None`: any.
     pub(super) age_max: Option<Duration>,
-    /// Whose journal answers wait for; `None`: they don't.
-    pub(super) journaled: Option<&'static Batches>,
+    /// Whose journal answers wait for.
+    pub(super) batches: &'static Batches,
     /// The whole answer when the journal fails at the gate.
     pub(super) unconfirmed: Vec<u8>,
     /// Finish the request in flight, then close.
@@ -64,7 +64,7 @@ where
         .half_close(true);
     let mut connection = pin!(builder.serve_connection(wire, service_fn(answer)));
     let mut watch = Aside::new(watch(rules.clone(), Arc::clone(&signals)));
-    let mut gate = Gate::new(rules.journaled);
+    let mut gate = Gate::new(rules.batches);
     let (mut told, mut done) = (false, false);
     let ended = std::future::poll_fn(|cx| {
         if watch.poll(cx).is_ready() {
@@ -79,6 +79,7 @@ where
             let at_gate = gate.is_waiting();
             if !done && !at_gate {
                 done = connection.as_mut().poll(cx).is_ready();
+                gate.collect();
             }
             if outlet.has_bytes() {
                 match gate.poll(cx) {
@@ -86,7 +87,6 @@ where
                     Poll::Ready(Ok(())) => {}
                     // The first request hears that it may not be counted, the others hear nothing.
                     Poll::Ready(Err(_)) if outlet.answer_instead(&rules.unconfirmed) => {
-                        gate = Gate::new(None);
                         done = true;
                     }
                     Poll::Ready(Err(_)) => return Poll::Ready(Ended::Cut),

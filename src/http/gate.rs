@@ -1,19 +1,31 @@
 //! No answer leaves before what it acknowledges is in the journal.
 //!
-//! Where `journal` is the default level, handlers do not wait for it one by one: the connection
-//! does, once before it sends all the answers it has gathered. Answers to reads pass the same gate,
-//! so what anybody has seen survives a crash of the process. When the journal fails at the gate, one
-//! answer says that it is unknown what is counted, and the connection is closed.
+//! Where `journal` is the default level, handlers do not wait for it one by one: they [`owe`] it, and
+//! the connection waits once before it sends all the answers it has gathered. When the journal fails
+//! at the gate, one answer says that it is unknown what is counted, and the connection is closed.
 
+use std::cell::Cell;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use crate::batch::{AckError, Batches, Ticket};
 use crate::domain::Ack;
 
+thread_local! {
+    /// What the handlers owe that ran in the present poll of a connection. They run on its stack, so
+    /// this needs no way through hyper and warp, which would cost an allocation for every request.
+    static OWED: Cell<Option<Ticket>> = const { Cell::new(None) };
+}
+
+/// Lets the answer to the present request wait at the gate until the journal holds `ticket`.
+pub(super) fn owe(ticket: Ticket) {
+    OWED.set(Some(ticket));
+}
+
 pub(super) struct Gate {
-    /// `None`: the gate is open.
-    batches: Option<&'static Batches>,
+    batches: &'static Batches,
+    /// The last of what the gathered answers acknowledge.
+    owed: Option<Ticket>,
     waiting: Waiting,
 }
 
@@ -27,21 +39,32 @@ enum Waiting {
 }
 
 impl Gate {
-    pub(super) fn new(batches: Option<&'static Batches>) -> Self {
-        Self { batches, waiting: Waiting::No }
+    pub(super) fn new(batches: &'static Batches) -> Self {
+        Self { batches, owed: None, waiting: Waiting::No }
     }
 
     pub(super) fn is_waiting(&self) -> bool {
         !matches!(self.waiting, Waiting::No)
     }
 
-    /// Ready when all that was counted so far is in the journal.
+    /// Takes over what the handlers owe. To be called after every poll of the connection.
+    pub(super) fn collect(&mut self) {
+        // Later tickets stand for earlier ones.
+        if let Some(ticket) = OWED.take() {
+            self.owed = Some(ticket);
+        }
+    }
+
+    /// Ready when the journal holds what the gathered answers acknowledge.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), AckError>> {
-        let Some(batches) = self.batches else { return Poll::Ready(Ok(())) };
+        let batches = self.batches;
         loop {
             match &mut self.waiting {
                 Waiting::No => {
-                    let Some(ticket) = batches.unwritten() else { return Poll::Ready(Ok(())) };
+                    let Some(ticket) = self.owed.take() else { return Poll::Ready(Ok(())) };
+                    if batches.is_written(ticket) {
+                        return Poll::Ready(Ok(()));
+                    }
                     self.waiting = Waiting::ForOthers(ticket);
                     cx.waker().wake_by_ref();
                     return Poll::Pending;

@@ -10,6 +10,7 @@ use warp::reply::Response;
 
 use super::State;
 use super::answer::{ApiError, json};
+use super::gate;
 use super::query_string::{Parameters, RawQuery};
 use crate::batch::{AckError, Recorded, Ticket};
 use crate::domain::{Ack, EventName, Hour, parse_num};
@@ -59,15 +60,18 @@ fn requested_ack(query: &RawQuery) -> Result<Option<Ack>, ApiError> {
 
 /// `answer`, as soon as what `ack` names has happened.
 fn acknowledge(state: &'static State, ticket: Ticket, ack: Ack, answer: Response) -> Counted {
-    if ack <= Ack::Journal && state.is_gated() {
-        return Either::Left(ready(answer));
+    match ack {
+        Ack::Memory => {
+            state.batches.write_behind();
+            return Either::Left(ready(answer));
+        }
+        Ack::Journal => {
+            gate::owe(ticket);
+            return Either::Left(ready(answer));
+        }
+        Ack::Disk | Ack::Store => {}
     }
     let confirmed = state.batches.wait_durable(ticket, ack);
-    if ack == Ack::Memory {
-        // There is nothing to wait for.
-        let _ = confirmed.now_or_never();
-        return Either::Left(ready(answer));
-    }
     Either::Right(
         async move {
             match confirm(state, confirmed, ack).await {

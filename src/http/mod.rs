@@ -70,11 +70,6 @@ impl State {
         Self { batches, query, ack, options, clock, draining: AtomicBool::new(false), renders, pictures }
     }
 
-    /// Whether connections wait for the journal before they send, so that handlers need not.
-    fn is_gated(&self) -> bool {
-        self.ack == Ack::Journal
-    }
-
     /// From now on `/readyz` says 503. [`serve`] does it by itself when it is told to drain; call it
     /// earlier to let load balancers look away before the listener closes.
     pub fn begin_draining(&self) {

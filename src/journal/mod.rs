@@ -132,11 +132,10 @@ impl Journal {
         }
     }
 
-    /// The end of what was appended, if it is not in the file yet.
+    /// Whether the record that ends at `position` is in the file.
     #[must_use]
-    pub fn unwritten(&self) -> Option<Position> {
-        let end = Position(self.shared.appended.load(Ordering::Acquire));
-        (!self.shared.is_written(end)).then_some(end)
+    pub fn is_written(&self, position: Position) -> bool {
+        self.shared.is_written(position)
     }
 
     /// Writes for all who wait, unless somebody else is at it: then `None`, and
