@@ -1,7 +1,7 @@
 //! What every store promises, each promise tried on SQLite and on PostgreSQL.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use event_tracker::domain::{BatchId, BatchSeq, EventName, Hour, HourRange, HourlyCount, WriterId};
 use event_tracker::store::{self, Books, Commit, HourlyQuery, Options, Store, StoreError};
