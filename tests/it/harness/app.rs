@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use event_tracker::domain::{BatchId, BatchSeq, EventName, Hour, HourRange, HourlyCount, WriterId};
 use event_tracker::store;
@@ -148,10 +148,20 @@ impl TestApp {
         command
     }
 
-    /// Runs a command to its end, off the thread that drives the test's own connections.
+    /// Runs a command to its end.
     pub async fn run(&self, arguments: &[&str]) -> Output {
         let mut command = self.command(arguments);
-        tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let started = Instant::now();
+        // What it says fits into the pipes.
+        while child.try_wait().unwrap().is_none() {
+            if started.elapsed() > PATIENCE {
+                child.kill().unwrap();
+                panic!("{arguments:?} does not end: {:?}", child.wait_with_output());
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        child.wait_with_output().unwrap()
     }
 
     /// Starts it; after [`TestApp::kill`] or [`TestApp::stop`] on the same folder and store.
@@ -256,7 +266,7 @@ impl TestApp {
     pub async fn ended(&mut self) -> (ExitStatus, String) {
         let mut process = self.process.take().expect("the program does not run");
         let mut status = None;
-        let started = std::time::Instant::now();
+        let started = Instant::now();
         while status.is_none() {
             assert!(started.elapsed() < PATIENCE, "the program does not end: {}", process.stderr.lock());
             tokio::time::sleep(Duration::from_millis(5)).await;
