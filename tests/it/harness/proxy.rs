@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -15,11 +16,16 @@ pub enum Fault {
     None,
     /// The answer to the next COMMIT of a transaction that wrote is swallowed and the connection cut.
     LoseCommit,
+    /// What a transaction has read arrives [`SLOW`] after its snapshot was taken; commits are quick.
+    SlowReads,
     /// Nothing comes through any more, in either direction; connections stay open.
     Silent,
     /// Connections are closed at once.
     Closed,
 }
+
+/// Long enough for some flushes.
+const SLOW: Duration = Duration::from_millis(100);
 
 pub struct Proxy {
     port: u16,
@@ -119,6 +125,9 @@ impl Connection {
                 if body == b"COMMIT\0" {
                     if has_written && self.take_commit_fault() {
                         return;
+                    }
+                    if !has_written && *self.fault.borrow() == Fault::SlowReads {
+                        tokio::time::sleep(SLOW).await;
                     }
                     has_written = false;
                 }
