@@ -55,6 +55,8 @@ impl Row for EventTotal {
 
     fn absorb(&mut self, other: &Self) {
         self.count += other.count;
+        self.first_hour = self.first_hour.min(other.first_hour);
+        self.last_hour = self.last_hour.max(other.last_hour);
     }
 }
 
@@ -184,6 +186,8 @@ pub fn totals_of(rows: &[HourlyCount]) -> Vec<EventTotal> {
     let of_event = |rows: &[HourlyCount]| EventTotal {
         event: rows[0].event.clone(),
         count: rows.iter().map(|row| row.count).sum(),
+        first_hour: rows[0].hour,
+        last_hour: rows[rows.len() - 1].hour,
     };
     rows.chunk_by(|a, b| a.event == b.event).map(of_event).collect()
 }

@@ -7,7 +7,7 @@ use std::fmt;
 
 use chrono::{DateTime, NaiveDate, Timelike, Utc};
 use compact_str::CompactString;
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Longest event name, in bytes of UTF-8 after decoding. Far below PostgreSQL's limit for an index
 /// row (about 2,700 bytes), so that no name can poison a batch.
@@ -76,6 +76,13 @@ impl EventName {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for EventName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = CompactString::deserialize(deserializer)?;
+        Self::parse(&text).map_err(serde::de::Error::custom)
     }
 }
 
@@ -274,6 +281,10 @@ pub struct HourlyCount {
 pub struct EventTotal {
     pub event: EventName,
     pub count: u64,
+    /// The earliest hour it was counted in.
+    pub first_hour: Hour,
+    /// The latest hour it was counted in.
+    pub last_hour: Hour,
 }
 
 /// Who wrote a batch: 128 random bits, new at every start, so that a cloned disk or a lost folder

@@ -9,13 +9,23 @@
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::{Deserialize, Serialize};
 
 use super::StoreError;
 use crate::domain::{EventName, Hour};
 
+mod aliases;
+pub(super) mod log;
+pub(super) mod plan;
+
+pub use aliases::Aliases;
+
+/// How often the use of a key is noted.
+pub(super) const KEY_USE_INTERVAL: TimeDelta = TimeDelta::minutes(1);
+
 /// What administrators said about one event. An event without an entry is active and has no description.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize, Serialize)]
 pub struct CatalogEntry {
     pub description: String,
     /// POSTs to it are answered as not counted.
@@ -34,7 +44,7 @@ pub struct Catalog {
     pub entries: BTreeMap<EventName, CatalogEntry>,
 }
 
-/// One change. `Display` is for people and the log.
+/// One change.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Change {
     /// At most 1,000 characters.
@@ -52,7 +62,8 @@ pub enum Change {
         from: EventName,
         into: EventName,
     },
-    /// The committed count of a past hour becomes `count`, if it is `expected` now.
+    /// The committed count of a past hour becomes `count`, if it is `expected` now. The reason, 1 to
+    /// 1,000 characters, goes into the log.
     Correct {
         event: EventName,
         hour: Hour,
@@ -78,7 +89,7 @@ pub enum Change {
 /// What became of a change.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Changed {
-    /// Its number in the log.
+    /// Its number in the log, which is the catalog's new version.
     Done { change: i64 },
     /// Nothing was changed; a sentence says why.
     Refused { reason: String },

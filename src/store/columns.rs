@@ -1,5 +1,7 @@
 //! How the vocabulary looks in the columns of both databases, and back.
 
+use chrono::{DateTime, SecondsFormat, Utc};
+
 use super::StoreError;
 use crate::domain::{BatchSeq, EventName, EventTotal, Hour, HourlyCount};
 
@@ -28,12 +30,8 @@ pub(super) fn stored_hour(hour: Hour) -> i32 {
 
 /// Reads back what [`stored_count`] and [`stored_hour`] wrote.
 pub(super) fn hourly_count(event: &str, hour: i32, count: i64) -> Result<HourlyCount, StoreError> {
-    let unreadable = || StoreError::Rejected("the store holds a row that this program never writes".into());
-    Ok(HourlyCount {
-        event: EventName::parse(event).map_err(|_| unreadable())?,
-        hour: u32::try_from(hour).ok().and_then(Hour::from_number).ok_or_else(unreadable)?,
-        count: u64::try_from(count).map_err(|_| unreadable())?,
-    })
+    let count = u64::try_from(count).map_err(|_| unreadable())?;
+    Ok(HourlyCount { event: event_name(event)?, hour: self::hour(hour)?, count })
 }
 
 /// Sums sorted rows per event; the result is sorted as they are.
@@ -69,7 +67,36 @@ pub(super) fn exact_sum(text: &str) -> Result<i128, StoreError> {
 }
 
 /// Reads back a row of the all-time totals.
-pub(super) fn event_total(event: &str, count: i64) -> Result<EventTotal, StoreError> {
-    let HourlyCount { event, count, .. } = hourly_count(event, 0, count)?;
-    Ok(EventTotal { event, count })
+pub(super) fn event_total(event: &str, count: i64, first_hour: i32, last_hour: i32) -> Result<EventTotal, StoreError> {
+    let HourlyCount { event, count, hour: first_hour } = hourly_count(event, first_hour, count)?;
+    Ok(EventTotal { event, count, first_hour, last_hour: hour(last_hour)? })
+}
+
+/// Reads back a name.
+pub(super) fn event_name(text: &str) -> Result<EventName, StoreError> {
+    EventName::parse(text).map_err(|_| unreadable())
+}
+
+/// Reads back what [`stored_hour`] wrote.
+pub(super) fn hour(number: i32) -> Result<Hour, StoreError> {
+    u32::try_from(number).ok().and_then(Hour::from_number).ok_or_else(unreadable)
+}
+
+pub(super) fn unreadable() -> StoreError {
+    StoreError::Rejected("the store holds a row that this program never writes".into())
+}
+
+/// Text that sorts as the times do; microseconds, as PostgreSQL keeps them.
+pub(super) fn stored_time(time: DateTime<Utc>) -> String {
+    time.to_rfc3339_opts(SecondsFormat::Micros, true)
+}
+
+/// Reads back what [`stored_time`] wrote.
+pub(super) fn read_time(text: &str) -> Result<DateTime<Utc>, StoreError> {
+    DateTime::parse_from_rfc3339(text).map(|time| time.to_utc()).map_err(|_| unreadable())
+}
+
+/// The same where there may be none.
+pub(super) fn text_time(text: Option<String>) -> Result<Option<DateTime<Utc>>, StoreError> {
+    text.as_deref().map(read_time).transpose()
 }

@@ -17,6 +17,7 @@ mod options;
 pub mod postgres;
 pub mod sqlite;
 
+pub use admin::AdminStore;
 pub use health::{StoreHealth, StoreStatus};
 pub use options::{Options, StoreUrlError, without_password};
 
@@ -52,9 +53,9 @@ pub enum StoreError {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct LedgerPosition {
     /// Changes with every commit of any writer and every administrator's change (the sum of all
-    /// `last_seq`): equal versions mean equal contents.
+    /// `last_seq` and of `catalog`): equal versions mean equal contents.
     pub version: u64,
-    /// Changes with every administrator's change: equal numbers mean equal catalogs.
+    /// How many changes administrators have made: equal numbers mean equal catalogs.
     pub catalog: u64,
     /// The last applied batch of each writer that was asked for; absent: none of its batches.
     pub applied: BTreeMap<WriterId, BatchSeq>,
@@ -124,9 +125,10 @@ impl Books {
 /// Every method may be called while the database is down and then says [`StoreError::Unavailable`]
 /// within the configured time-outs; it connects again by itself.
 #[async_trait]
-pub trait Store: Send + Sync + 'static {
+pub trait Store: AdminStore + Send + Sync + 'static {
     /// Adds `rows` (distinct, sorted by event bytes then hour) and advances the ledger to `id.seq`,
-    /// in one transaction whose first statement is the ledger's. Safe to repeat.
+    /// in one transaction whose first statement is the ledger's. Counts of an alias go to the event
+    /// that it stands for in that very moment. Safe to repeat.
     async fn commit(&self, id: BatchId, rows: Arc<[HourlyCount]>) -> Result<Commit, StoreError>;
 
     /// The rows of the query, ordered by event bytes, then hour, with the ledger position (for

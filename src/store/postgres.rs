@@ -15,6 +15,9 @@ use super::{Books, Commit, HourlyQuery, LedgerPosition, Options, Snapshot, Store
 use crate::domain::{BatchId, EventTotal, HourlyCount, WriterId};
 use session::{Connector, Pool};
 
+mod accounts;
+mod admin;
+mod change;
 mod commit;
 mod error;
 mod rows;

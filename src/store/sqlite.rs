@@ -5,11 +5,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use rusqlite::Connection;
 
 use super::{Books, Commit, HourlyQuery, LedgerPosition, Snapshot, Store, StoreError};
 use crate::domain::{BatchId, EventTotal, HourlyCount, WriterId};
 use worker::Worker;
 
+mod accounts;
+mod admin;
+mod change;
 mod connection;
 mod statements;
 mod worker;
@@ -48,13 +52,22 @@ impl SqliteStore {
     }
 }
 
-#[async_trait]
-impl Store for SqliteStore {
-    async fn commit(&self, id: BatchId, rows: Arc<[HourlyCount]>) -> Result<Commit, StoreError> {
+impl SqliteStore {
+    async fn write<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
         let Some(writer) = &self.writer else {
             return Err(StoreError::Rejected("the store was opened for reading only".into()));
         };
-        writer.run(move |connection| statements::commit(connection, id, &rows)).await
+        writer.run(work).await
+    }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn commit(&self, id: BatchId, rows: Arc<[HourlyCount]>) -> Result<Commit, StoreError> {
+        self.write(move |connection| statements::commit(connection, id, &rows)).await
     }
 
     async fn hourly(

@@ -1,9 +1,10 @@
-//! The commit: ledger first, then rows, then totals, in one transaction.
+//! The commit: ledger first, then the catalog's lock, then rows, then totals, in one transaction.
 
 use futures_util::future::{try_join, try_join3};
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
+use super::change::share_aliases;
 use super::rows::{Param, column, execute};
 use crate::domain::{BatchId, BatchSeq, HourlyCount};
 use crate::store::columns::{EventDelta, batch_total, event_deltas, stored_count, stored_hour, stored_seq, unsigned};
@@ -19,7 +20,6 @@ pub(super) async fn commit(
     id: BatchId,
     rows: &[HourlyCount],
 ) -> Result<Commit, StoreError> {
-    let deltas = event_deltas(rows)?;
     let ledger = Ledger { client, writer: id.writer.0, seq: stored_seq(id.seq)?, total: batch_total(rows).to_string() };
     // Both are sent at once; they are executed in this order.
     let ((), advanced) = try_join(execute(client, begin), ledger.change(include_str!("ledger_advance.sql"))).await?;
@@ -28,6 +28,9 @@ pub(super) async fn commit(
         execute(client, "rollback").await?;
         return Ok(outcome);
     }
+    // Only now: who holds the ledger's row may still have to wait for the catalog's lock.
+    let rows = share_aliases(client).await?.apply(rows);
+    let deltas = event_deltas(&rows)?;
     let writes: Vec<Write<'_>> =
         rows.chunks(CHUNK_ROWS).map(Write::Rows).chain(deltas.chunks(CHUNK_ROWS).map(Write::Totals)).collect();
     // The last two and COMMIT go out together: should one of them fail, COMMIT only ends what has

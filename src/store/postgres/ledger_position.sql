@@ -1,6 +1,7 @@
 -- One row. The two arrays are aggregated from the same rows in the same order.
 select
-    cast(coalesce(sum(last_seq), 0) as bigint) as version,
+    cast(coalesce(sum(last_seq), 0) as bigint) + (select version from catalog_state) as version,
     coalesce(array_agg(writer) filter (where writer = any($1)), '{}') as writers,
-    coalesce(array_agg(last_seq) filter (where writer = any($1)), '{}') as last_seqs
+    coalesce(array_agg(last_seq) filter (where writer = any($1)), '{}') as last_seqs,
+    (select version from catalog_state) as catalog
 from ledger

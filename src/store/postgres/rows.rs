@@ -1,5 +1,8 @@
 //! Statements that read, and the small pieces that all statements share.
 
+use std::time::SystemTime;
+
+use chrono::{DateTime, Utc};
 use futures_util::TryStreamExt;
 use tokio_postgres::types::{FromSql, ToSql, Type};
 use tokio_postgres::{Client, Row};
@@ -16,6 +19,15 @@ pub(super) fn column<'a, T: FromSql<'a>>(row: &'a Row, index: usize) -> Result<T
         .map_err(|_| StoreError::Rejected("a column of the store has another type than this program gave it".into()))
 }
 
+/// The column's time, with microseconds.
+pub(super) fn time(row: &Row, index: usize) -> Result<DateTime<Utc>, StoreError> {
+    column::<SystemTime>(row, index).map(DateTime::from)
+}
+
+pub(super) fn time_or_none(row: &Row, index: usize) -> Result<Option<DateTime<Utc>>, StoreError> {
+    Ok(column::<Option<SystemTime>>(row, index)?.map(DateTime::from))
+}
+
 /// Statements without parameters and answers.
 pub(super) async fn execute(client: &Client, sql: &str) -> Result<(), StoreError> {
     Ok(client.batch_execute(sql).await?)
@@ -27,7 +39,8 @@ pub(super) async fn position(client: &Client, writers: &[WriterId]) -> Result<Le
     let row = client.query_typed_one(sql, &[(&asked, Type::BYTEA_ARRAY)]).await?;
     let found: Vec<&[u8]> = column(&row, 1)?;
     let last_seqs: Vec<i64> = column(&row, 2)?;
-    let mut position = LedgerPosition { version: unsigned(column(&row, 0)?)?, ..LedgerPosition::default() };
+    let (version, catalog) = (unsigned(column(&row, 0)?)?, unsigned(column(&row, 3)?)?);
+    let mut position = LedgerPosition { version, catalog, ..LedgerPosition::default() };
     for (writer, last_seq) in found.into_iter().zip(last_seqs) {
         let writer =
             writer.try_into().map_err(|_| StoreError::Rejected("a writer's id is not 16 bytes long".into()))?;
@@ -60,7 +73,7 @@ pub(super) async fn hourly(client: &Client, query: &HourlyQuery) -> Result<Vec<H
 
 pub(super) async fn totals(client: &Client) -> Result<Vec<EventTotal>, StoreError> {
     let rows = client.query_typed(include_str!("totals.sql"), &[]).await?;
-    rows.iter().map(|row| event_total(column(row, 0)?, column(row, 1)?)).collect()
+    rows.iter().map(|row| event_total(column(row, 0)?, column(row, 1)?, column(row, 2)?, column(row, 3)?)).collect()
 }
 
 pub(super) async fn books(client: &Client) -> Result<Books, StoreError> {

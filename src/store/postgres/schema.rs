@@ -8,7 +8,10 @@ use super::rows::column;
 use crate::store::StoreError;
 use crate::store::migration::{Migration, newest_version, random_identity, refuse_newer_schema};
 
-const MIGRATIONS: &[Migration] = &[Migration { version: 1, sql: include_str!("0001_counts.sql") }];
+const MIGRATIONS: &[Migration] = &[
+    Migration { version: 1, sql: include_str!("0001_counts.sql") },
+    Migration { version: 2, sql: include_str!("0002_admin.sql") },
+];
 
 /// Any number will do that no other program takes in the same database: "eventtrk" in ASCII.
 const MIGRATION_LOCK: i64 = 0x6576_656e_7474_726b;

@@ -1,1 +1,1 @@
-select event, total from event_totals order by event
+select event, total, first_hour, last_hour from event_totals order by event

@@ -8,7 +8,10 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use crate::store::StoreError;
 use crate::store::migration::{Migration, newest_version, random_identity, refuse_newer_schema};
 
-const MIGRATIONS: &[Migration] = &[Migration { version: 1, sql: include_str!("0001_counts.sql") }];
+const MIGRATIONS: &[Migration] = &[
+    Migration { version: 1, sql: include_str!("0001_counts.sql") },
+    Migration { version: 2, sql: include_str!("0002_admin.sql") },
+];
 
 /// Marks the file as ours: "EvTr" in ASCII.
 const APPLICATION_ID: i32 = 0x4576_5472;

@@ -2,6 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 
+use super::change;
 use crate::domain::{BatchId, BatchSeq, EventTotal, HourlyCount, WriterId};
 use crate::store::columns::{
     batch_total, event_deltas, event_total, exact_sum, hourly_count, stored_count, stored_hour, stored_seq, unsigned,
@@ -10,7 +11,6 @@ use crate::store::{Books, Commit, HourlyQuery, LedgerPosition, StoreError};
 
 pub(super) fn commit(connection: &mut Connection, id: BatchId, rows: &[HourlyCount]) -> Result<Commit, StoreError> {
     let seq = stored_seq(id.seq)?;
-    let deltas = event_deltas(rows)?;
     // Dropped without a commit, the transaction rolls back: so does every `?` below.
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let found: Option<(i64, String)> = transaction
@@ -29,8 +29,10 @@ pub(super) fn commit(connection: &mut Connection, id: BatchId, rows: &[HourlyCou
         seq,
         (total + batch_total(rows)).to_string()
     ])?;
+    let rows = change::aliases(&transaction)?.apply(rows);
+    let deltas = event_deltas(&rows)?;
     let mut upsert = transaction.prepare_cached(include_str!("hourly_upsert.sql"))?;
-    for row in rows {
+    for row in &*rows {
         upsert.execute(params![row.event.as_str(), stored_hour(row.hour), stored_count(row.count)?])?;
     }
     drop(upsert);
@@ -44,9 +46,11 @@ pub(super) fn commit(connection: &mut Connection, id: BatchId, rows: &[HourlyCou
 }
 
 pub(super) fn position(snapshot: &Transaction<'_>, writers: &[WriterId]) -> Result<LedgerPosition, StoreError> {
-    let version: i64 =
-        snapshot.prepare_cached("select coalesce(sum(last_seq), 0) from ledger")?.query_row([], |row| row.get(0))?;
-    let mut position = LedgerPosition { version: unsigned(version)?, ..LedgerPosition::default() };
+    let (batches, catalog): (i64, i64) = snapshot
+        .prepare_cached("select (select coalesce(sum(last_seq), 0) from ledger), version from catalog_state")?
+        .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let (batches, catalog) = (unsigned(batches)?, unsigned(catalog)?);
+    let mut position = LedgerPosition { version: batches + catalog, catalog, ..LedgerPosition::default() };
     let mut of_writer = snapshot.prepare_cached("select last_seq from ledger where writer = ?1")?;
     for writer in writers {
         if let Some(last_seq) = of_writer.query_row([writer.0], |row| row.get(0)).optional()? {
@@ -82,8 +86,11 @@ fn read_hourly(row: &Row<'_>) -> Result<HourlyCount, StoreError> {
 
 pub(super) fn totals(snapshot: &Transaction<'_>) -> Result<Vec<EventTotal>, StoreError> {
     snapshot
-        .prepare_cached("select event, total from event_totals order by event")?
-        .query_and_then([], |row| event_total(row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?, row.get(1)?))?
+        .prepare_cached("select event, total, first_hour, last_hour from event_totals order by event")?
+        .query_and_then([], |row| {
+            let event = row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?;
+            event_total(event, row.get(1)?, row.get(2)?, row.get(3)?)
+        })?
         .collect()
 }
 

@@ -1,0 +1,370 @@
+//! What a change does, as a function from the state before to the state after; the difference of the
+//! two is what a store writes, what the books gain and what undoing needs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::mem;
+
+use chrono::{DateTime, Utc};
+
+use super::log::{CountChange, EntryChange, Recorded};
+use super::{CatalogEntry, Change};
+use crate::domain::{EventName, EventTotal, Hour, HourlyCount, TOTAL_MAX};
+
+const TEXT_CHARS_MAX: usize = 1_000;
+
+/// All hourly counts of one event; none is 0.
+pub type History = BTreeMap<Hour, u64>;
+
+/// The part of the store that a change sees. The catalog's lock keeps it as it is meanwhile.
+#[derive(Clone, Default)]
+pub struct State {
+    /// All of them; none is the default one.
+    pub entries: BTreeMap<EventName, CatalogEntry>,
+    /// Those of [`events_of`]; empty for an event without counts.
+    pub histories: BTreeMap<EventName, History>,
+}
+
+/// What a store writes for a change, in the transaction that read the [`State`].
+pub struct Plan {
+    pub line: Line,
+    /// A default entry `after` is no entry.
+    pub entries: Vec<EntryChange>,
+    pub counts: Vec<CountChange>,
+    /// The changed rows as they become, sorted by event bytes, then hour; count 0 is no row.
+    pub rows: Vec<HourlyCount>,
+    /// The changed totals as they become; `None` is no row.
+    pub totals: Vec<(EventName, Option<EventTotal>)>,
+    /// For the books: what was taken out of all counts; negative: added.
+    pub removed: i128,
+}
+
+/// A line for the log.
+pub struct Line {
+    pub what: &'static str,
+    pub event: EventName,
+    pub before: String,
+    pub after: String,
+    pub undoable: bool,
+    /// The change that this one undoes.
+    pub undoes: Option<i64>,
+    /// Earlier changes of these events can't be undone any more.
+    pub purged: Vec<EventName>,
+}
+
+/// A sentence for people: why nothing was changed.
+pub type Refusal = String;
+
+/// Whose histories `change` has to see. `recorded` is the line that it undoes.
+pub fn events_of(change: &Change, recorded: Option<&Recorded>) -> BTreeSet<EventName> {
+    match change {
+        Change::Describe { event, .. }
+        | Change::SetActive { event, .. }
+        | Change::Correct { event, .. }
+        | Change::Delete { event }
+        | Change::Purge { event } => BTreeSet::from([event.clone()]),
+        Change::Move { from, into } => BTreeSet::from([from.clone(), into.clone()]),
+        Change::Undo { .. } => recorded.iter().flat_map(|line| &line.counts).map(|count| count.event.clone()).collect(),
+    }
+}
+
+/// # Errors
+/// When the change is refused.
+pub fn plan(change: &Change, recorded: Option<&Recorded>, before: &State, at: DateTime<Utc>) -> Result<Plan, Refusal> {
+    let mut after = before.clone();
+    let line = match change {
+        Change::Describe { event, description } => after.describe(event, description)?,
+        Change::SetActive { event, active } => after.set_active(event, *active)?,
+        Change::Move { from, into } => after.relocate(from, into)?,
+        Change::Correct { event, hour, expected, count, reason } => {
+            if *hour >= Hour::containing(at) {
+                return Err("Only hours that are over can be corrected.".into());
+            }
+            after.correct(event, *hour, *expected, *count, reason)?
+        }
+        Change::Delete { event } => after.delete(event, at)?,
+        Change::Purge { event } => after.purge(event)?,
+        Change::Undo { change } => after.undo(*change, recorded)?,
+    };
+    after.check()?;
+    Ok(difference(before, &after, line))
+}
+
+fn line(what: &'static str, event: &EventName, before: String, after: String) -> Line {
+    Line { what, event: event.clone(), before, after, undoable: true, undoes: None, purged: Vec::new() }
+}
+
+impl State {
+    fn entry(&self, event: &EventName) -> CatalogEntry {
+        self.entries.get(event).cloned().unwrap_or_default()
+    }
+
+    fn set(&mut self, event: &EventName, entry: CatalogEntry) {
+        if entry == CatalogEntry::default() {
+            self.entries.remove(event);
+        } else {
+            self.entries.insert(event.clone(), entry);
+        }
+    }
+
+    fn history(&mut self, event: &EventName) -> &mut History {
+        self.histories.entry(event.clone()).or_default()
+    }
+
+    fn knows(&self, event: &EventName) -> bool {
+        self.entries.contains_key(event) || self.histories.get(event).is_some_and(|history| !history.is_empty())
+    }
+
+    /// The entry of an event that is neither unknown nor an alias nor deleted.
+    fn changeable(&self, event: &EventName) -> Result<CatalogEntry, Refusal> {
+        if !self.knows(event) {
+            return Err(format!("There is no event “{event}” in the store."));
+        }
+        let entry = self.entry(event);
+        if let Some(target) = &entry.alias_of {
+            return Err(format!("“{event}” is an alias of “{target}”."));
+        }
+        if entry.deleted_at.is_some() {
+            return Err(format!("“{event}” is deleted; restore it first."));
+        }
+        Ok(entry)
+    }
+
+    fn describe(&mut self, event: &EventName, description: &str) -> Result<Line, Refusal> {
+        let mut entry = self.changeable(event)?;
+        expect_text("description", description)?;
+        if entry.description == description {
+            return Err(format!("“{event}” has this description already."));
+        }
+        let before = mem::replace(&mut entry.description, description.to_owned());
+        self.set(event, entry);
+        Ok(line("describe", event, before, description.to_owned()))
+    }
+
+    fn set_active(&mut self, event: &EventName, active: bool) -> Result<Line, Refusal> {
+        let word = |active| if active { "active" } else { "inactive" };
+        let mut entry = self.changeable(event)?;
+        if entry.inactive != active {
+            return Err(format!("“{event}” is {} already.", word(active)));
+        }
+        entry.inactive = !active;
+        self.set(event, entry);
+        let what = if active { "activate" } else { "deactivate" };
+        Ok(line(what, event, word(!active).into(), word(active).into()))
+    }
+
+    fn relocate(&mut self, from: &EventName, into: &EventName) -> Result<Line, Refusal> {
+        if from == into {
+            return Err(format!("“{from}” is called so already."));
+        }
+        let entry = self.changeable(from)?;
+        let is_new = !self.knows(into);
+        if !is_new {
+            self.changeable(into)?;
+        }
+        let before = format!("{}; {}", self.told(from), self.told(into));
+        let history = mem::take(self.history(from));
+        let target = self.history(into);
+        for (hour, count) in history {
+            let sum = target.entry(hour).or_insert(0);
+            *sum = sum.checked_add(count).ok_or_else(|| too_many(into))?;
+        }
+        for entry in self.entries.values_mut().filter(|entry| entry.alias_of.as_ref() == Some(from)) {
+            entry.alias_of = Some(into.clone());
+        }
+        if is_new {
+            self.set(into, entry);
+        }
+        self.set(from, CatalogEntry { alias_of: Some(into.clone()), ..CatalogEntry::default() });
+        let after = format!("alias of “{into}”; {}", self.told(into));
+        Ok(line("move", from, before, after))
+    }
+
+    fn correct(
+        &mut self,
+        event: &EventName,
+        hour: Hour,
+        expected: u64,
+        count: u64,
+        reason: &str,
+    ) -> Result<Line, Refusal> {
+        self.changeable(event)?;
+        expect_text("reason", reason)?;
+        if reason.trim().is_empty() {
+            return Err("A correction needs a reason.".into());
+        }
+        let found = self.history(event).get(&hour).copied().unwrap_or(0);
+        if found != expected {
+            return Err(format!("The count of “{event}” in {hour} is {found} by now, not {expected}."));
+        }
+        if count == expected {
+            return Err(format!("The count of “{event}” in {hour} is {count} already."));
+        }
+        self.put(event, hour, count);
+        Ok(line("correct", event, format!("{hour}: {expected}"), format!("{hour}: {count} ({reason})")))
+    }
+
+    fn delete(&mut self, event: &EventName, at: DateTime<Utc>) -> Result<Line, Refusal> {
+        let mut entry = self.changeable(event)?;
+        entry.deleted_at = Some(at);
+        self.set(event, entry);
+        Ok(line("delete", event, self.told(event), "deleted".into()))
+    }
+
+    fn purge(&mut self, event: &EventName) -> Result<Line, Refusal> {
+        if self.entry(event).deleted_at.is_none() {
+            return Err(format!("“{event}” is not deleted."));
+        }
+        let before = self.told(event);
+        self.history(event).clear();
+        self.entries.remove(event);
+        let mut purged = vec![event.clone()];
+        self.entries.retain(|alias, entry| {
+            let stays = entry.alias_of.as_ref() != Some(event);
+            if !stays {
+                purged.push(alias.clone());
+            }
+            stays
+        });
+        Ok(Line { undoable: false, purged, ..line("purge", event, before, "nothing".into()) })
+    }
+
+    /// Takes back exactly what the change did, as long as nothing else has changed that since.
+    fn undo(&mut self, change: i64, recorded: Option<&Recorded>) -> Result<Line, Refusal> {
+        let Some(recorded) = recorded else { return Err(format!("There is no change {change}.")) };
+        if let Some(by) = recorded.undone_by {
+            return Err(format!("Change {change} has been undone already, by change {by}."));
+        }
+        if !recorded.undoable {
+            return Err(format!("Change {change} can't be undone."));
+        }
+        for EntryChange { event, before, after } in &recorded.entries {
+            let mut entry = self.entry(event);
+            if !entry.take_back(before, after) {
+                return Err(format!("“{event}” has been changed again since then: undo the later change first."));
+            }
+            self.set(event, entry);
+        }
+        for CountChange { event, hour, delta } in &recorded.counts {
+            let count = self.history(event).get(hour).copied().unwrap_or(0);
+            let Some(count) = count.checked_add_signed(delta.wrapping_neg()) else {
+                return Err(format!(
+                    "“{event}” has {count} in {hour} by now, fewer than this would take away: undo the later change first."
+                ));
+            };
+            self.put(event, *hour, count);
+        }
+        let Recorded { what, event, before, after, .. } = recorded;
+        let (before, after) = (after.clone(), format!("{before} (undid change {change}, {what})"));
+        Ok(Line { undoable: false, undoes: Some(change), ..line("undo", event, before, after) })
+    }
+
+    fn put(&mut self, event: &EventName, hour: Hour, count: u64) {
+        if count == 0 {
+            self.history(event).remove(&hour);
+        } else {
+            self.history(event).insert(hour, count);
+        }
+    }
+
+    /// What must hold after every change, whatever it was.
+    fn check(&self) -> Result<(), Refusal> {
+        for (event, history) in &self.histories {
+            let total = history.values().try_fold(0, |sum: u64, count| sum.checked_add(*count));
+            if total.is_none_or(|total| total > TOTAL_MAX) {
+                return Err(too_many(event));
+            }
+            if let Some(target) = self.entry(event).alias_of
+                && !history.is_empty()
+            {
+                return Err(format!("“{event}” is an alias of “{target}” by now: undo that first."));
+            }
+        }
+        for (alias, entry) in &self.entries {
+            if let Some(target) = &entry.alias_of
+                && self.entries.get(target).is_some_and(|entry| entry.alias_of.is_some())
+            {
+                return Err(format!("“{alias}” would be an alias of “{target}”, which is an alias itself."));
+            }
+        }
+        Ok(())
+    }
+
+    /// An event and its counts, for people.
+    fn told(&self, event: &EventName) -> String {
+        let history = self.histories.get(event);
+        match history.and_then(|history| summary(event, history)) {
+            None => format!("“{event}” without counts"),
+            Some(EventTotal { count, first_hour, last_hour, .. }) => {
+                format!("“{event}” with {count} from {first_hour} to {last_hour}")
+            }
+        }
+    }
+}
+
+impl CatalogEntry {
+    /// Gives every field that differs between `before` and `after` its value of `before`; `false`
+    /// when one of them has another value than that of `after` now.
+    fn take_back(&mut self, before: &Self, after: &Self) -> bool {
+        fn field<T: Clone + PartialEq>(now: &mut T, before: &T, after: &T) -> bool {
+            let as_left = before == after || now == after;
+            if before != after {
+                now.clone_from(before);
+            }
+            as_left
+        }
+        field(&mut self.description, &before.description, &after.description)
+            && field(&mut self.inactive, &before.inactive, &after.inactive)
+            && field(&mut self.deleted_at, &before.deleted_at, &after.deleted_at)
+            && field(&mut self.alias_of, &before.alias_of, &after.alias_of)
+    }
+}
+
+fn expect_text(what: &str, text: &str) -> Result<(), Refusal> {
+    if text.chars().count() > TEXT_CHARS_MAX {
+        return Err(format!("The {what} is longer than {TEXT_CHARS_MAX} characters."));
+    }
+    if text.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\r' | '\t')) {
+        return Err(format!("The {what} holds a control character."));
+    }
+    Ok(())
+}
+
+fn too_many(event: &EventName) -> Refusal {
+    format!("The total of “{event}” would pass {TOTAL_MAX}.")
+}
+
+fn summary(event: &EventName, history: &History) -> Option<EventTotal> {
+    let (first, last) = (history.first_key_value()?, history.last_key_value()?);
+    // A sum beyond 64 bits is told by `check`.
+    let count = history.values().fold(0, |sum: u64, count| sum.saturating_add(*count));
+    Some(EventTotal { event: event.clone(), count, first_hour: *first.0, last_hour: *last.0 })
+}
+
+fn difference(before: &State, after: &State, line: Line) -> Plan {
+    let mut plan =
+        Plan { line, entries: Vec::new(), counts: Vec::new(), rows: Vec::new(), totals: Vec::new(), removed: 0 };
+    for event in before.entries.keys().chain(after.entries.keys()).collect::<BTreeSet<_>>() {
+        let (before, after) = (before.entry(event), after.entry(event));
+        if before != after {
+            plan.entries.push(EntryChange { event: event.clone(), before, after });
+        }
+    }
+    let nothing = History::new();
+    for (event, history) in &after.histories {
+        let old = before.histories.get(event).unwrap_or(&nothing);
+        for hour in old.keys().chain(history.keys()).collect::<BTreeSet<_>>() {
+            let (old, count) = (old.get(hour).copied().unwrap_or(0), history.get(hour).copied().unwrap_or(0));
+            // Both are at most TOTAL_MAX, or 2^63 - 1 in a store that was filled to the brim.
+            let delta = count.cast_signed() - old.cast_signed();
+            if delta != 0 {
+                plan.counts.push(CountChange { event: event.clone(), hour: *hour, delta });
+                plan.rows.push(HourlyCount { event: event.clone(), hour: *hour, count });
+                plan.removed -= i128::from(delta);
+            }
+        }
+        if old != history {
+            plan.totals.push((event.clone(), summary(event, history)));
+        }
+    }
+    plan
+}

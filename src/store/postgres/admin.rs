@@ -1,0 +1,130 @@
+//! The administrators' part of the store: which transaction does what.
+
+use async_trait::async_trait;
+use chrono::{DateTime, SubsecRound, Utc};
+use tokio_postgres::Client;
+
+use super::{PostgresStore, accounts, change, rows};
+use crate::domain::EventName;
+use crate::store::StoreError;
+use crate::store::admin::{
+    AdminKey, AdminStore, Catalog, Change, Changed, KEY_USE_INTERVAL, LoggedChange, Session, Superuser,
+};
+
+impl PostgresStore {
+    /// Runs `work` in one transaction that `begin` opens, on a connection that commits don't wait for.
+    async fn transaction<T>(
+        &self,
+        begin: &str,
+        work: impl AsyncFnOnce(&Client) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        self.within_deadline(async {
+            let lease = self.reads.lease(&self.connector).await?;
+            let client = &lease.session.client;
+            rows::execute(client, begin).await?;
+            let value = work(client).await?;
+            rows::execute(client, "commit").await?;
+            lease.give_back();
+            Ok(value)
+        })
+        .await
+    }
+}
+
+#[async_trait]
+impl AdminStore for PostgresStore {
+    async fn catalog(&self) -> Result<Catalog, StoreError> {
+        self.transaction(&self.begin_read, async |client| change::catalog(client).await).await
+    }
+
+    async fn change(&self, change: Change, who: &str, at: DateTime<Utc>) -> Result<Changed, StoreError> {
+        let at = at.trunc_subsecs(6);
+        self.transaction(&self.begin_commit, async |client| change::change(client, &change, who, at).await).await
+    }
+
+    async fn changes(
+        &self,
+        event: Option<EventName>,
+        before: Option<i64>,
+        limit: u32,
+    ) -> Result<Vec<LoggedChange>, StoreError> {
+        self.transaction(&self.begin_read, async |client| change::changes(client, event.as_ref(), before, limit).await)
+            .await
+    }
+
+    async fn superusers(&self) -> Result<Vec<Superuser>, StoreError> {
+        self.transaction(&self.begin_read, async |client| accounts::superusers(client).await).await
+    }
+
+    async fn add_superuser(&self, user: Superuser) -> Result<bool, StoreError> {
+        self.transaction(&self.begin_commit, async |client| accounts::add_superuser(client, &user).await).await
+    }
+
+    async fn update_superuser(
+        &self,
+        name: &str,
+        password_hash: Option<String>,
+        disabled: Option<bool>,
+        keep: Option<[u8; 32]>,
+    ) -> Result<bool, StoreError> {
+        self.transaction(&self.begin_commit, async |client| {
+            accounts::update_superuser(client, name, password_hash.as_deref(), disabled, keep).await
+        })
+        .await
+    }
+
+    async fn delete_superuser(&self, name: &str) -> Result<bool, StoreError> {
+        self.transaction(&self.begin_commit, async |client| accounts::delete_superuser(client, name).await).await
+    }
+
+    async fn add_session(&self, session: Session, sessions_max: u32) -> Result<(), StoreError> {
+        self.transaction(&self.begin_commit, async |client| accounts::add_session(client, &session, sessions_max).await)
+            .await
+    }
+
+    async fn session(
+        &self,
+        id_hash: [u8; 32],
+        now: DateTime<Utc>,
+        idle_since: DateTime<Utc>,
+    ) -> Result<Option<Session>, StoreError> {
+        self.transaction(&self.begin_read, async |client| accounts::session(client, id_hash, now, idle_since).await)
+            .await
+    }
+
+    async fn touch_session(&self, id_hash: [u8; 32], now: DateTime<Utc>) -> Result<(), StoreError> {
+        self.transaction(&self.begin_commit, async |client| accounts::touch_session(client, id_hash, now).await).await
+    }
+
+    async fn end_session(&self, id_hash: [u8; 32]) -> Result<(), StoreError> {
+        self.transaction(&self.begin_commit, async |client| accounts::end_session(client, id_hash).await).await
+    }
+
+    async fn end_sessions(&self, user: &str) -> Result<u64, StoreError> {
+        self.transaction(&self.begin_commit, async |client| accounts::end_sessions(client, user).await).await
+    }
+
+    async fn admin_keys(&self) -> Result<Vec<AdminKey>, StoreError> {
+        self.transaction(&self.begin_read, async |client| accounts::admin_keys(client).await).await
+    }
+
+    async fn add_admin_key(&self, key: AdminKey) -> Result<i64, StoreError> {
+        self.transaction(&self.begin_commit, async |client| accounts::add_admin_key(client, &key).await).await
+    }
+
+    async fn revoke_admin_key(&self, id: i64, at: DateTime<Utc>) -> Result<bool, StoreError> {
+        self.transaction(&self.begin_commit, async |client| accounts::revoke_admin_key(client, id, at).await).await
+    }
+
+    async fn use_admin_key(&self, secret_hash: [u8; 32], now: DateTime<Utc>) -> Result<Option<AdminKey>, StoreError> {
+        let found =
+            self.transaction(&self.begin_read, async |client| accounts::valid_key(client, secret_hash, now).await);
+        let Some(mut key) = found.await? else { return Ok(None) };
+        if key.last_used_at.is_none_or(|last| now - last >= KEY_USE_INTERVAL) {
+            key.last_used_at = Some(now.trunc_subsecs(6));
+            let id = key.id;
+            self.transaction(&self.begin_commit, async |client| accounts::note_key_use(client, id, now).await).await?;
+        }
+        Ok(Some(key))
+    }
+}

@@ -1,0 +1,242 @@
+//! The catalog and its log: what administrators change, in one transaction each.
+
+use std::time::SystemTime;
+
+use chrono::{DateTime, Utc};
+use futures_util::future::try_join;
+use tokio_postgres::types::Type;
+use tokio_postgres::{Client, Row};
+
+use super::rows::{Param, column, time, time_or_none};
+use crate::domain::{EventName, HourlyCount};
+use crate::store::StoreError;
+use crate::store::admin::log::{CountChange, Recorded, read_entries, stored_entries};
+use crate::store::admin::plan::{History, Plan, State, events_of, plan};
+use crate::store::admin::{Aliases, Catalog, CatalogEntry, Change, Changed, LoggedChange};
+use crate::store::columns::{event_name, hour, hourly_count, stored_count, stored_hour, unsigned};
+use crate::store::migration::random_identity;
+
+/// Keeps changes away until the end of the transaction, and gives the aliases of that time. The second
+/// statement sees what was committed while the first one waited.
+pub(super) async fn share_aliases(client: &Client) -> Result<Aliases, StoreError> {
+    let (_, rows) = try_join(
+        client.query_typed("select version from catalog_state for share", &[]),
+        client.query_typed("select event, alias_of from catalog where alias_of is not null", &[]),
+    )
+    .await?;
+    rows.iter().map(|row| Ok((event_name(column(row, 0)?)?, event_name(column(row, 1)?)?))).collect()
+}
+
+pub(super) async fn catalog(client: &Client) -> Result<Catalog, StoreError> {
+    let (version, rows) = try_join(
+        client.query_typed_one("select version from catalog_state", &[]),
+        client.query_typed("select event, description, inactive, deleted_at, alias_of from catalog", &[]),
+    )
+    .await?;
+    let entries = rows.iter().map(entry).collect::<Result<_, StoreError>>()?;
+    Ok(Catalog { version: unsigned(column(&version, 0)?)?, entries })
+}
+
+fn entry(row: &Row) -> Result<(EventName, CatalogEntry), StoreError> {
+    let alias_of: Option<&str> = column(row, 4)?;
+    let entry = CatalogEntry {
+        description: column(row, 1)?,
+        inactive: column(row, 2)?,
+        deleted_at: time_or_none(row, 3)?,
+        alias_of: alias_of.map(event_name).transpose()?,
+    };
+    Ok((event_name(column(row, 0)?)?, entry))
+}
+
+/// Within a transaction that is committed whatever this gives.
+pub(super) async fn change(
+    client: &Client,
+    change: &Change,
+    who: &str,
+    at: DateTime<Utc>,
+) -> Result<Changed, StoreError> {
+    // Waits for the commits that share it; later ones wait for this change.
+    client.query_typed("select version from catalog_state for update", &[]).await?;
+    let Catalog { version, entries } = catalog(client).await?;
+    let recorded = match change {
+        Change::Undo { change } => recorded(client, *change).await?,
+        _ => None,
+    };
+    let mut state = State { entries, ..State::default() };
+    for event in events_of(change, recorded.as_ref()) {
+        let history = history(client, &event).await?;
+        state.histories.insert(event, history);
+    }
+    let plan = match plan(change, recorded.as_ref(), &state, at) {
+        Ok(plan) => plan,
+        Err(reason) => return Ok(Changed::Refused { reason }),
+    };
+    let number = stored_count(version + 1)?;
+    client.execute_typed("update catalog_state set version = $1", &[(&number, Type::INT8)]).await?;
+    write_counts(client, &plan).await?;
+    write_catalog(client, &plan).await?;
+    write_log(client, &plan, number, who, at).await?;
+    Ok(Changed::Done { change: number })
+}
+
+async fn history(client: &Client, event: &EventName) -> Result<History, StoreError> {
+    let sql = "select hour, count from hourly_counts where event = $1 and count > 0";
+    let rows = client.query_typed(sql, &[(&event.as_str(), Type::TEXT)]).await?;
+    rows.iter()
+        .map(|row| {
+            let row = hourly_count(event.as_str(), column(row, 0)?, column(row, 1)?)?;
+            Ok((row.hour, row.count))
+        })
+        .collect()
+}
+
+async fn recorded(client: &Client, change: i64) -> Result<Option<Recorded>, StoreError> {
+    let params: [Param<'_>; 1] = [(&change, Type::INT8)];
+    let sql = "select what, event, before, after, undoable, undone_by, entries from admin_changes where change = $1";
+    let Some(row) = client.query_typed_opt(sql, &params).await? else { return Ok(None) };
+    let counts = client.query_typed("select event, hour, delta from changed_counts where change = $1", &params).await?;
+    let counts = counts.iter().map(|row| {
+        let event = event_name(column(row, 0)?)?;
+        Ok(CountChange { event, hour: hour(column(row, 1)?)?, delta: column(row, 2)? })
+    });
+    Ok(Some(Recorded {
+        what: column(&row, 0)?,
+        event: event_name(column(&row, 1)?)?,
+        before: column(&row, 2)?,
+        after: column(&row, 3)?,
+        undoable: column(&row, 4)?,
+        undone_by: column(&row, 5)?,
+        entries: read_entries(column(&row, 6)?)?,
+        counts: counts.collect::<Result<_, StoreError>>()?,
+    }))
+}
+
+async fn write_counts(client: &Client, plan: &Plan) -> Result<(), StoreError> {
+    let (gone, set): (Vec<&HourlyCount>, Vec<&HourlyCount>) = plan.rows.iter().partition(|row| row.count == 0);
+    for (rows, sql) in [(gone, include_str!("hourly_delete.sql")), (set, include_str!("hourly_set.sql"))] {
+        let events: Vec<&str> = rows.iter().map(|row| row.event.as_str()).collect();
+        let hours: Vec<i32> = rows.iter().map(|row| stored_hour(row.hour)).collect();
+        let counts = rows.iter().map(|row| stored_count(row.count)).collect::<Result<Vec<i64>, _>>()?;
+        let params: [Param<'_>; 3] =
+            [(&events, Type::TEXT_ARRAY), (&hours, Type::INT4_ARRAY), (&counts, Type::INT8_ARRAY)];
+        client.execute_typed(sql, &params).await?;
+    }
+    for (event, total) in &plan.totals {
+        let event = event.as_str();
+        client.execute_typed("delete from event_totals where event = $1", &[(&event, Type::TEXT)]).await?;
+        if let Some(total) = total {
+            let (first_hour, last_hour) = (stored_hour(total.first_hour), stored_hour(total.last_hour));
+            let params: [Param<'_>; 4] = [
+                (&event, Type::TEXT),
+                (&stored_count(total.count)?, Type::INT8),
+                (&first_hour, Type::INT4),
+                (&last_hour, Type::INT4),
+            ];
+            let sql = "insert into event_totals (event, total, first_hour, last_hour) values ($1, $2, $3, $4)";
+            client.execute_typed(sql, &params).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn write_catalog(client: &Client, plan: &Plan) -> Result<(), StoreError> {
+    for change in &plan.entries {
+        let (event, entry) = (change.event.as_str(), &change.after);
+        client.execute_typed("delete from catalog where event = $1", &[(&event, Type::TEXT)]).await?;
+        if *entry != CatalogEntry::default() {
+            let params: [Param<'_>; 5] = [
+                (&event, Type::TEXT),
+                (&entry.description, Type::TEXT),
+                (&entry.inactive, Type::BOOL),
+                (&entry.deleted_at.map(SystemTime::from), Type::TIMESTAMPTZ),
+                (&entry.alias_of.as_ref().map(EventName::as_str), Type::TEXT),
+            ];
+            let sql =
+                "insert into catalog (event, description, inactive, deleted_at, alias_of) values ($1, $2, $3, $4, $5)";
+            client.execute_typed(sql, &params).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn write_log(client: &Client, plan: &Plan, number: i64, who: &str, at: DateTime<Utc>) -> Result<(), StoreError> {
+    let line = &plan.line;
+    // What can't be undone needs no record of it.
+    let (entries, counts) =
+        if line.undoable { (plan.entries.as_slice(), plan.counts.as_slice()) } else { (&[][..], &[][..]) };
+    let params: [Param<'_>; 9] = [
+        (&number, Type::INT8),
+        (&SystemTime::from(at), Type::TIMESTAMPTZ),
+        (&who, Type::TEXT),
+        (&line.what, Type::TEXT),
+        (&line.event.as_str(), Type::TEXT),
+        (&line.before, Type::TEXT),
+        (&line.after, Type::TEXT),
+        (&stored_entries(entries)?, Type::TEXT),
+        (&line.undoable, Type::BOOL),
+    ];
+    client.execute_typed(include_str!("change_insert.sql"), &params).await?;
+    let events: Vec<&str> = counts.iter().map(|count| count.event.as_str()).collect();
+    let hours: Vec<i32> = counts.iter().map(|count| stored_hour(count.hour)).collect();
+    let deltas: Vec<i64> = counts.iter().map(|count| count.delta).collect();
+    let params: [Param<'_>; 4] =
+        [(&number, Type::INT8), (&events, Type::TEXT_ARRAY), (&hours, Type::INT4_ARRAY), (&deltas, Type::INT8_ARRAY)];
+    client.execute_typed(include_str!("changed_counts_insert.sql"), &params).await?;
+    if let Some(undone) = line.undoes {
+        let sql = "update admin_changes set undone_by = $1 where change = $2";
+        client.execute_typed(sql, &[(&number, Type::INT8), (&undone, Type::INT8)]).await?;
+    }
+    let purged: Vec<&str> = line.purged.iter().map(EventName::as_str).collect();
+    if !purged.is_empty() {
+        let sql = "update admin_changes set undoable = false where event = any($1)";
+        client.execute_typed(sql, &[(&purged, Type::TEXT_ARRAY)]).await?;
+    }
+    if plan.removed != 0 {
+        let id = random_identity()?;
+        let params: [Param<'_>; 3] = [
+            (&id.as_slice(), Type::BYTEA),
+            (&plan.removed.to_string(), Type::TEXT),
+            (&format!("change {number}, {}, by {who}", line.what), Type::TEXT),
+        ];
+        let sql = "insert into removals (id, amount, reason) values ($1, cast($2 as numeric), $3)";
+        client.execute_typed(sql, &params).await?;
+    }
+    Ok(())
+}
+
+pub(super) async fn changes(
+    client: &Client,
+    event: Option<&EventName>,
+    before: Option<i64>,
+    limit: u32,
+) -> Result<Vec<LoggedChange>, StoreError> {
+    let (before, limit) = (before.unwrap_or(i64::MAX), i64::from(limit));
+    let event = event.map(EventName::as_str);
+    let mut params: Vec<Param<'_>> = vec![(&before, Type::INT8), (&limit, Type::INT8)];
+    let of_event = if event.is_some() {
+        params.push((&event, Type::TEXT));
+        "and event = $3"
+    } else {
+        ""
+    };
+    let sql = format!(
+        "select change, at, who, what, event, before, after, undone_by, undoable from admin_changes
+         where change < $1 {of_event} order by change desc limit $2"
+    );
+    let rows = client.query_typed(&sql, &params).await?;
+    let line = |row: &Row| {
+        let undone_by: Option<i64> = column(row, 7)?;
+        Ok(LoggedChange {
+            change: column(row, 0)?,
+            at: time(row, 1)?,
+            who: column(row, 2)?,
+            what: column(row, 3)?,
+            event: event_name(column(row, 4)?)?,
+            before: column(row, 5)?,
+            after: column(row, 6)?,
+            undone_by,
+            can_undo: column::<bool>(row, 8)? && undone_by.is_none(),
+        })
+    };
+    rows.iter().map(line).collect()
+}

@@ -1,0 +1,235 @@
+//! The catalog and its log: what administrators change, in one transaction each.
+
+use chrono::{DateTime, Utc};
+use rusqlite::{Connection, Row, Transaction, TransactionBehavior, params};
+
+use crate::domain::EventName;
+use crate::store::StoreError;
+use crate::store::admin::log::{CountChange, Recorded, read_entries, stored_entries};
+use crate::store::admin::plan::{History, Plan, State, events_of, plan};
+use crate::store::admin::{Aliases, Catalog, CatalogEntry, Change, Changed, LoggedChange};
+use crate::store::columns::{
+    event_name, hour, hourly_count, read_time, stored_count, stored_hour, stored_time, text_time, unsigned,
+};
+use crate::store::migration::random_identity;
+
+pub(super) fn aliases(snapshot: &Transaction<'_>) -> Result<Aliases, StoreError> {
+    snapshot
+        .prepare_cached("select event, alias_of from catalog where alias_of is not null")?
+        .query_and_then([], |row| Ok((event_name(&row.get::<_, String>(0)?)?, event_name(&row.get::<_, String>(1)?)?)))?
+        .collect()
+}
+
+pub(super) fn catalog(snapshot: &Transaction<'_>) -> Result<Catalog, StoreError> {
+    let version: i64 = snapshot.query_row("select version from catalog_state", [], |row| row.get(0))?;
+    let entries = snapshot
+        .prepare_cached("select event, description, inactive, deleted_at, alias_of from catalog")?
+        .query_and_then([], entry)?
+        .collect::<Result<_, StoreError>>()?;
+    Ok(Catalog { version: unsigned(version)?, entries })
+}
+
+fn entry(row: &Row<'_>) -> Result<(EventName, CatalogEntry), StoreError> {
+    let alias_of: Option<String> = row.get(4)?;
+    let entry = CatalogEntry {
+        description: row.get(1)?,
+        inactive: row.get(2)?,
+        deleted_at: text_time(row.get(3)?)?,
+        alias_of: alias_of.as_deref().map(event_name).transpose()?,
+    };
+    Ok((event_name(&row.get::<_, String>(0)?)?, entry))
+}
+
+pub(super) fn change(
+    connection: &mut Connection,
+    change: &Change,
+    who: &str,
+    at: DateTime<Utc>,
+) -> Result<Changed, StoreError> {
+    // Takes the database's only write lock, which is the catalog's as well.
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let Catalog { version, entries } = catalog(&transaction)?;
+    let recorded = match change {
+        Change::Undo { change } => recorded(&transaction, *change)?,
+        _ => None,
+    };
+    let mut state = State { entries, ..State::default() };
+    for event in events_of(change, recorded.as_ref()) {
+        let history = history(&transaction, &event)?;
+        state.histories.insert(event, history);
+    }
+    let plan = match plan(change, recorded.as_ref(), &state, at) {
+        Ok(plan) => plan,
+        Err(reason) => return Ok(Changed::Refused { reason }),
+    };
+    let number = stored_count(version + 1)?;
+    transaction.execute("update catalog_state set version = ?1", [number])?;
+    write_counts(&transaction, &plan)?;
+    write_catalog(&transaction, &plan)?;
+    write_log(&transaction, &plan, number, who, at)?;
+    transaction.commit()?;
+    Ok(Changed::Done { change: number })
+}
+
+fn history(transaction: &Transaction<'_>, event: &EventName) -> Result<History, StoreError> {
+    transaction
+        .prepare_cached("select hour, count from hourly_counts where event = ?1 and count > 0")?
+        .query_and_then([event.as_str()], |row| {
+            let row = hourly_count(event.as_str(), row.get(0)?, row.get(1)?)?;
+            Ok((row.hour, row.count))
+        })?
+        .collect()
+}
+
+fn recorded(transaction: &Transaction<'_>, change: i64) -> Result<Option<Recorded>, StoreError> {
+    let sql = "select what, event, before, after, undoable, undone_by, entries from admin_changes where change = ?1";
+    let mut statement = transaction.prepare_cached(sql)?;
+    let mut rows = statement.query([change])?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    let counts = transaction
+        .prepare_cached("select event, hour, delta from changed_counts where change = ?1")?
+        .query_and_then([change], |row| {
+            let event = event_name(&row.get::<_, String>(0)?)?;
+            Ok(CountChange { event, hour: hour(row.get(1)?)?, delta: row.get(2)? })
+        })?
+        .collect::<Result<_, StoreError>>()?;
+    Ok(Some(Recorded {
+        what: row.get(0)?,
+        event: event_name(&row.get::<_, String>(1)?)?,
+        before: row.get(2)?,
+        after: row.get(3)?,
+        undoable: row.get(4)?,
+        undone_by: row.get(5)?,
+        entries: read_entries(&row.get::<_, String>(6)?)?,
+        counts,
+    }))
+}
+
+fn write_counts(transaction: &Transaction<'_>, plan: &Plan) -> Result<(), StoreError> {
+    let mut delete = transaction.prepare_cached("delete from hourly_counts where event = ?1 and hour = ?2")?;
+    let mut upsert = transaction.prepare_cached(
+        "insert into hourly_counts (event, hour, count) values (?1, ?2, ?3)
+         on conflict (event, hour) do update set count = excluded.count",
+    )?;
+    for row in &plan.rows {
+        let (event, hour) = (row.event.as_str(), stored_hour(row.hour));
+        if row.count == 0 {
+            delete.execute(params![event, hour])?;
+        } else {
+            upsert.execute(params![event, hour, stored_count(row.count)?])?;
+        }
+    }
+    for (event, total) in &plan.totals {
+        transaction.prepare_cached("delete from event_totals where event = ?1")?.execute([event.as_str()])?;
+        if let Some(total) = total {
+            let (first_hour, last_hour) = (stored_hour(total.first_hour), stored_hour(total.last_hour));
+            transaction.prepare_cached(include_str!("totals_upsert.sql"))?.execute(params![
+                event.as_str(),
+                stored_count(total.count)?,
+                first_hour,
+                last_hour
+            ])?;
+        }
+    }
+    Ok(())
+}
+
+fn write_catalog(transaction: &Transaction<'_>, plan: &Plan) -> Result<(), StoreError> {
+    let mut delete = transaction.prepare_cached("delete from catalog where event = ?1")?;
+    let mut insert = transaction.prepare_cached(
+        "insert into catalog (event, description, inactive, deleted_at, alias_of) values (?1, ?2, ?3, ?4, ?5)",
+    )?;
+    for change in &plan.entries {
+        let (event, entry) = (change.event.as_str(), &change.after);
+        delete.execute([event])?;
+        if *entry != CatalogEntry::default() {
+            insert.execute(params![
+                event,
+                entry.description,
+                entry.inactive,
+                entry.deleted_at.map(stored_time),
+                entry.alias_of.as_ref().map(EventName::as_str),
+            ])?;
+        }
+    }
+    Ok(())
+}
+
+fn write_log(
+    transaction: &Transaction<'_>,
+    plan: &Plan,
+    number: i64,
+    who: &str,
+    at: DateTime<Utc>,
+) -> Result<(), StoreError> {
+    let line = &plan.line;
+    // What can't be undone needs no record of it.
+    let (entries, counts) =
+        if line.undoable { (plan.entries.as_slice(), plan.counts.as_slice()) } else { (&[][..], &[][..]) };
+    transaction.execute(
+        "insert into admin_changes (change, at, who, what, event, before, after, entries, undoable)
+         values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+        params![
+            number,
+            stored_time(at),
+            who,
+            line.what,
+            line.event.as_str(),
+            line.before,
+            line.after,
+            stored_entries(entries)?,
+            line.undoable,
+        ],
+    )?;
+    let mut insert = transaction
+        .prepare_cached("insert into changed_counts (change, event, hour, delta) values (?1, ?2, ?3, ?4)")?;
+    for count in counts {
+        insert.execute(params![number, count.event.as_str(), stored_hour(count.hour), count.delta])?;
+    }
+    if let Some(undone) = line.undoes {
+        transaction.execute("update admin_changes set undone_by = ?1 where change = ?2", [number, undone])?;
+    }
+    for event in &line.purged {
+        transaction.execute("update admin_changes set undoable = 0 where event = ?1", [event.as_str()])?;
+    }
+    if plan.removed != 0 {
+        let amount = i64::try_from(plan.removed)
+            .map_err(|_| StoreError::Rejected("what a change removes exceeds 64 signed bits".into()))?;
+        let reason = format!("change {number}, {}, by {who}", line.what);
+        transaction.execute(
+            "insert into removals (id, amount, reason) values (?1, ?2, ?3)",
+            params![random_identity()?, amount, reason],
+        )?;
+    }
+    Ok(())
+}
+
+pub(super) fn changes(
+    snapshot: &Transaction<'_>,
+    event: Option<&EventName>,
+    before: Option<i64>,
+    limit: u32,
+) -> Result<Vec<LoggedChange>, StoreError> {
+    let of_event = if event.is_some() { "event = ?3" } else { "?3 is null" };
+    let sql = format!(
+        "select change, at, who, what, event, before, after, undone_by, undoable from admin_changes
+         where change < ?1 and {of_event} order by change desc limit ?2"
+    );
+    snapshot
+        .prepare_cached(&sql)?
+        .query_and_then(params![before.unwrap_or(i64::MAX), limit, event.map(EventName::as_str)], |row| {
+            let undone_by: Option<i64> = row.get(7)?;
+            Ok(LoggedChange {
+                change: row.get(0)?,
+                at: read_time(&row.get::<_, String>(1)?)?,
+                who: row.get(2)?,
+                what: row.get(3)?,
+                event: event_name(&row.get::<_, String>(4)?)?,
+                before: row.get(5)?,
+                after: row.get(6)?,
+                undone_by,
+                can_undo: row.get::<_, bool>(8)? && undone_by.is_none(),
+            })
+        })?
+        .collect()
+}
