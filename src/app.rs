@@ -13,6 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::batch::{Batches, Recovered};
+use crate::catalog::LiveCatalog;
 use crate::config::Config;
 use crate::domain::Increment;
 use crate::flusher::Flusher;
@@ -117,6 +118,7 @@ struct App {
     batches: &'static Batches,
     store: Arc<dyn Store>,
     flusher: Flusher,
+    catalog: Arc<LiveCatalog>,
     health: Arc<StoreHealth>,
 }
 
@@ -130,13 +132,15 @@ impl App {
         log_recovered(&recovered);
         let batches: &'static Batches = Box::leak(Box::new(batches));
         let health = Arc::new(StoreHealth::default());
-        let flusher = Flusher::new(batches, Arc::clone(&store), Arc::clone(&health), config.flush);
-        Ok(Self { config, folder, batches, store, flusher, health })
+        let catalog = Arc::new(LiveCatalog::new(batches, Arc::clone(&store), Arc::clone(&health)));
+        let flusher =
+            Flusher::new(batches, Arc::clone(&store), Arc::clone(&catalog), Arc::clone(&health), config.flush);
+        Ok(Self { config, folder, batches, store, flusher, catalog, health })
     }
 
     async fn run_until_stopped(self, listener: TcpListener, mut signals: Signals) -> anyhow::Result<()> {
         let app: &'static Self = Box::leak(Box::new(self));
-        let query = Query::new(app.batches, Arc::clone(&app.store), Arc::clone(&app.health));
+        let query = Query::new(app.batches, Arc::clone(&app.store), Arc::clone(&app.catalog), Arc::clone(&app.health));
         let (ack, options) = (app.config.journal.ack, app.config.http.clone());
         let state = Box::leak(Box::new(http::State::new(app.batches, query, ack, options, Box::new(Utc::now))));
         // An event that the store knows must not pass for new, so the store comes before the first
@@ -226,6 +230,7 @@ impl App {
         let reading = async {
             let identity = self.store.identity().await?;
             let totals = self.store.totals(Vec::new()).await?.value;
+            self.catalog.refresh().await?;
             Ok((identity, totals))
         };
         let (identity, totals) = match self.health.note(reading.await) {

@@ -52,6 +52,10 @@ pub enum RecordError {
     TotalOverflow,
     #[error("the limit on distinct event names is reached")]
     TooManyEvents,
+    #[error("an administrator has switched the event off")]
+    Inactive,
+    #[error("an administrator has deleted the event")]
+    Deleted,
 }
 
 impl From<Refused> for RecordError {
@@ -59,6 +63,8 @@ impl From<Refused> for RecordError {
         match refused {
             Refused::TotalOverflow => Self::TotalOverflow,
             Refused::TooManyEvents => Self::TooManyEvents,
+            Refused::Inactive => Self::Inactive,
+            Refused::Deleted => Self::Deleted,
         }
     }
 }
@@ -474,6 +480,13 @@ impl Pending {
     pub fn count(&self, event: &EventName, hour: Hour) -> u64 {
         let Some(name) = self.names.find(event) else { return 0 };
         self.batches.iter().map(|(_, counts)| counts.get(name, hour)).sum()
+    }
+
+    /// Whether `event` has anything pending.
+    #[must_use]
+    pub fn counts(&self, event: &EventName) -> bool {
+        let Some(name) = self.names.find(event) else { return false };
+        self.batches.iter().any(|(_, counts)| counts.within(HourRange::ALL).iter().any(|(other, ..)| *other == name))
     }
 
     /// Sums of all pending counters within `range`, ordered by event, then hour.

@@ -3,6 +3,7 @@
 //!
 //! Rows are kept with the ledger position of the snapshot they came from. To use them again:
 //! - Batches that this process has committed since are folded in, from memory.
+//! - Rows from before an administrator's change are of no use any more.
 //! - That nobody else has changed the store is asked with one small query at most every
 //!   [`VERIFY_INTERVAL`]; a store that only this process writes to needs no asking.
 //!
@@ -17,6 +18,7 @@ use moka::sync::Cache;
 use tokio::sync::Mutex;
 
 use crate::batch::{Batches, RecentCommits};
+use crate::catalog::LiveCatalog;
 use crate::domain::{EventTotal, HourlyCount};
 use crate::store::{HourlyQuery, LedgerPosition, Snapshot, Store, StoreError, StoreHealth};
 
@@ -70,26 +72,38 @@ struct Kept<T> {
     discarded: u64,
 }
 
+/// What the store's foreign version was last seen to be, and when.
+struct Foreign {
+    version: u64,
+    catalog: u64,
+    at: Instant,
+}
+
 pub struct Committed {
     batches: &'static Batches,
     store: Arc<dyn Store>,
     health: Arc<StoreHealth>,
+    catalog: Arc<LiveCatalog>,
     totals: Slot<EventTotal>,
     ranges: Cache<HourlyQuery, Slot<HourlyCount>>,
-    /// What the store's foreign version was last seen to be, and when.
-    foreign: Mutex<Option<(u64, Instant)>>,
+    foreign: Mutex<Option<Foreign>>,
 }
 
 impl Committed {
     #[must_use]
-    pub fn new(batches: &'static Batches, store: Arc<dyn Store>, health: Arc<StoreHealth>) -> Self {
+    pub fn new(
+        batches: &'static Batches,
+        store: Arc<dyn Store>,
+        catalog: Arc<LiveCatalog>,
+        health: Arc<StoreHealth>,
+    ) -> Self {
         let weigh = |_: &HourlyQuery, slot: &Slot<HourlyCount>| {
             let rows = slot.try_lock().ok().and_then(|kept| kept.as_ref().map(|kept| kept.rows.value.len()));
             // A slot is weighed when it is put in, which is done again once it is filled.
             u32::try_from(rows.unwrap_or(0) + 1).unwrap_or(u32::MAX)
         };
         let ranges = Cache::builder().max_capacity(ROWS_MAX).weigher(weigh).time_to_idle(IDLE_MAX).build();
-        Self { batches, store, health, totals: Slot::default(), ranges, foreign: Mutex::new(None) }
+        Self { batches, store, health, catalog, totals: Slot::default(), ranges, foreign: Mutex::new(None) }
     }
 
     /// The store's totals. `commits` must have been taken before.
@@ -122,19 +136,15 @@ impl Committed {
     /// The store's.
     pub async fn foreign_version(&self) -> Result<u64, StoreError> {
         let mut foreign = self.foreign.lock().await;
-        match *foreign {
-            Some((version, at)) if !self.store.is_shared() || at.elapsed() < VERIFY_INTERVAL => Ok(version),
-            _ => {
-                let position = self.health.note(self.store.position(self.batches.writers().to_vec()).await)?;
-                *foreign = Some((position.foreign_version(), Instant::now()));
-                Ok(position.foreign_version())
-            }
+        if let Some(seen) = &*foreign
+            && seen.catalog >= self.catalog.newest()
+            && (!self.store.is_shared() || seen.at.elapsed() < VERIFY_INTERVAL)
+        {
+            return Ok(seen.version);
         }
-    }
-
-    /// After a change of the store that is no commit: what is kept is asked for again.
-    pub async fn forget_version(&self) {
-        *self.foreign.lock().await = None;
+        let position = self.health.note(self.store.position(self.batches.writers().to_vec()).await)?;
+        let seen = foreign.insert(Foreign::at(&position));
+        Ok(seen.version)
     }
 
     async fn current<T: Row, R>(
@@ -148,13 +158,16 @@ impl Committed {
         R: Future<Output = Result<Snapshot<Vec<T>>, StoreError>>,
     {
         let mut slot = slot.lock().await;
+        let view = self.catalog.view();
         if let Some(kept) = slot.as_mut()
+            && kept.rows.position.catalog == view.catalog().version
+            && kept.rows.position.catalog >= self.catalog.newest()
             && kept.discarded >= commits.before
             && kept.rows.position.foreign_version() == self.foreign_version().await?
         {
             for (batch, rows) in &commits.batches {
                 if !kept.rows.position.includes(*batch) {
-                    kept.rows.value = Arc::new(merge(&kept.rows.value, items_of(rows)));
+                    kept.rows.value = Arc::new(merge(&kept.rows.value, items_of(&view.aliases().apply(rows))));
                     kept.rows.position.advance(*batch);
                 }
             }
@@ -162,14 +175,16 @@ impl Committed {
             return Ok((kept.rows.clone(), false));
         }
         let Snapshot { value, position } = self.health.note(read().await)?;
-        self.note_foreign(&position).await;
+        *self.foreign.lock().await = Some(Foreign::at(&position));
         let rows = Snapshot { value: Arc::new(value), position };
         *slot = Some(Kept { rows: rows.clone(), discarded: commits.discarded() });
         Ok((rows, true))
     }
+}
 
-    async fn note_foreign(&self, position: &LedgerPosition) {
-        *self.foreign.lock().await = Some((position.foreign_version(), Instant::now()));
+impl Foreign {
+    fn at(position: &LedgerPosition) -> Self {
+        Self { version: position.foreign_version(), catalog: position.catalog, at: Instant::now() }
     }
 }
 

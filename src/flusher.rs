@@ -4,11 +4,14 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use chrono::{DateTime, TimeDelta, Utc};
 use rand::Rng;
 use tokio_util::sync::CancellationToken;
 
 use crate::batch::{Batches, SealedBatch};
-use crate::domain::{HourlyCount, WriterId};
+use crate::catalog::{CatalogView, LiveCatalog};
+use crate::domain::{EventName, HourlyCount, WriterId};
+use crate::store::admin::{Change, Changed};
 use crate::store::{Commit, Store, StoreError, StoreHealth};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
@@ -25,6 +28,7 @@ pub struct Options {
 pub struct Flusher {
     batches: &'static Batches,
     store: Arc<dyn Store>,
+    catalog: Arc<LiveCatalog>,
     options: Options,
     health: Arc<StoreHealth>,
 }
@@ -34,16 +38,24 @@ const SEGMENT_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Flusher {
     #[must_use]
-    pub fn new(batches: &'static Batches, store: Arc<dyn Store>, health: Arc<StoreHealth>, options: Options) -> Self {
-        Self { batches, store, health, options }
+    pub fn new(
+        batches: &'static Batches,
+        store: Arc<dyn Store>,
+        catalog: Arc<LiveCatalog>,
+        health: Arc<StoreHealth>,
+        options: Options,
+    ) -> Self {
+        Self { batches, store, catalog, health, options }
     }
 
-    /// Flushes at every interval, and at once when somebody waits for a commit, until `stop`.
+    /// Flushes at every interval, and at once when somebody waits for a commit, until `stop`. Keeps
+    /// the catalog current at the same pace.
     pub async fn run(&self, stop: CancellationToken) {
         let interval = Duration::from_millis(self.options.interval_ms);
         let mut backoff = FIRST_BACKOFF;
         let mut failing = false;
         let mut due = Instant::now() + interval;
+        let mut catalog_checked = Instant::now();
         loop {
             let look = due.min(Instant::now() + SEGMENT_CHECK_INTERVAL);
             let requested = tokio::select! {
@@ -61,6 +73,14 @@ impl Flusher {
                 () = stop.cancelled() => return,
                 flushed = self.flush() => flushed,
             };
+            if flushed.is_ok() && catalog_checked.elapsed() >= interval {
+                catalog_checked = Instant::now();
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    // The store's health tells of failures; the next round tries again.
+                    _ = self.catalog.keep_current() => {}
+                }
+            }
             failing = flushed.is_err();
             if failing {
                 due = Instant::now() + jittered(backoff);
@@ -109,6 +129,34 @@ impl Flusher {
         }
         self.health.note_refused(refused.len());
         Ok(())
+    }
+
+    /// Purges the events whose deletion is at least `grace` old at `now`; returns how many.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn purge_due(&self, now: DateTime<Utc>, grace: TimeDelta) -> Result<usize, StoreError> {
+        let due = |catalog: &CatalogView| -> Vec<EventName> {
+            let entries = catalog.catalog().entries.iter();
+            let is_due = |deleted_at: DateTime<Utc>| now - deleted_at >= grace;
+            let due = entries.filter(|(_, entry)| entry.deleted_at.is_some_and(is_due));
+            due.map(|(event, _)| event.clone()).collect()
+        };
+        if due(&self.catalog.view()).is_empty() {
+            return Ok(0);
+        }
+        let mut purged = 0;
+        // Another node may have restored one of them meanwhile.
+        for event in due(&*self.catalog.refresh().await?) {
+            match self.catalog.change(Change::Purge { event: event.clone() }, "event-tracker", now).await? {
+                Changed::Done { .. } => {
+                    tracing::info!(%event, "Purged a deleted event");
+                    purged += 1;
+                }
+                Changed::Refused { reason } => tracing::info!(%event, reason, "A deleted event is not purged"),
+            }
+        }
+        Ok(purged)
     }
 
     async fn commit_sealed(&self, refused: &mut Vec<WriterId>) -> Result<(), StoreError> {

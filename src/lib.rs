@@ -2,6 +2,7 @@
 
 pub mod app;
 pub mod batch;
+pub mod catalog;
 pub mod commands;
 pub mod committed;
 pub mod config;

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use foldhash::quality::RandomState;
 use hashbrown::HashTable;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use crate::domain::{EventName, TOTAL_MAX};
 
@@ -36,13 +36,35 @@ pub enum Refused {
     TotalOverflow,
     #[error("the limit on distinct event names (limits.events_max) is reached")]
     TooManyEvents,
+    #[error("an administrator has switched the event off")]
+    Inactive,
+    #[error("an administrator has deleted the event")]
+    Deleted,
+}
+
+/// What administrators said about a name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Standing<'a> {
+    /// What names are that nothing was said about.
+    Counted,
+    Inactive,
+    Deleted,
+    /// Its counts belong to that event, whose total grows with them.
+    AliasOf(&'a EventName),
 }
 
 struct Entry {
     name: EventName,
     /// At least the all-time total: what the store was last seen to hold and all admitted since.
     spent: AtomicU64,
+    /// One of the following, or [`ALIAS`] and the target's number.
+    standing: AtomicU64,
 }
+
+const COUNTED: u64 = 0;
+const INACTIVE: u64 = 1;
+const DELETED: u64 = 2;
+const ALIAS: u64 = 1 << 32;
 
 #[derive(Default)]
 struct Shard {
@@ -56,6 +78,8 @@ pub struct Names {
     hasher: RandomState,
     len: AtomicUsize,
     events_max: usize,
+    /// The names whose standing is not [`COUNTED`].
+    marked: Mutex<Vec<NameId>>,
 }
 
 impl Names {
@@ -66,6 +90,7 @@ impl Names {
             hasher: RandomState::default(),
             len: AtomicUsize::new(0),
             events_max: usize::try_from(limits.events_max).unwrap_or(usize::MAX),
+            marked: Mutex::default(),
         }
     }
 
@@ -89,7 +114,13 @@ impl Names {
         {
             let shard = self.shards[number].read();
             if let Some(index) = shard.find(hash, event) {
-                shard.entries[index as usize].spend(count)?;
+                let entry = &shard.entries[index as usize];
+                entry.spend(count)?;
+                let standing = entry.standing.load(Ordering::Relaxed);
+                if standing != COUNTED {
+                    drop(shard);
+                    self.admit_marked(id(number, index), standing, count)?;
+                }
                 return Ok((id(number, index), false));
             }
         }
@@ -100,6 +131,45 @@ impl Names {
         let (index, new) = self.insert(&mut shard, hash, event);
         shard.entries[index as usize].spend(count)?;
         Ok((id(number, index), new))
+    }
+
+    /// The rest of [`Names::admit`] for a name that is an alias or refused. No two shards are held at
+    /// once: a writer that waits between two readers would stop both.
+    fn admit_marked(&self, id: NameId, standing: u64, count: u64) -> Result<(), Refused> {
+        let refused = match standing {
+            INACTIVE => Refused::Inactive,
+            DELETED => Refused::Deleted,
+            // The number fits: it was one when it was added to ALIAS.
+            alias => match self.with_entry(NameId((alias - ALIAS) as u32), |target| target.spend(count)) {
+                Ok(()) => return Ok(()),
+                Err(refused) => refused,
+            },
+        };
+        self.with_entry(id, |entry| entry.spent.fetch_sub(count, Ordering::Relaxed));
+        Err(refused)
+    }
+
+    /// Replaces all that was said about names before. Names that are not known yet become so.
+    pub fn set_standings<'a>(&self, standings: impl IntoIterator<Item = (&'a EventName, Standing<'a>)>) {
+        let mut marked = self.marked.lock();
+        let before = std::mem::take(&mut *marked);
+        for (event, standing) in standings {
+            let standing = match standing {
+                Standing::Counted => continue,
+                Standing::Inactive => INACTIVE,
+                Standing::Deleted => DELETED,
+                Standing::AliasOf(target) => ALIAS + u64::from(self.learn(target, 0).0),
+            };
+            let id = self.learn(event, 0);
+            self.with_entry(id, |entry| entry.standing.store(standing, Ordering::Relaxed));
+            marked.push(id);
+        }
+        marked.sort_unstable();
+        for id in before {
+            if marked.binary_search(&id).is_err() {
+                self.with_entry(id, |entry| entry.standing.store(COUNTED, Ordering::Relaxed));
+            }
+        }
     }
 
     /// Takes note of an event that the store or the journal holds with this total so far. Not
@@ -121,8 +191,12 @@ impl Names {
     /// The name behind a number that this instance gave out.
     #[must_use]
     pub fn name(&self, id: NameId) -> EventName {
+        self.with_entry(id, |entry| entry.name.clone())
+    }
+
+    fn with_entry<T>(&self, id: NameId, work: impl FnOnce(&Entry) -> T) -> T {
         let shard = self.shards[id.0 as usize % SHARDS].read();
-        shard.entries[(id.0 >> SHARD_BITS) as usize].name.clone()
+        work(&shard.entries[(id.0 >> SHARD_BITS) as usize])
     }
 
     fn locate(&self, event: &EventName) -> (u64, usize) {
@@ -138,7 +212,7 @@ impl Names {
         // More than 2^27 names in a shard would need hundreds of gigabytes first.
         let index = u32::try_from(shard.entries.len()).unwrap_or(u32::MAX);
         let Shard { indices, entries } = shard;
-        entries.push(Entry { name: event.clone(), spent: AtomicU64::new(0) });
+        entries.push(Entry { name: event.clone(), spent: AtomicU64::new(0), standing: AtomicU64::new(COUNTED) });
         indices.insert_unique(hash, index, |&other| self.hasher.hash_one(entries[other as usize].name.as_str()));
         self.len.fetch_add(1, Ordering::Relaxed);
         (index, true)
@@ -205,6 +279,33 @@ mod tests {
         assert_eq!(names.admit(&name("a"), 11), Err(Refused::TotalOverflow));
         assert!(names.admit(&name("a"), 10).is_ok());
         assert_eq!(names.admit(&name("a"), 1), Err(Refused::TotalOverflow));
+    }
+
+    #[test]
+    fn names_are_refused_as_long_as_administrators_say_so() {
+        let names = Names::new(Limits { events_max: 10 });
+        let (off, gone) = (name("off"), name("gone"));
+        names.set_standings([(&off, Standing::Inactive), (&gone, Standing::Deleted)]);
+        assert_eq!(names.admit(&off, 1), Err(Refused::Inactive));
+        assert_eq!(names.admit(&gone, 1), Err(Refused::Deleted));
+        names.set_standings([(&gone, Standing::Inactive)]);
+        assert!(!names.admit(&off, 1).unwrap().1);
+        assert_eq!(names.admit(&gone, 1), Err(Refused::Inactive));
+        names.set_standings([]);
+        assert!(names.admit(&gone, 1).is_ok());
+    }
+
+    #[test]
+    fn what_an_alias_counts_is_charged_to_its_event() {
+        let names = Names::new(Limits { events_max: 10 });
+        let (old, new) = (name("old"), name("new"));
+        names.learn(&new, TOTAL_MAX - 10);
+        names.set_standings([(&old, Standing::AliasOf(&new))]);
+        assert!(names.admit(&old, 6).is_ok());
+        assert_eq!(names.admit(&new, 5), Err(Refused::TotalOverflow));
+        assert_eq!(names.admit(&old, 5), Err(Refused::TotalOverflow));
+        assert!(names.admit(&old, 4).is_ok());
+        assert_eq!(names.admit(&new, 1), Err(Refused::TotalOverflow));
     }
 
     #[test]

@@ -4,20 +4,27 @@
 //! got with the ledger position of the one snapshot they come from; then each pending batch is
 //! added unless that very position includes it. A batch committed in between is neither lost nor
 //! counted twice, and a commit whose answer was lost needs no special case.
+//!
+//! The catalog of that very position says under which event pending counts belong and what is hidden.
 
 use std::fmt;
 use std::sync::Arc;
 
 use crate::batch::{Batches, Pending};
+use crate::catalog::{CatalogView, LiveCatalog};
 use crate::committed::{Committed, Rows, merge, totals_of};
 use crate::domain::{Day, EventName, EventTotal, HourRange, HourlyCount, WriterId};
 use crate::histogram::Series;
 pub use crate::store::StoreError;
 use crate::store::{HourlyQuery, Store, StoreHealth, StoreStatus};
 
+/// How often a read is repeated because administrators change the catalog meanwhile.
+const ATTEMPTS_MAX: usize = 10;
+
 pub struct Query {
     batches: &'static Batches,
     committed: Committed,
+    catalog: Arc<LiveCatalog>,
     health: Arc<StoreHealth>,
 }
 
@@ -40,8 +47,20 @@ impl fmt::Display for DataVersion {
 
 impl Query {
     #[must_use]
-    pub fn new(batches: &'static Batches, store: Arc<dyn Store>, health: Arc<StoreHealth>) -> Self {
-        Self { batches, committed: Committed::new(batches, store, Arc::clone(&health)), health }
+    pub fn new(
+        batches: &'static Batches,
+        store: Arc<dyn Store>,
+        catalog: Arc<LiveCatalog>,
+        health: Arc<StoreHealth>,
+    ) -> Self {
+        let committed = Committed::new(batches, store, Arc::clone(&catalog), Arc::clone(&health));
+        Self { batches, committed, catalog, health }
+    }
+
+    /// What administrators said about events, and the way to change it.
+    #[must_use]
+    pub fn catalog(&self) -> &LiveCatalog {
+        &self.catalog
     }
 
     /// What is known of the store from its last uses.
@@ -65,10 +84,9 @@ impl Query {
     /// # Errors
     /// [`StoreError::TooManyRows`] beyond `rows_max`; otherwise the store's.
     pub async fn hourly(&self, range: HourRange, rows_max: usize) -> Result<Vec<HourlyCount>, StoreError> {
-        let pending = self.batches.pending();
-        let query = HourlyQuery { range, event: None, rows_max };
-        let committed = self.committed.hourly(query, &pending.commits).await?;
-        let merged = merge(&committed.value, not_in(pending, &committed).within(range));
+        let Read { committed, pending, view } = self.read_hourly(range, None, rows_max).await?;
+        let mut merged = merge(&committed.value, view.belonging(pending.within(range)));
+        merged.retain(|row| !view.hides(&row.event));
         if merged.len() > rows_max { Err(StoreError::TooManyRows { rows_max }) } else { Ok(merged) }
     }
 
@@ -77,40 +95,96 @@ impl Query {
     /// # Errors
     /// The store's.
     pub async fn totals(&self) -> Result<Vec<EventTotal>, StoreError> {
-        let pending = self.batches.pending();
-        let committed = self.committed.totals(&pending.commits).await?;
-        Ok(merge(&committed.value, totals_of(&not_in(pending, &committed).within(HourRange::ALL))))
+        let (mut totals, view) = self.all_totals().await?;
+        totals.retain(|total| !view.hides(&total.event));
+        Ok(totals)
     }
 
-    /// One event's day; `None` when nobody has ever counted the event.
+    /// The totals with those of deleted events, and what the catalog said at that moment.
     ///
     /// # Errors
     /// The store's.
-    pub async fn day(&self, event: &EventName, day: Day) -> Result<Option<Series>, StoreError> {
-        let pending = self.batches.pending();
+    pub async fn all_totals(&self) -> Result<(Vec<EventTotal>, Arc<CatalogView>), StoreError> {
+        for _ in 0..ATTEMPTS_MAX {
+            let (view, pending) = (self.catalog.view(), self.batches.pending());
+            let committed = self.committed.totals(&pending.commits).await?;
+            if let Some(Read { committed, pending, view }) = self.of_one_moment(committed, pending, view).await? {
+                let pending = view.belonging(pending.within(HourRange::ALL));
+                return Ok((merge(&committed.value, totals_of(&pending)), view));
+            }
+        }
+        Err(changing())
+    }
+
+    /// One event's day, also by an alias; `None` when nobody has ever counted the event, or it is
+    /// deleted.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn day(&self, name: &EventName, day: Day) -> Result<Option<Series>, StoreError> {
         let range = day.range();
-        let query = HourlyQuery { range, event: Some(event.clone()), rows_max: 24 };
-        let committed = self.committed.hourly(query, &pending.commits).await?;
+        let Read { committed, pending, view } = self.read_hourly(range, Some(name), 24).await?;
+        let event = view.event(name);
+        if view.hides(event) {
+            return Ok(None);
+        }
         let mut counts = [0; 24];
         for row in &*committed.value {
             counts[row.hour.of_day() as usize] = row.count;
         }
-        let pending = not_in(pending, &committed);
         for (hour, count) in (0..).map(|hour| range.first.plus(hour)).zip(&mut counts) {
-            *count += pending.count(event, hour);
+            *count += view.names_of(event).map(|name| pending.count(name, hour)).sum::<u64>();
         }
-        let known = counts.iter().any(|count| *count > 0) || self.is_known(event).await?;
+        let known = counts.iter().any(|count| *count > 0)
+            || view.names_of(event).any(|name| pending.counts(name))
+            || self.is_committed(event).await?;
         Ok(known.then(|| Series { event: event.clone(), day, counts }))
     }
 
-    async fn is_known(&self, event: &EventName) -> Result<bool, StoreError> {
-        if self.batches.names().find(event).is_some() {
-            return Ok(true);
-        }
-        // Another node may have been the first to count the event.
+    async fn is_committed(&self, event: &EventName) -> Result<bool, StoreError> {
         let totals = self.committed.totals(&self.batches.pending().commits).await?;
         Ok(totals.value.binary_search_by(|total| total.event.cmp(event)).is_ok())
     }
+
+    async fn read_hourly(
+        &self,
+        range: HourRange,
+        name: Option<&EventName>,
+        rows_max: usize,
+    ) -> Result<Read<HourlyCount>, StoreError> {
+        for _ in 0..ATTEMPTS_MAX {
+            let (view, pending) = (self.catalog.view(), self.batches.pending());
+            let query = HourlyQuery { range, event: name.map(|name| view.event(name).clone()), rows_max };
+            let committed = self.committed.hourly(query, &pending.commits).await?;
+            if let Some(read) = self.of_one_moment(committed, pending, view).await? {
+                return Ok(read);
+            }
+        }
+        Err(changing())
+    }
+
+    /// `None` when rows and catalog are not of the same moment: then everything is to be read again.
+    async fn of_one_moment<T>(
+        &self,
+        committed: Rows<T>,
+        pending: Pending,
+        view: Arc<CatalogView>,
+    ) -> Result<Option<Read<T>>, StoreError> {
+        let at = self.catalog.at(committed.position.catalog).await?;
+        let same = at.is_some_and(|at| at.catalog().version == view.catalog().version);
+        Ok(same.then(|| Read { pending: not_in(pending, &committed), committed, view }))
+    }
+}
+
+/// Committed rows, what is pending beside them, and the catalog of the same moment.
+struct Read<T> {
+    committed: Rows<T>,
+    pending: Pending,
+    view: Arc<CatalogView>,
+}
+
+fn changing() -> StoreError {
+    StoreError::Unavailable("the catalog changes faster than it can be read".into())
 }
 
 fn not_in<T>(mut pending: Pending, committed: &Rows<T>) -> Pending {

@@ -154,6 +154,18 @@ impl ApiError {
                 "too_many_events: the limit limits.events_max of distinct event names is reached".into(),
                 "There are too many different events already; known ones are still counted.".into(),
             ),
+            Self::Record(RecordError::Inactive) => (
+                S::FORBIDDEN,
+                Then::Go,
+                "event_inactive: an administrator has switched this event off".into(),
+                "This event has been switched off, so it is not counted.".into(),
+            ),
+            Self::Record(RecordError::Deleted) => (
+                S::FORBIDDEN,
+                Then::Go,
+                "event_deleted: an administrator has deleted this event".into(),
+                "This event has been deleted, so it is not counted.".into(),
+            ),
             Self::NotConfirmed => (
                 S::SERVICE_UNAVAILABLE,
                 Then::RetryLater,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use event_tracker::batch::Batches;
+use event_tracker::catalog::LiveCatalog;
 use event_tracker::domain::Ack;
 use event_tracker::flusher::{self, Flusher};
 use event_tracker::http;
@@ -43,10 +44,11 @@ impl Service {
         let store = store::open(&store::Options::default(), temporary.path()).await.unwrap();
         let health = Arc::new(StoreHealth::default());
         let flush = flusher::Options { interval_ms: 1000, shutdown_timeout_ms: 1000, retry_backoff_max_ms: 1000 };
-        let flusher = Flusher::new(batches, Arc::clone(&store), Arc::clone(&health), flush);
+        let catalog = Arc::new(LiveCatalog::new(batches, Arc::clone(&store), Arc::clone(&health)));
+        let flusher = Flusher::new(batches, Arc::clone(&store), Arc::clone(&catalog), Arc::clone(&health), flush);
         let now = Arc::new(Mutex::new(DateTime::UNIX_EPOCH));
         let clock = Arc::clone(&now);
-        let query = Query::new(batches, store, health);
+        let query = Query::new(batches, store, catalog, health);
         let state =
             http::State::new(batches, query, Ack::Journal, http::Options::default(), Box::new(move || *clock.lock()));
         let listener = http::listen("127.0.0.1:0").unwrap();

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use chrono::Utc;
 use event_tracker::batch::Batches;
+use event_tracker::catalog::LiveCatalog;
 use event_tracker::domain::{Ack, EventName, TOTAL_MAX};
 use event_tracker::http::{self, Options, State};
 use event_tracker::journal::{self, DataFolder};
@@ -63,7 +64,9 @@ async fn serve(options: Options) -> Served {
     };
     let listener = http::listen(&options.listen).unwrap();
     let address = listener.local_addr().unwrap();
-    let query = Query::new(batches, store, Arc::new(StoreHealth::default()));
+    let health = Arc::new(StoreHealth::default());
+    let catalog = Arc::new(LiveCatalog::new(batches, Arc::clone(&store), Arc::clone(&health)));
+    let query = Query::new(batches, store, catalog, health);
     let state = Box::leak(Box::new(State::new(batches, query, Ack::Journal, options, Box::new(clock))));
     let drain = CancellationToken::new();
     let server = tokio::spawn(http::serve(listener, state, drain.clone()));

@@ -1,0 +1,191 @@
+//! The catalog of events as this node knows it: what it refuses to count, under which event it shows
+//! what was counted under another name, and what it hides.
+//!
+//! Counting may use a catalog that is one flush interval old, since the store maps aliases itself when
+//! a batch is committed. Reading may not: rows and catalog are of one moment, or the read is repeated.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+use chrono::{DateTime, Utc};
+use tokio::sync::Mutex;
+
+use crate::batch::Batches;
+use crate::domain::{EventName, HourlyCount};
+use crate::names::Standing;
+use crate::store::admin::{Aliases, Catalog, CatalogEntry, Change, Changed};
+use crate::store::{Store, StoreError, StoreHealth};
+
+/// One version of the catalog, prepared for reads.
+#[derive(Debug, Default)]
+pub struct CatalogView {
+    catalog: Catalog,
+    aliases: Aliases,
+    /// The aliases of each event that has some.
+    names: HashMap<EventName, Vec<EventName>>,
+    hides_any: bool,
+}
+
+impl From<Catalog> for CatalogView {
+    fn from(catalog: Catalog) -> Self {
+        let aliases = Aliases::from(&catalog);
+        let mut names: HashMap<EventName, Vec<EventName>> = HashMap::new();
+        for (alias, event) in aliases.iter() {
+            names.entry(event.clone()).or_default().push(alias.clone());
+        }
+        let hides_any = catalog.entries.values().any(|entry| entry.deleted_at.is_some());
+        Self { catalog, aliases, names, hides_any }
+    }
+}
+
+impl CatalogView {
+    #[must_use]
+    pub fn catalog(&self) -> &Catalog {
+        &self.catalog
+    }
+
+    #[must_use]
+    pub fn aliases(&self) -> &Aliases {
+        &self.aliases
+    }
+
+    #[must_use]
+    pub fn entry(&self, event: &EventName) -> Option<&CatalogEntry> {
+        self.catalog.entries.get(event)
+    }
+
+    /// The event that `name` stands for: mostly itself.
+    #[must_use]
+    pub fn event<'a>(&'a self, name: &'a EventName) -> &'a EventName {
+        self.aliases.event(name)
+    }
+
+    /// All names whose counts belong to `event`: its own and its aliases.
+    pub fn names_of<'a>(&'a self, event: &'a EventName) -> impl Iterator<Item = &'a EventName> {
+        std::iter::once(event).chain(self.names.get(event).into_iter().flatten())
+    }
+
+    /// Rows that are distinct and sorted by event bytes, then hour, under the events that they belong to.
+    #[must_use]
+    pub fn belonging(&self, rows: Vec<HourlyCount>) -> Vec<HourlyCount> {
+        match self.aliases.apply(&rows) {
+            std::borrow::Cow::Borrowed(_) => rows,
+            std::borrow::Cow::Owned(mapped) => mapped,
+        }
+    }
+
+    /// Whether the event is deleted.
+    #[must_use]
+    pub fn hides(&self, event: &EventName) -> bool {
+        self.hides_any && self.entry(event).is_some_and(|entry| entry.deleted_at.is_some())
+    }
+
+    fn standing(&self, event: &EventName) -> Standing<'_> {
+        let of_entry = |entry: &CatalogEntry| match entry {
+            CatalogEntry { deleted_at: Some(_), .. } => Standing::Deleted,
+            CatalogEntry { inactive: true, .. } => Standing::Inactive,
+            _ => Standing::Counted,
+        };
+        let Some(entry) = self.entry(event) else { return Standing::Counted };
+        let Some(target) = &entry.alias_of else { return of_entry(entry) };
+        match self.entry(target).map_or(Standing::Counted, of_entry) {
+            Standing::Counted => Standing::AliasOf(target),
+            refused => refused,
+        }
+    }
+}
+
+/// The newest version that this node has seen. At first, and while the store is down, that is none:
+/// then everything is counted.
+pub struct LiveCatalog {
+    batches: &'static Batches,
+    store: Arc<dyn Store>,
+    health: Arc<StoreHealth>,
+    view: ArcSwap<CatalogView>,
+    /// The newest version that this node has heard of: rows of older ones are not served any more.
+    newest: AtomicU64,
+    loading: Mutex<()>,
+}
+
+impl LiveCatalog {
+    #[must_use]
+    pub fn new(batches: &'static Batches, store: Arc<dyn Store>, health: Arc<StoreHealth>) -> Self {
+        let (view, newest) = (ArcSwap::default(), AtomicU64::new(0));
+        Self { batches, store, health, view, newest, loading: Mutex::new(()) }
+    }
+
+    #[must_use]
+    pub fn view(&self) -> Arc<CatalogView> {
+        self.view.load_full()
+    }
+
+    #[must_use]
+    pub fn newest(&self) -> u64 {
+        self.newest.load(Ordering::Acquire)
+    }
+
+    /// The catalog of the moment that rows come from; `None` when a newer one has replaced it: then
+    /// the rows must be read again.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn at(&self, version: u64) -> Result<Option<Arc<CatalogView>>, StoreError> {
+        let mut view = self.view();
+        if view.catalog.version != version {
+            view = self.refresh().await?;
+        }
+        Ok((view.catalog.version == version).then_some(view))
+    }
+
+    /// Reads the catalog, and the totals that new aliases and corrections may have changed.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn refresh(&self) -> Result<Arc<CatalogView>, StoreError> {
+        // One at a time, so that an older catalog never replaces a newer one.
+        let _loading = self.loading.lock().await;
+        let catalog = self.health.note(self.store.catalog().await)?;
+        if catalog.version == self.view.load().catalog.version {
+            return Ok(self.view());
+        }
+        let names = self.batches.names();
+        for total in self.health.note(self.store.totals(Vec::new()).await)?.value {
+            names.learn(&total.event, total.count);
+        }
+        let view = Arc::new(CatalogView::from(catalog));
+        names.set_standings(view.catalog.entries.keys().map(|event| (event, view.standing(event))));
+        self.newest.fetch_max(view.catalog.version, Ordering::AcqRel);
+        self.view.store(Arc::clone(&view));
+        Ok(view)
+    }
+
+    /// Asks the store whether somebody has changed the catalog, and then reads it.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn keep_current(&self) -> Result<(), StoreError> {
+        let position = self.health.note(self.store.position(Vec::new()).await)?;
+        if position.catalog != self.view.load().catalog.version {
+            self.refresh().await?;
+        }
+        Ok(())
+    }
+
+    /// Makes a change, and returns when this node counts and reads accordingly. Changes go through
+    /// here and not straight to the store, so that no answer comes from before the change.
+    ///
+    /// # Errors
+    /// The store's: whether the change was made is unknown then.
+    pub async fn change(&self, change: Change, who: &str, at: DateTime<Utc>) -> Result<Changed, StoreError> {
+        let changed = self.health.note(self.store.change(change, who, at).await);
+        if let Ok(Changed::Done { change }) = &changed {
+            self.newest.fetch_max(change.unsigned_abs(), Ordering::AcqRel);
+        }
+        if !matches!(changed, Ok(Changed::Refused { .. })) && self.refresh().await.is_err() {
+            tracing::warn!("A change was made, but the catalog can't be read; that is tried again");
+        }
+        changed
+    }
+}
