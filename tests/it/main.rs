@@ -3,6 +3,7 @@
 
 mod api;
 mod api_reads;
+mod admin_store;
 mod command_line;
 mod commands;
 mod config_files;

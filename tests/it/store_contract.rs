@@ -81,7 +81,7 @@ macro_rules! on_both_stores {
         }
     };
 }
-use on_both_stores;
+pub(crate) use on_both_stores;
 
 pub fn writer(number: u8) -> WriterId {
     WriterId([number; 16])

@@ -82,13 +82,10 @@ pub(super) async fn add_session(client: &Client, session: &Session, sessions_max
     let sql = "insert into sessions (id_hash, username, created_at, last_seen_at, expires_at, agent)
          values ($1, $2, $3, $4, $5, $6)";
     client.execute_typed(sql, &params).await?;
-    let params: [Param<'_>; 4] = [
-        (&session.user, Type::TEXT),
-        (&id_hash, Type::BYTEA),
-        (&i64::from(sessions_max), Type::INT8),
-        (&created_at, Type::TIMESTAMPTZ),
-    ];
+    let params: [Param<'_>; 3] =
+        [(&session.user, Type::TEXT), (&id_hash, Type::BYTEA), (&i64::from(sessions_max), Type::INT8)];
     client.execute_typed(include_str!("sessions_trim.sql"), &params).await?;
+    client.execute_typed(include_str!("sessions_expire.sql"), &[(&created_at, Type::TIMESTAMPTZ)]).await?;
     Ok(())
 }
 

@@ -1,6 +1,5 @@
--- What is left of the user's sessions, and of everybody's: not the expired, not the oldest.
+-- All but the user's newest; the one just made is the newest.
 delete from sessions
-where expires_at <= $4
-    or username = $1 and id_hash not in (
-        select id_hash from sessions where username = $1
-        order by id_hash = $2 desc, created_at desc limit $3)
+where username = $1 and id_hash not in (
+    select id_hash from sessions where username = $1
+    order by id_hash = $2 desc, created_at desc limit $3)

@@ -1,0 +1,98 @@
+//! What administrators do to a store, each promise tried on SQLite and on PostgreSQL.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use event_tracker::domain::{EventName, Hour};
+use event_tracker::store::Store;
+use event_tracker::store::admin::{CatalogEntry, Change, Changed};
+
+use crate::store_contract::{Bench, balanced_books, batch, hour, on_both_stores, rows, stored, totals};
+
+mod accounts;
+mod changes;
+mod corrections;
+mod node;
+mod races;
+
+/// A time with more digits than are kept, so that rounding shows.
+pub fn now() -> DateTime<Utc> {
+    DateTime::from_timestamp(1_700_000_000, 123_456_789).unwrap()
+}
+
+pub fn name(text: &str) -> EventName {
+    EventName::parse(text).unwrap()
+}
+
+pub fn relocate(from: &str, into: &str) -> Change {
+    Change::Move { from: name(from), into: name(into) }
+}
+
+pub fn describe(event: &str, description: &str) -> Change {
+    Change::Describe { event: name(event), description: description.into() }
+}
+
+pub fn set_active(event: &str, active: bool) -> Change {
+    Change::SetActive { event: name(event), active }
+}
+
+pub fn delete(event: &str) -> Change {
+    Change::Delete { event: name(event) }
+}
+
+pub fn purge(event: &str) -> Change {
+    Change::Purge { event: name(event) }
+}
+
+pub fn correct(event: &str, number: u32, expected: u64, count: u64) -> Change {
+    Change::Correct { event: name(event), hour: hour(number), expected, count, reason: "miscounted".into() }
+}
+
+/// Makes the change; the books must balance afterwards. Gives its number.
+pub async fn done(store: &Arc<dyn Store>, change: Change) -> i64 {
+    let told = format!("{change:?}");
+    let changed = store.change(change, "ada", now()).await.unwrap();
+    balanced_books(store).await;
+    match changed {
+        Changed::Done { change } => change,
+        Changed::Refused { reason } => panic!("{told}: {reason}"),
+    }
+}
+
+/// Expects that the change is refused with `part` in the reason, and changes nothing at all.
+pub async fn refused(store: &Arc<dyn Store>, change: Change, part: &str) {
+    let told = format!("{change:?}");
+    let before = everything(store).await;
+    match store.change(change, "ada", now()).await.unwrap() {
+        Changed::Refused { reason } => assert!(reason.contains(part), "{told}: {reason}"),
+        Changed::Done { .. } => panic!("{told} was done"),
+    }
+    assert_eq!(everything(store).await, before, "{told}");
+}
+
+/// All that a change may touch.
+pub async fn everything(store: &Arc<dyn Store>) -> String {
+    let totals = store.totals(vec![]).await.unwrap().value;
+    let log = store.changes(None, None, 1_000).await.unwrap();
+    format!("{:?} {totals:?} {:?} {log:?}", stored(store).await, store.catalog().await.unwrap())
+}
+
+/// Rows, totals and catalog, without what only ever grows.
+pub async fn contents(store: &Arc<dyn Store>) -> String {
+    let totals = store.totals(vec![]).await.unwrap().value;
+    format!("{:?} {totals:?} {:?}", stored(store).await, store.catalog().await.unwrap().entries)
+}
+
+pub async fn entry(store: &Arc<dyn Store>, event: &str) -> CatalogEntry {
+    store.catalog().await.unwrap().entries.get(&name(event)).cloned().unwrap_or_default()
+}
+
+/// The totals' hours as (name, first, last).
+pub async fn spans(store: &Arc<dyn Store>) -> Vec<(String, Hour, Hour)> {
+    let totals = store.totals(vec![]).await.unwrap().value;
+    totals.into_iter().map(|total| (total.event.to_string(), total.first_hour, total.last_hour)).collect()
+}
+
+pub fn later(seconds: i64) -> DateTime<Utc> {
+    now() + TimeDelta::seconds(seconds)
+}

@@ -1,0 +1,262 @@
+//! Descriptions, on and off, renames, merges, deletion, undo, and the log of it all.
+
+use super::*;
+
+on_both_stores!(
+    a_rename_takes_history_and_later_counts_along,
+    a_rename_keeps_what_was_said_about_the_event,
+    a_merge_adds_up_hour_by_hour_and_undo_takes_exactly_that_apart,
+    aliases_of_a_moved_event_follow_it_and_come_back,
+    a_move_that_makes_no_sense_is_refused,
+    a_move_is_not_undone_once_its_counts_are_gone,
+    an_event_is_described_and_switched_off_and_on,
+    undo_touches_only_what_the_change_touched,
+    a_deleted_event_keeps_its_counts_until_it_is_purged,
+    a_purged_event_takes_its_aliases_with_it_and_nothing_brings_it_back,
+    the_log_tells_who_did_what_newest_first,
+    every_change_moves_the_versions_by_one,
+    a_sum_that_would_overflow_is_refused,
+    the_catalog_keeps_any_text_as_it_is,
+    a_store_of_version_1_is_brought_up_to_date_with_its_counts,
+);
+
+async fn a_rename_takes_history_and_later_counts_along(bench: Bench) {
+    let store = bench.store().await;
+    store.commit(batch(1, 1), rows([("login", 10, 3), ("login", 12, 4), ("other", 1, 1)])).await.unwrap();
+    let before = contents(&store).await;
+    let rename = done(&store, relocate("login", "sign-in")).await;
+    assert_eq!(totals(&store).await, [("other".into(), 1), ("sign-in".into(), 7)]);
+    assert_eq!(spans(&store).await[1], ("sign-in".into(), hour(10), hour(12)));
+    assert_eq!(entry(&store, "login").await.alias_of, Some(name("sign-in")));
+    done(&store, Change::Undo { change: rename }).await;
+    assert_eq!(contents(&store).await, before);
+
+    done(&store, relocate("login", "sign-in")).await;
+    // A batch from before the rename, and one that holds both names in the same hour.
+    store.commit(batch(1, 2), rows([("login", 10, 5), ("login", 9, 1)])).await.unwrap();
+    store.commit(batch(1, 3), rows([("a", 1, 1), ("login", 10, 10), ("sign-in", 10, 20), ("z", 1, 1)])).await.unwrap();
+    assert_eq!(spans(&store).await[2], ("sign-in".into(), hour(9), hour(12)));
+    let expected =
+        rows([("a", 1, 1), ("other", 1, 1), ("sign-in", 9, 1), ("sign-in", 10, 38), ("sign-in", 12, 4), ("z", 1, 1)]);
+    assert_eq!(stored(&store).await, *expected);
+    assert_eq!(balanced_books(&store).await.ledger, 46);
+}
+
+async fn a_rename_keeps_what_was_said_about_the_event(bench: Bench) {
+    let store = bench.store().await;
+    store.commit(batch(1, 1), rows([("a", 1, 1), ("c", 1, 1)])).await.unwrap();
+    done(&store, describe("a", "first")).await;
+    done(&store, set_active("a", false)).await;
+    done(&store, relocate("a", "b")).await;
+    let kept = entry(&store, "b").await;
+    assert_eq!((kept.description.as_str(), kept.inactive), ("first", true));
+    // A merge leaves alone what was said about the target.
+    done(&store, describe("c", "third")).await;
+    done(&store, relocate("b", "c")).await;
+    let kept = entry(&store, "c").await;
+    assert_eq!((kept.description.as_str(), kept.inactive), ("third", false));
+}
+
+async fn a_merge_adds_up_hour_by_hour_and_undo_takes_exactly_that_apart(bench: Bench) {
+    let store = bench.store().await;
+    store.commit(batch(1, 1), rows([("a", 1, 1), ("a", 2, 2), ("b", 2, 20), ("b", 3, 30)])).await.unwrap();
+    let merge = done(&store, relocate("a", "b")).await;
+    assert_eq!(stored(&store).await, *rows([("b", 1, 1), ("b", 2, 22), ("b", 3, 30)]));
+    // What comes meanwhile belongs to the target for good.
+    store.commit(batch(1, 2), rows([("a", 2, 100), ("a", 5, 5)])).await.unwrap();
+    done(&store, Change::Undo { change: merge }).await;
+    assert_eq!(stored(&store).await, *rows([("a", 1, 1), ("a", 2, 2), ("b", 2, 120), ("b", 3, 30), ("b", 5, 5)]));
+    assert_eq!(spans(&store).await[1], ("b".into(), hour(2), hour(5)));
+    store.commit(batch(1, 3), rows([("a", 1, 1)])).await.unwrap();
+    assert_eq!(totals(&store).await, [("a".into(), 4), ("b".into(), 155)]);
+    refused(&store, Change::Undo { change: merge }, "undone already, by change 2").await;
+}
+
+async fn aliases_of_a_moved_event_follow_it_and_come_back(bench: Bench) {
+    let store = bench.store().await;
+    store.commit(batch(1, 1), rows([("a", 1, 1), ("b", 1, 10), ("c", 1, 100)])).await.unwrap();
+    let first = done(&store, relocate("a", "b")).await;
+    let second = done(&store, relocate("b", "c")).await;
+    assert_eq!(entry(&store, "a").await.alias_of, Some(name("c")));
+    store.commit(batch(1, 2), rows([("a", 1, 1), ("b", 1, 1)])).await.unwrap();
+    assert_eq!(totals(&store).await, [("c".into(), 113)]);
+    refused(&store, Change::Undo { change: first }, "undo the later change first").await;
+    done(&store, Change::Undo { change: second }).await;
+    assert_eq!(entry(&store, "a").await.alias_of, Some(name("b")));
+    done(&store, Change::Undo { change: first }).await;
+    assert_eq!(totals(&store).await, [("a".into(), 1), ("b".into(), 10), ("c".into(), 102)]);
+    assert!(store.catalog().await.unwrap().entries.is_empty());
+}
+
+async fn a_move_that_makes_no_sense_is_refused(bench: Bench) {
+    let store = bench.store().await;
+    store.commit(batch(1, 1), rows([("a", 1, 1), ("b", 1, 1), ("c", 1, 1), ("gone", 1, 1)])).await.unwrap();
+    done(&store, relocate("a", "b")).await;
+    done(&store, delete("gone")).await;
+    refused(&store, relocate("b", "b"), "called so already").await;
+    refused(&store, relocate("never", "b"), "no event “never”").await;
+    refused(&store, relocate("a", "c"), "is an alias of “b”").await;
+    refused(&store, relocate("c", "a"), "is an alias of “b”").await;
+    refused(&store, relocate("b", "a"), "is an alias of “b”").await;
+    refused(&store, relocate("c", "gone"), "is deleted").await;
+    refused(&store, relocate("gone", "c"), "is deleted").await;
+    refused(&store, Change::Undo { change: 99 }, "no change 99").await;
+}
+
+async fn a_move_is_not_undone_once_its_counts_are_gone(bench: Bench) {
+    let store = bench.store().await;
+    store.commit(batch(1, 1), rows([("a", 1, 5), ("b", 1, 10)])).await.unwrap();
+    let merge = done(&store, relocate("a", "b")).await;
+    let correction = done(&store, correct("b", 1, 15, 4)).await;
+    refused(&store, Change::Undo { change: merge }, "has 4 in 1970010101 by now").await;
+    done(&store, Change::Undo { change: correction }).await;
+    done(&store, Change::Undo { change: merge }).await;
+    assert_eq!(totals(&store).await, [("a".into(), 5), ("b".into(), 10)]);
+}
+
+async fn an_event_is_described_and_switched_off_and_on(bench: Bench) {
+    let store = bench.store().await;
+    store.commit(batch(1, 1), rows([("a", 1, 1)])).await.unwrap();
+    let described = done(&store, describe("a", "who logs in")).await;
+    assert_eq!(entry(&store, "a").await.description, "who logs in");
+    refused(&store, describe("a", "who logs in"), "already").await;
+    refused(&store, describe("a", &"x".repeat(1_001)), "longer than 1000 characters").await;
+    refused(&store, describe("a", "a\0b"), "control character").await;
+    refused(&store, describe("b", "x"), "no event").await;
+    done(&store, describe("a", &"ü".repeat(1_000))).await;
+    refused(&store, Change::Undo { change: described }, "changed again").await;
+    refused(&store, set_active("a", true), "active already").await;
+    let off = done(&store, set_active("a", false)).await;
+    assert!(entry(&store, "a").await.inactive);
+    done(&store, Change::Undo { change: off }).await;
+    assert!(!entry(&store, "a").await.inactive);
+    done(&store, describe("a", "")).await;
+    assert!(store.catalog().await.unwrap().entries.is_empty());
+}
+
+async fn undo_touches_only_what_the_change_touched(bench: Bench) {
+    let store = bench.store().await;
+    store.commit(batch(1, 1), rows([("a", 1, 1)])).await.unwrap();
+    let off = done(&store, set_active("a", false)).await;
+    done(&store, describe("a", "later")).await;
+    done(&store, Change::Undo { change: off }).await;
+    let entry = entry(&store, "a").await;
+    assert_eq!((entry.description.as_str(), entry.inactive), ("later", false));
+}
+
+async fn a_deleted_event_keeps_its_counts_until_it_is_purged(bench: Bench) {
+    let store = bench.store().await;
+    store.commit(batch(1, 1), rows([("a", 1, 1), ("b", 1, 10)])).await.unwrap();
+    refused(&store, purge("a"), "not deleted").await;
+    refused(&store, delete("never"), "no event").await;
+    let deletion = done(&store, delete("a")).await;
+    assert_eq!(entry(&store, "a").await.deleted_at.unwrap().timestamp_micros(), now().timestamp_micros());
+    for change in [delete("a"), describe("a", "x"), set_active("a", false), correct("a", 1, 1, 2)] {
+        refused(&store, change, "is deleted; restore it first").await;
+    }
+    // Counts that were acknowledged before are not lost, and show when it is restored.
+    store.commit(batch(1, 2), rows([("a", 2, 2)])).await.unwrap();
+    done(&store, Change::Undo { change: deletion }).await;
+    assert_eq!(totals(&store).await, [("a".into(), 3), ("b".into(), 10)]);
+
+    done(&store, delete("a")).await;
+    refused(&store, Change::Undo { change: deletion }, "undone already").await;
+    done(&store, purge("a")).await;
+    assert_eq!(stored(&store).await, *rows([("b", 1, 10)]));
+    let books = balanced_books(&store).await;
+    assert_eq!((books.rows, books.removed, books.ledger), (10, 3, 13));
+}
+
+async fn a_purged_event_takes_its_aliases_with_it_and_nothing_brings_it_back(bench: Bench) {
+    let store = bench.store().await;
+    store.commit(batch(1, 1), rows([("a", 1, 1), ("b", 1, 10)])).await.unwrap();
+    let correction = done(&store, correct("a", 1, 1, 0)).await;
+    store.commit(batch(1, 2), rows([("a", 1, 1)])).await.unwrap();
+    let merge = done(&store, relocate("a", "b")).await;
+    let deletion = done(&store, delete("b")).await;
+    let purged = done(&store, purge("b")).await;
+    assert!(store.catalog().await.unwrap().entries.is_empty());
+    for change in [correction, merge, deletion, purged] {
+        refused(&store, Change::Undo { change }, "can't be undone").await;
+    }
+    // The names are free again.
+    store.commit(batch(1, 3), rows([("a", 1, 7), ("b", 1, 8)])).await.unwrap();
+    assert_eq!(totals(&store).await, [("a".into(), 7), ("b".into(), 8)]);
+    balanced_books(&store).await;
+}
+
+async fn the_log_tells_who_did_what_newest_first(bench: Bench) {
+    let store = bench.store().await;
+    store.commit(batch(1, 1), rows([("a", 1, 1), ("b", 5, 2)])).await.unwrap();
+    store.change(set_active("a", false), "key ci", now()).await.unwrap();
+    let merge = done(&store, relocate("a", "b")).await;
+    let undo = done(&store, Change::Undo { change: merge }).await;
+    done(&store, correct("b", 5, 2, 3)).await;
+    let log = store.changes(None, None, 10).await.unwrap();
+    let told: Vec<_> = log.iter().map(|line| (line.what.as_str(), line.event.as_str(), line.can_undo)).collect();
+    assert_eq!(told, [("correct", "b", true), ("undo", "a", false), ("move", "a", false), ("deactivate", "a", true)]);
+    assert_eq!((log[3].who.as_str(), log[3].before.as_str(), log[3].after.as_str()), ("key ci", "active", "inactive"));
+    assert_eq!(log[3].at.timestamp_micros(), now().timestamp_micros());
+    assert_eq!(log[2].undone_by, Some(undo));
+    assert!(log[2].before.contains("“a” with 1 from 1970010101"), "{}", log[2].before);
+    assert!(log[2].after.contains("alias of “b”; “b” with 3 from 1970010101 to 1970010105"), "{}", log[2].after);
+    assert!(log[1].after.contains("undid change 2, move"), "{}", log[1].after);
+    assert!(log[0].after.contains("3 (miscounted)"), "{}", log[0].after);
+    refused(&store, Change::Undo { change: undo }, "can't be undone").await;
+
+    assert_eq!(store.changes(Some(name("b")), None, 10).await.unwrap(), log[..1]);
+    assert_eq!(store.changes(None, Some(merge), 10).await.unwrap(), log[3..]);
+    assert_eq!(store.changes(None, None, 2).await.unwrap(), log[..2]);
+}
+
+async fn every_change_moves_the_versions_by_one(bench: Bench) {
+    let store = bench.store().await;
+    store.commit(batch(1, 1), rows([("a", 1, 1)])).await.unwrap();
+    for version in 1..=3 {
+        let before = store.position(vec![]).await.unwrap();
+        let change = done(&store, describe("a", &version.to_string())).await;
+        let after = store.position(vec![]).await.unwrap();
+        assert_eq!((after.catalog, after.version), (version, before.version + 1));
+        assert_eq!((change, store.catalog().await.unwrap().version), (i64::try_from(version).unwrap(), version));
+        assert_eq!(store.totals(vec![]).await.unwrap().position, after);
+    }
+}
+
+async fn a_sum_that_would_overflow_is_refused(bench: Bench) {
+    let store = bench.store().await;
+    let most = event_tracker::domain::TOTAL_MAX;
+    store.commit(batch(1, 1), rows([("a", 1, most), ("b", 1, most), ("c", 2, 1)])).await.unwrap();
+    refused(&store, relocate("a", "b"), "would pass").await;
+    refused(&store, relocate("c", "b"), "would pass").await;
+    refused(&store, correct("c", 2, 1, u64::MAX), "would pass").await;
+    refused(&store, correct("a", 2, 0, 1), "would pass").await;
+    done(&store, correct("c", 2, 1, most)).await;
+}
+
+async fn the_catalog_keeps_any_text_as_it_is(bench: Bench) {
+    let store = bench.store().await;
+    let names = ["a/b c", "'; drop table catalog; --", "Ünïcödé 🦀", "A", "a"];
+    store.commit(batch(1, 1), rows(names.map(|name| (name, 1, 1)))).await.unwrap();
+    for text in names {
+        done(&store, describe(text, text)).await;
+    }
+    for text in names {
+        assert_eq!(bench.store().await.catalog().await.unwrap().entries[&name(text)].description, text);
+    }
+    done(&store, relocate("A", "Ünïcödé 🦀")).await;
+    assert_eq!(entry(&store, "a").await.alias_of, None);
+}
+
+async fn a_store_of_version_1_is_brought_up_to_date_with_its_counts(bench: Bench) {
+    bench.store().await.commit(batch(1, 1), rows([("a", 1, 5)])).await.unwrap();
+    let added = ["catalog_state", "catalog", "admin_changes", "changed_counts", "superusers", "sessions", "admin_keys"];
+    let dropped = added.map(|table| format!("drop table {table};")).concat();
+    let version = match bench {
+        Bench::Sqlite(_) => "pragma user_version = 1",
+        Bench::Postgres { .. } => "delete from schema_version where version > 1",
+    };
+    bench.execute(&format!("{dropped} {version}")).await;
+    let store = bench.store().await;
+    done(&store, relocate("a", "b")).await;
+    assert_eq!(totals(&store).await, [("b".into(), 5)]);
+}
