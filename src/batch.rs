@@ -4,6 +4,9 @@
 //! then *committed*: its counts and its ledger entry are in the store, in one transaction, and its
 //! segment is discarded. Exactly-once flushing, crash recovery and exact reads all follow from it.
 
+mod pending;
+mod recover;
+
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
@@ -12,21 +15,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, watch};
 
+pub use pending::{Pending, RecentCommits};
+pub use recover::{RecoverError, Recovered};
+
 use crate::counts::Counts;
 use crate::domain::{Ack, BatchId, BatchSeq, EventName, Hour, HourRange, HourlyCount, TOTAL_MAX, WriterId};
-use crate::journal::replay::{self, ReplayError};
 use crate::journal::segment::Segment;
-use crate::journal::{self, DataFolder, Health, Journal, Position, SealedSegment};
+use crate::journal::{self, Health, Journal, Position, SealedSegment};
 use crate::names::{Names, Refused};
 
 /// A snapshot is worth its stall only when the segment is this much larger than what it would hold.
 const SNAPSHOT_GAIN: u64 = 4;
 /// A counter's share of a snapshot, at most: its record, a name of 255 bytes and a count.
 const SNAPSHOT_COUNTER_BYTES: u64 = 264;
-
-const RECENT_COMMITS_MAX: usize = 32;
-/// About 10 MB.
-const RECENT_ROWS_MAX: usize = 200_000;
 
 /// What to wait for, for one recorded increment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -95,42 +96,6 @@ pub struct SealedBatch {
     end: Option<Position>,
 }
 
-/// What is not known to be in the store, with the identities that tell whether it is. Copies of
-/// references: increments that happen later may still show in the open batch.
-pub struct Pending {
-    batches: Vec<(BatchId, Arc<Counts>)>,
-    names: Arc<Names>,
-    /// What left the pending batches lately, for who knows older rows of the store.
-    pub commits: RecentCommits,
-}
-
-/// The last batches that were committed and discarded, so that rows which were read before can be
-/// brought up to date without asking the store again.
-#[derive(Clone, Default)]
-pub struct RecentCommits {
-    /// How many batches were discarded before the first of these.
-    pub before: u64,
-    pub batches: VecDeque<(BatchId, Arc<[HourlyCount]>)>,
-}
-
-impl RecentCommits {
-    /// How many batches were ever discarded.
-    #[must_use]
-    pub fn discarded(&self) -> u64 {
-        self.before + self.batches.len() as u64
-    }
-
-    fn push(&mut self, id: BatchId, rows: Arc<[HourlyCount]>) {
-        self.batches.push_back((id, rows));
-        while self.batches.len() > RECENT_COMMITS_MAX
-            || self.batches.iter().map(|(_, rows)| rows.len()).sum::<usize>() > RECENT_ROWS_MAX
-        {
-            self.batches.pop_front();
-            self.before += 1;
-        }
-    }
-}
-
 /// Guarded together, so that no batch is in neither or in both.
 struct Waiting {
     sealed: VecDeque<Arc<SealedBatch>>,
@@ -153,93 +118,7 @@ pub struct Batches {
     flush_requested: Notify,
 }
 
-#[derive(Debug, thiserror::Error)]
-pub enum RecoverError {
-    #[error(transparent)]
-    Replay(#[from] ReplayError),
-    #[error("can't write the journal folder {path}")]
-    Io { path: std::path::PathBuf, source: io::Error },
-}
-
-/// What start-up found in the journal.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Recovered {
-    pub batches: u64,
-    pub records: u64,
-    /// Sum of all counts found.
-    pub counts: u128,
-    /// Half-written bytes at the ends of segments, cut off.
-    pub torn_bytes: u64,
-    /// Bytes that could not be read (only with `journal.accept_damage`).
-    pub damaged_bytes: u64,
-}
-
 impl Batches {
-    /// Replays what the folder's journal holds into sealed batches that keep the writer and
-    /// sequence they were born with, and opens the first batch of a new writer.
-    ///
-    /// Each segment found is copied into a new, synced file first: what replay could read may have
-    /// been in the page cache only, and a torn end must not stay.
-    ///
-    /// # Errors
-    /// See [`RecoverError`]. Nothing on disk has been changed when reading fails.
-    pub fn recover(
-        folder: &DataFolder,
-        options: journal::Options,
-        names: Arc<Names>,
-    ) -> Result<(Self, Recovered), RecoverError> {
-        let dir = folder.journal();
-        let io_error = |source| RecoverError::Io { path: dir.clone(), source };
-        let mut found = Recovered::default();
-        let mut sealed = VecDeque::new();
-        for segment in replay::replay(&dir, options.accept_damage)? {
-            found.records += segment.records;
-            found.torn_bytes += segment.torn_bytes;
-            if let Some(damage) = segment.damage {
-                found.damaged_bytes += damage.unreadable_bytes;
-                std::fs::copy(&segment.path, segment.path.with_extension("damaged")).map_err(io_error)?;
-            }
-            if segment.counts.is_empty() {
-                std::fs::remove_file(&segment.path).map_err(io_error)?;
-                continue;
-            }
-            let rows: Vec<_> =
-                segment.counts.iter().map(|((hour, event), count)| (event.as_str(), *hour, *count)).collect();
-            let (_, bytes) = Segment::rewrite(&dir, segment.id, &rows, true).map_err(io_error)?;
-            let counts = Counts::with_capacity(rows.len());
-            for ((hour, event), count) in &segment.counts {
-                counts.add(names.learn(event, *count), *hour, *count);
-                found.counts += u128::from(*count);
-            }
-            found.batches += 1;
-            sealed.push_back(Arc::new(SealedBatch {
-                id: segment.id,
-                counts: Arc::new(counts),
-                segment: SealedSegment::new(segment.path, bytes),
-                end: None,
-            }));
-        }
-        let writer = WriterId::random().map_err(io_error)?;
-        let first = Segment::create(&dir, BatchId { writer, seq: BatchSeq::FIRST }).map_err(io_error)?;
-        let mut writers: Vec<_> =
-            sealed.iter().map(|batch: &Arc<SealedBatch>| batch.id.writer).chain([writer]).collect();
-        writers.dedup();
-        let recovered_bytes = sealed.iter().map(|batch: &Arc<SealedBatch>| batch.segment.bytes()).sum();
-        let journal = Journal::start(dir.clone(), options, first, recovered_bytes).map_err(io_error)?;
-        let batches = Self {
-            writer,
-            journal,
-            names,
-            open: RwLock::new(OpenBatch { seq: BatchSeq::FIRST, counts: Arc::new(Counts::with_capacity(0)) }),
-            waiting: Mutex::new(Waiting { sealed, commits: RecentCommits::default() }),
-            committed: watch::Sender::new(BatchSeq(0)),
-            writers,
-            changes: AtomicU64::new(0),
-            flush_requested: Notify::new(),
-        };
-        Ok((batches, found))
-    }
-
     /// Counts `count` more of `event` in `hour`, in memory and in the journal's buffer. Short and
     /// synchronous: a client that disconnects can't leave the two apart.
     ///
@@ -466,45 +345,5 @@ impl Batches {
             Health::Healthy => Ok(()),
             Health::Stalled(reason) | Health::Poisoned(reason) => Err(reason),
         }
-    }
-}
-
-impl Pending {
-    /// Drops the batches that `committed` says are in the store.
-    pub fn drop_committed(&mut self, committed: impl Fn(BatchId) -> bool) {
-        self.batches.retain(|(id, _)| !committed(*id));
-    }
-
-    /// What `event` has pending in `hour`.
-    #[must_use]
-    pub fn count(&self, event: &EventName, hour: Hour) -> u64 {
-        let Some(name) = self.names.find(event) else { return 0 };
-        self.batches.iter().map(|(_, counts)| counts.get(name, hour)).sum()
-    }
-
-    /// Whether `event` has anything pending.
-    #[must_use]
-    pub fn counts(&self, event: &EventName) -> bool {
-        let Some(name) = self.names.find(event) else { return false };
-        self.batches.iter().any(|(_, counts)| counts.within(HourRange::ALL).iter().any(|(other, ..)| *other == name))
-    }
-
-    /// Sums of all pending counters within `range`, ordered by event, then hour.
-    #[must_use]
-    pub fn within(&self, range: HourRange) -> Vec<HourlyCount> {
-        let mut rows: Vec<HourlyCount> = Vec::new();
-        for (_, counts) in &self.batches {
-            let counters = counts.within(range).into_iter();
-            rows.extend(counters.map(|(name, hour, count)| HourlyCount { event: self.names.name(name), hour, count }));
-        }
-        rows.sort_unstable();
-        rows.dedup_by(|later, first| {
-            let same = (&later.event, later.hour) == (&first.event, first.hour);
-            if same {
-                first.count += later.count;
-            }
-            same
-        });
-        rows
     }
 }

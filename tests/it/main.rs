@@ -1,9 +1,9 @@
 //! One test binary for everything that runs against real files, real processes and a real PostgreSQL.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
 
+mod admin_store;
 mod api;
 mod api_reads;
-mod admin_store;
 mod command_line;
 mod commands;
 mod config_files;

@@ -14,9 +14,10 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("store", &["domain"]),
     ("histogram", &["domain"]),
     ("batch", &["domain", "names", "counts", "journal"]),
-    ("flusher", &["domain", "batch", "store"]),
-    ("committed", &["domain", "batch", "store"]),
-    ("query", &["domain", "batch", "store", "committed", "histogram"]),
+    ("catalog", &["domain", "names", "batch", "store"]),
+    ("flusher", &["domain", "batch", "catalog", "store"]),
+    ("committed", &["domain", "batch", "catalog", "store"]),
+    ("query", &["domain", "batch", "catalog", "store", "committed", "histogram"]),
     ("http", &["domain", "batch", "query", "histogram"]),
     ("admin", &["domain", "batch", "query", "histogram"]),
     // It knows the options of every module, and nobody but the top knows it.

@@ -147,7 +147,8 @@ async fn reads_during_commits_see_a_batch_and_its_ledger_entry_or_neither(bench:
     let done = Arc::new(AtomicBool::new(false));
     let mut readers = Vec::new();
     let seen: Vec<_> = (0..3).map(|_| Arc::new(AtomicUsize::new(0))).collect();
-    for seen in seen.iter().cloned() {
+    for seen in &seen {
+        let seen = Arc::clone(seen);
         let (store, done) = (Arc::clone(&store), Arc::clone(&done));
         readers.push(tokio::spawn(async move {
             let mut distinct_versions = std::collections::BTreeSet::new();

@@ -1,0 +1,88 @@
+//! What is pending, for readers.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::counts::Counts;
+use crate::domain::{BatchId, EventName, Hour, HourRange, HourlyCount};
+use crate::names::Names;
+
+const RECENT_COMMITS_MAX: usize = 32;
+/// About 10 MB.
+const RECENT_ROWS_MAX: usize = 200_000;
+
+/// What is not known to be in the store, with the identities that tell whether it is. Copies of
+/// references: increments that happen later may still show in the open batch.
+pub struct Pending {
+    pub(super) batches: Vec<(BatchId, Arc<Counts>)>,
+    pub(super) names: Arc<Names>,
+    /// What left the pending batches lately, for who knows older rows of the store.
+    pub commits: RecentCommits,
+}
+
+/// The last batches that were committed and discarded, so that rows which were read before can be
+/// brought up to date without asking the store again.
+#[derive(Clone, Default)]
+pub struct RecentCommits {
+    /// How many batches were discarded before the first of these.
+    pub before: u64,
+    pub batches: VecDeque<(BatchId, Arc<[HourlyCount]>)>,
+}
+
+impl RecentCommits {
+    /// How many batches were ever discarded.
+    #[must_use]
+    pub fn discarded(&self) -> u64 {
+        self.before + self.batches.len() as u64
+    }
+
+    pub(super) fn push(&mut self, id: BatchId, rows: Arc<[HourlyCount]>) {
+        self.batches.push_back((id, rows));
+        while self.batches.len() > RECENT_COMMITS_MAX
+            || self.batches.iter().map(|(_, rows)| rows.len()).sum::<usize>() > RECENT_ROWS_MAX
+        {
+            self.batches.pop_front();
+            self.before += 1;
+        }
+    }
+}
+
+impl Pending {
+    /// Drops the batches that `committed` says are in the store.
+    pub fn drop_committed(&mut self, committed: impl Fn(BatchId) -> bool) {
+        self.batches.retain(|(id, _)| !committed(*id));
+    }
+
+    /// What `event` has pending in `hour`.
+    #[must_use]
+    pub fn count(&self, event: &EventName, hour: Hour) -> u64 {
+        let Some(name) = self.names.find(event) else { return 0 };
+        self.batches.iter().map(|(_, counts)| counts.get(name, hour)).sum()
+    }
+
+    /// Whether `event` has anything pending.
+    #[must_use]
+    pub fn counts(&self, event: &EventName) -> bool {
+        let Some(name) = self.names.find(event) else { return false };
+        self.batches.iter().any(|(_, counts)| counts.within(HourRange::ALL).iter().any(|(other, ..)| *other == name))
+    }
+
+    /// Sums of all pending counters within `range`, ordered by event, then hour.
+    #[must_use]
+    pub fn within(&self, range: HourRange) -> Vec<HourlyCount> {
+        let mut rows: Vec<HourlyCount> = Vec::new();
+        for (_, counts) in &self.batches {
+            let counters = counts.within(range).into_iter();
+            rows.extend(counters.map(|(name, hour, count)| HourlyCount { event: self.names.name(name), hour, count }));
+        }
+        rows.sort_unstable();
+        rows.dedup_by(|later, first| {
+            let same = (&later.event, later.hour) == (&first.event, first.hour);
+            if same {
+                first.count += later.count;
+            }
+            same
+        });
+        rows
+    }
+}
