@@ -2,6 +2,7 @@
 //! flush.
 
 use std::io::Write;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use crate::admin;
 use crate::batch::{Batches, Recovered};
 use crate::catalog::LiveCatalog;
 use crate::config::Config;
@@ -140,20 +142,26 @@ impl App {
 
     async fn run_until_stopped(self, listener: TcpListener, mut signals: Signals) -> anyhow::Result<()> {
         let app: &'static Self = Box::leak(Box::new(self));
-        let query = Query::new(app.batches, Arc::clone(&app.store), Arc::clone(&app.catalog), Arc::clone(&app.health));
+        let query: &'static Query =
+            Box::leak(Box::new(Query::new(app.batches, Arc::clone(&app.store), Arc::clone(&app.catalog), Arc::clone(&app.health))));
+        let (store, admin_options) = (Arc::clone(&app.store), app.config.admin.clone());
+        let admin: &'static admin::State =
+            Box::leak(Box::new(admin::State::new(query, app.batches, store, admin_options, Box::new(Utc::now))?));
         let (ack, options) = (app.config.journal.ack, app.config.http.clone());
-        let state = Box::leak(Box::new(http::State::new(app.batches, query, ack, options, Box::new(Utc::now))));
+        let state = Box::leak(Box::new(http::State::new(app.batches, query, admin, ack, options, Box::new(Utc::now))));
         // An event that the store knows must not pass for new, so the store comes before the first
         // request, unless it takes its time.
         let met = match tokio::time::timeout(FIRST_CONTACT, app.meet_store()).await {
             Ok(met) => met?.is_ok(),
             Err(_) => false,
         };
-        app.announce(&listener)?;
+        let address = listener.local_addr().context("the listener has no address")?;
+        app.announce(address)?;
 
         // 1. Serve and flush until told to stop.
         let (stop_serving, stop_flushing) = (CancellationToken::new(), CancellationToken::new());
         let server = tokio::spawn(http::serve(listener, state, stop_serving.clone()));
+        tokio::spawn(offer_setup(admin, address));
         let mut flushing = tokio::spawn(app.keep_flushing(met, stop_flushing.clone()));
         let journal = app.batches.journal();
         tokio::select! {
@@ -262,20 +270,44 @@ impl App {
         write_synced(&path, identity).with_context(|| format!("can't write {}", path.display()))
     }
 
-    fn announce(&self, listener: &TcpListener) -> anyhow::Result<()> {
-        let address = listener.local_addr().context("the listener has no address")?;
+    fn announce(&self, address: SocketAddr) -> anyhow::Result<()> {
         let store = self.store.label();
         let ack = serde_json::to_string(&self.config.journal.ack)?;
         let mut out = std::io::stdout().lock();
         // Who closed standard output does not want the line; that is no reason to stop.
         let _ = writeln!(
             out,
-            "event-tracker {} listens on http://{address}, store: {store}, acknowledges after: {}",
+            "event-tracker {} listens on http://{address}, store: {store}, acknowledges after: {}, admin: {}",
             env!("CARGO_PKG_VERSION"),
             ack.trim_matches('"'),
+            admin::home(address),
         );
         let _ = out.flush();
         Ok(())
+    }
+}
+
+/// While there is no superuser, prints the link that makes the first one. Waits for a store that is
+/// down at start.
+async fn offer_setup(admin: &'static admin::State, address: SocketAddr) {
+    loop {
+        match admin.setup_link(address).await {
+            Ok(None) => return,
+            Ok(Some(link)) => {
+                let mut out = std::io::stdout().lock();
+                let said = writeln!(out, "There is no superuser yet. Make the first one, once, at {link}");
+                if said.and_then(|()| out.flush()).is_err() {
+                    tracing::warn!(
+                        "The set-up link could not be printed; `create-superuser` makes the first superuser"
+                    );
+                }
+                return;
+            }
+            Err(error) => {
+                tracing::debug!(%error, "Whether there is a superuser is not known yet");
+                tokio::time::sleep(GREETING_RETRY).await;
+            }
+        }
     }
 }
 

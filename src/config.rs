@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use config::ValueKind;
 use serde::Deserialize;
 
-use crate::{flusher, http, journal, names, store, telemetry};
+use crate::{admin, flusher, http, journal, names, store, telemetry};
 
 mod keys;
 mod layer;
@@ -38,6 +38,7 @@ pub struct Config {
     pub flush: flusher::Options,
     pub limits: names::Limits,
     pub store: store::Options,
+    pub admin: admin::Options,
     pub log: telemetry::Options,
 }
 

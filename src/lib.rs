@@ -1,5 +1,6 @@
 //! event-tracker counts events exactly once and reads them exactly.
 
+pub mod admin;
 pub mod app;
 pub mod batch;
 pub mod catalog;

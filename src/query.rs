@@ -100,6 +100,20 @@ impl Query {
         Ok(totals)
     }
 
+    /// One event's hourly counts within `range`, ordered by hour, also by an alias, and also when it
+    /// is deleted. Empty for unknown events.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn event_hours(&self, name: &EventName, range: HourRange) -> Result<Vec<HourlyCount>, StoreError> {
+        let rows_max = (range.last.number() - range.first.number()) as usize + 1;
+        let Read { committed, pending, view } = self.read_hourly(range, Some(name), rows_max).await?;
+        let event = view.event(name);
+        let mut pending = view.belonging(pending.within(range));
+        pending.retain(|row| row.event == *event);
+        Ok(merge(&committed.value, pending))
+    }
+
     /// The totals with those of deleted events, and what the catalog said at that moment.
     ///
     /// # Errors

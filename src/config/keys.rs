@@ -39,7 +39,7 @@ const fn integer(name: &'static str, min: i64, max: i64) -> Key {
     key(name, Expect::Integer { min, max })
 }
 
-pub(super) static KEYS: [Key; 31] = [
+pub(super) static KEYS: [Key; 38] = [
     key("data_dir", Expect::Path),
     key("http.listen", Expect::Address),
     integer("http.connections_max", 1, 1_000_000),
@@ -70,6 +70,13 @@ pub(super) static KEYS: [Key; 31] = [
     integer("store.read_connections", 1, 1_000),
     key("store.tls_accept_invalid_certs", Expect::Boolean),
     key("store.tls_root_cert", Expect::Text),
+    integer("admin.session_idle_hours", 1, 8_760),
+    integer("admin.session_hours", 1, 8_760),
+    integer("admin.sessions_max", 1, 1_000),
+    integer("admin.streams_max", 0, 100_000),
+    key("admin.cookie_secure", Expect::OneOf(&["auto", "always", "never"])),
+    key("admin.trust_proxy", Expect::Boolean),
+    integer("admin.delete_grace_hours", 0, 8_760),
     key("log.format", Expect::OneOf(&["human", "json"])),
     key("log.level", Expect::LogFilter),
 ];

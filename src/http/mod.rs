@@ -22,6 +22,7 @@ use warp::Filter;
 use warp::path::FullPath;
 use warp::reply::Response;
 
+use crate::admin;
 use crate::batch::Batches;
 use crate::domain::Ack;
 use crate::query::Query;
@@ -52,7 +53,9 @@ pub type Clock = Box<dyn Fn() -> DateTime<Utc> + Send + Sync>;
 /// borrows it without touching a reference count that all cores share.
 pub struct State {
     batches: &'static Batches,
-    query: Query,
+    query: &'static Query,
+    /// Answers whatever [`admin::is_ours`] says.
+    admin: &'static admin::State,
     /// The level of acknowledgement of requests that ask for none.
     ack: Ack,
     options: Options,
@@ -64,16 +67,24 @@ pub struct State {
 
 impl State {
     #[must_use]
-    pub fn new(batches: &'static Batches, query: Query, ack: Ack, options: Options, clock: Clock) -> Self {
+    pub fn new(
+        batches: &'static Batches,
+        query: &'static Query,
+        admin: &'static admin::State,
+        ack: Ack,
+        options: Options,
+        clock: Clock,
+    ) -> Self {
         let renders = Semaphore::new(options.renders_max.max(1));
         let pictures = picture::cache();
-        Self { batches, query, ack, options, clock, draining: AtomicBool::new(false), renders, pictures }
+        Self { batches, query, admin, ack, options, clock, draining: AtomicBool::new(false), renders, pictures }
     }
 
     /// From now on `/readyz` says 503. [`serve`] does it by itself when it is told to drain; call it
     /// earlier to let load balancers look away before the listener closes.
     pub fn begin_draining(&self) {
         self.draining.store(true, Ordering::Relaxed);
+        self.admin.begin_draining();
     }
 }
 

@@ -1,7 +1,7 @@
 //! The listener: accepts, bounds the number of connections, drains.
 
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -72,7 +72,7 @@ pub async fn serve(listener: TcpListener, state: &'static State, drain: Cancella
     let slots = Arc::new(Semaphore::new(options.connections_max));
     let connections = TaskTracker::new();
 
-    while let Some(stream) = accept(&listener, &drain).await {
+    while let Some((stream, peer)) = accept(&listener, &drain).await {
         let Ok(slot) = slots.clone().try_acquire_owned() else {
             turn_away(&stream);
             continue;
@@ -80,7 +80,9 @@ pub async fn serve(listener: TcpListener, state: &'static State, drain: Cancella
         // Without it, answers to pipelined requests wait for the client's delayed ACK.
         let _ = stream.set_nodelay(true);
         connections.spawn(async move {
-            connection::serve(stream, rules, move |request| service::answer(counting, others, limits, request)).await;
+            let admin = service::Admin { state: state.admin, peer };
+            let answer = move |request| service::answer(counting, others, admin, limits, request);
+            connection::serve(stream, rules, answer).await;
             drop(slot);
         });
     }
@@ -95,7 +97,7 @@ pub async fn serve(listener: TcpListener, state: &'static State, drain: Cancella
 }
 
 /// The next connection; `None` when it is time to drain.
-async fn accept(listener: &TcpListener, drain: &CancellationToken) -> Option<TcpStream> {
+async fn accept(listener: &TcpListener, drain: &CancellationToken) -> Option<(TcpStream, IpAddr)> {
     loop {
         let accepted = tokio::select! {
             biased;
@@ -103,7 +105,7 @@ async fn accept(listener: &TcpListener, drain: &CancellationToken) -> Option<Tcp
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, _)) => return Some(stream),
+            Ok((stream, peer)) => return Some((stream, peer.ip())),
             Err(error) if is_about_one_connection(&error) => {}
             Err(error) => {
                 tracing::warn!(%error, "cannot accept connections");

@@ -3,25 +3,38 @@
 use std::any::Any;
 use std::convert::Infallible;
 use std::future::{Future, ready};
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Either};
 use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
 use hyper::body::{Body, Incoming};
+use hyper::http::request::Parts;
 use hyper::{Method, Request};
 use tower::Service;
 use warp::reply::Response;
 
 use super::answer::ApiError;
 use super::query_string::RawQuery;
+use crate::admin;
+
+/// Forms of the dashboard are small.
+const FORM_BYTES_MAX: usize = 64 * 1024;
 
 /// warp's filters as a service.
 pub(super) trait Routes: Service<Request<Empty<Bytes>>, Response = Response, Error = Infallible> {}
 
 impl<S: Service<Request<Empty<Bytes>>, Response = Response, Error = Infallible>> Routes for S {}
+
+/// The dashboard, and who talks to it.
+#[derive(Clone, Copy)]
+pub(super) struct Admin {
+    pub(super) state: &'static admin::State,
+    pub(super) peer: IpAddr,
+}
 
 #[derive(Clone, Copy)]
 pub(super) struct BodyLimits {
@@ -38,6 +51,7 @@ type Answering<C> = Either<C, BoxFuture<'static, Result<Response, Infallible>>>;
 pub(super) fn answer<C, O>(
     counting: C,
     others: O,
+    admin: Admin,
     limits: BodyLimits,
     request: Request<Incoming>,
 ) -> impl Future<Output = Result<Response, Infallible>>
@@ -55,12 +69,18 @@ where
         Ok(ApiError::Panicked.answer(if is_post { &Method::POST } else { &Method::GET }))
     };
     // Filters run partly when they are called and partly when they are polled.
-    let answering = std::panic::catch_unwind(AssertUnwindSafe(|| admit(counting, others, limits, request)));
+    let answering = std::panic::catch_unwind(AssertUnwindSafe(|| admit(counting, others, admin, limits, request)));
     let answering = answering.unwrap_or_else(|panic| Either::Right(ready(panicked(panic)).boxed()));
     AssertUnwindSafe(answering).catch_unwind().map(move |answer| answer.unwrap_or_else(panicked))
 }
 
-fn admit<C, O>(mut counting: C, mut others: O, limits: BodyLimits, request: Request<Incoming>) -> Answering<C::Future>
+fn admit<C, O>(
+    mut counting: C,
+    mut others: O,
+    admin: Admin,
+    limits: BodyLimits,
+    request: Request<Incoming>,
+) -> Answering<C::Future>
 where
     C: Routes + Send + 'static,
     O: Routes + Send + 'static,
@@ -72,6 +92,9 @@ where
     let is_path = request.uri().scheme().is_none() && request.uri().path().starts_with('/');
     if !is_path || request.method() == Method::CONNECT {
         return Either::Right(ready(Ok(ApiError::BadTarget.answer(request.method()))).boxed());
+    }
+    if admin::is_ours(request.uri().path()) {
+        return Either::Right(delegate(admin, limits, request).map(Ok).boxed());
     }
     let has_body = !request.body().is_end_stream();
     let mut body = None;
@@ -87,13 +110,13 @@ where
     match body {
         None if is_post => Either::Left(counting.call(request)),
         None => Either::Right(others.call(request).boxed()),
-        // No route reads a body yet. Left unread, hyper would close the connection under the
+        // No other route reads a body. Left unread, hyper would close the connection under the
         // client's next request, so it is taken in first, within limits.
         Some(body) => Either::Right(
             async move {
-                match discard(body, limits).await {
-                    Ok(()) if is_post => counting.call(request).await,
-                    Ok(()) => others.call(request).await,
+                match take_in(body, limits, false).await {
+                    Ok(_) if is_post => counting.call(request).await,
+                    Ok(_) => others.call(request).await,
                     Err(error) => Ok(error.answer(request.method())),
                 }
             }
@@ -102,20 +125,36 @@ where
     }
 }
 
-async fn discard(body: Incoming, limits: BodyLimits) -> Result<(), ApiError> {
+/// The dashboard reads forms, so it gets the whole body.
+async fn delegate(Admin { state, peer }: Admin, limits: BodyLimits, request: Request<Incoming>) -> Response {
+    let limits = BodyLimits { bytes_max: limits.bytes_max.min(FORM_BYTES_MAX), ..limits };
+    let (Parts { method, uri, headers, .. }, body) = request.into_parts();
+    match take_in(body, limits, true).await {
+        Ok(body) => state.answer(admin::Request { method, uri, headers, peer, body }).await,
+        Err(error) => error.answer(&method),
+    }
+}
+
+/// The whole body, or nothing of it, but all of it read.
+async fn take_in(body: Incoming, limits: BodyLimits, keep: bool) -> Result<Bytes, ApiError> {
     let too_large = ApiError::BodyTooLarge { bytes_max: limits.bytes_max };
     if body.size_hint().lower() > limits.bytes_max as u64 {
         return Err(too_large);
     }
     let mut body = Limited::new(body, limits.bytes_max);
     let all = async {
+        let mut kept = BytesMut::new();
         while let Some(frame) = body.frame().await {
-            frame?;
+            if let Ok(data) = frame?.into_data()
+                && keep
+            {
+                kept.extend_from_slice(&data);
+            }
         }
-        Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+        Ok::<_, Box<dyn std::error::Error + Send + Sync>>(kept.freeze())
     };
     match tokio::time::timeout(limits.timeout, all).await {
-        Ok(Ok(())) => Ok(()),
+        Ok(Ok(kept)) => Ok(kept),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large),
         Ok(Err(_)) => Err(ApiError::BodyBroken),
         Err(_) => Err(ApiError::BodyTimeout),

@@ -1,0 +1,257 @@
+// What the pages can't do by themselves: live numbers, hovering, searching while typing, copying.
+// Without it everything else works. Texts go in by textContent only.
+"use strict";
+(() => {
+  const root = document.documentElement;
+  root.classList.add("script");
+  const all = (selector, within = document) => [...within.querySelectorAll(selector)];
+
+  // --- Live numbers -----------------------------------------------------------------------------
+  const connection = document.getElementById("connection");
+  const POLL_MS = 5000;
+  let stream = null;
+  let poll = null;
+  let refreshedAt = Date.now();
+  let lastTotal = null;
+
+  const say = (state) => {
+    if (!connection) return;
+    connection.hidden = false;
+    connection.dataset.state = state;
+    if (connection.textContent !== state) connection.textContent = state;
+  };
+  const put = (within, key, text) => {
+    for (const element of all(`[data-live-value="${key}"]`, within)) {
+      if (text !== "" && element.textContent !== text) element.textContent = text;
+    }
+  };
+  const short = (number) => {
+    const units = ["", "k", "M", "G", "T", "P", "E"];
+    let power = 0;
+    while (number >= 999.5 && power < 6) { number /= 1000; power += 1; }
+    return power === 0 ? String(number) : String(Number(number.toPrecision(3))) + units[power];
+  };
+
+  const show = (snapshot) => {
+    say("live");
+    for (const region of all("[data-live]")) {
+      put(region, "pending", snapshot.status.pending.toLocaleString("en"));
+      put(region, "rate", snapshot.rate_text);
+      for (const note of all('[data-live-note="rate"]', region)) {
+        if (snapshot.rate !== null) note.textContent = "over the last 10 seconds";
+      }
+      for (const [key, light] of Object.entries(snapshot.status)) {
+        const place = region.querySelector(`[data-light="${key}"]`);
+        if (!place || !light.state) continue;
+        place.querySelector(".dot").className = `dot ${light.state}`;
+        place.querySelector(".text").textContent = light.text;
+      }
+      // Today and all time grow by what the stream has counted since the page was made.
+      const total = region.querySelector('[data-live-value="total"]');
+      if (total) {
+        const grown = snapshot.total - Number(total.dataset.exact);
+        total.textContent = short(snapshot.total);
+        total.title = snapshot.total_text;
+        const today = region.querySelector('[data-live-value="today"]');
+        if (today && grown > 0) {
+          today.textContent = short(Number(today.dataset.exact) + grown);
+          today.title = (Number(today.dataset.exact) + grown).toLocaleString("en");
+        }
+      }
+      if (region.dataset.event !== undefined) {
+        const moving = snapshot.events.find((event) => event.event === region.dataset.event);
+        put(region, "event-rate", moving ? moving.rate_text : snapshot.rate === null ? "" : "0");
+        if (moving) put(region, "event-total", moving.total_text);
+      }
+    }
+    if (lastTotal !== null && snapshot.total !== lastTotal) refresh();
+    lastTotal = snapshot.total;
+  };
+
+  // Charts are drawn by the server: now and then, and only when something was counted.
+  const refresh = async () => {
+    const region = document.querySelector("[data-refresh]");
+    if (!region || Date.now() - refreshedAt < Number(region.dataset.refresh) * 1000) return;
+    if (region.contains(document.activeElement) || region.querySelector("details[open], .tip")) return;
+    refreshedAt = Date.now() + Math.random() * 10000;
+    const fresh = await part(location.href, region.id);
+    if (fresh) { region.replaceWith(fresh); charts(fresh); }
+  };
+  const part = async (url, id, signal) => {
+    try {
+      const answer = await fetch(url, { signal, headers: { accept: "text/html" } });
+      if (answer.redirected && new URL(answer.url).pathname === "/admin/login") { location.reload(); return null; }
+      if (!answer.ok) return null;
+      const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+      return page.getElementById(id);
+    } catch { return null; }
+  };
+
+  const ask = async () => {
+    try {
+      const answer = await fetch("/admin/live.json");
+      if (answer.status === 401) { location.reload(); return; }
+      if (!answer.ok) throw new Error(String(answer.status));
+      show((await answer.json()).response);
+    } catch { say("offline"); }
+  };
+  const listen = () => {
+    if (stream || poll || document.hidden) return;
+    stream = new EventSource("/admin/live");
+    stream.onmessage = (message) => show(JSON.parse(message.data));
+    stream.onerror = () => {
+      // The browser comes back by itself after an interruption, but not after a refusal.
+      if (stream && stream.readyState === EventSource.CLOSED) {
+        stream = null;
+        poll = setInterval(ask, POLL_MS);
+        ask();
+      } else { say("offline"); }
+    };
+  };
+  const rest = () => {
+    if (stream) stream.close();
+    clearInterval(poll);
+    stream = poll = null;
+  };
+  if (document.querySelector("[data-live]")) {
+    listen();
+    document.addEventListener("visibilitychange", () => (document.hidden ? rest() : listen()));
+    addEventListener("pagehide", rest);
+  }
+  // A page that the browser kept may belong to a session that is over.
+  addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });
+
+  // --- Charts: the table below has the numbers --------------------------------------------------
+  const SVG = "http://www.w3.org/2000/svg";
+  const chart = (figure) => {
+    const plot = figure.querySelector(".plot");
+    const box = figure.querySelector(".plot-box");
+    const rows = all(".numbers tbody tr", figure);
+    if (!rows.length) return;
+    let tip = null;
+    let cursor = null;
+    let start = null;
+    let current = -1;
+
+    const column = (event) => {
+      const { left, width } = plot.getBoundingClientRect();
+      return Math.min(rows.length - 1, Math.max(0, Math.floor(((event.clientX - left) / width) * rows.length)));
+    };
+    const mark = (from, to) => {
+      if (!cursor) {
+        cursor = document.createElementNS(SVG, "rect");
+        cursor.setAttribute("y", "0");
+        cursor.setAttribute("height", "100%");
+        plot.append(cursor);
+      }
+      cursor.setAttribute("class", start === null ? "cursor" : "selected");
+      cursor.setAttribute("x", `${(from * 100) / rows.length}%`);
+      cursor.setAttribute("width", `${((to - from + 1) * 100) / rows.length}%`);
+    };
+    const point = (index) => {
+      current = index;
+      mark(start === null ? index : Math.min(start, index), start === null ? index : Math.max(start, index));
+      if (!tip) { tip = document.createElement("div"); tip.className = "tip"; box.append(tip); }
+      const cells = all("th, td", rows[index]).map((cell) => cell.textContent);
+      tip.replaceChildren();
+      const value = document.createElement("strong");
+      value.textContent = cells[1];
+      tip.append(cells[0], value);
+      if (cells[2] !== undefined) tip.append(`before: ${cells[2]}`);
+      const middle = ((index + 0.5) / rows.length) * plot.clientWidth;
+      const left = middle + tip.offsetWidth + 16 > plot.clientWidth ? middle - tip.offsetWidth - 12 : middle + 12;
+      tip.style.transform = `translate(${Math.max(0, left)}px, 4px)`;
+    };
+    const leave = () => {
+      tip?.remove();
+      cursor?.remove();
+      tip = cursor = start = null;
+    };
+    plot.addEventListener("pointermove", (event) => point(column(event)));
+    plot.addEventListener("pointerleave", leave);
+    plot.addEventListener("blur", leave);
+    plot.addEventListener("keydown", (event) => {
+      const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+      if (step === undefined) { if (event.key === "Escape") leave(); return; }
+      event.preventDefault();
+      event.stopPropagation();
+      point(Math.min(rows.length - 1, Math.max(0, (current < 0 ? rows.length - (step > 0 ? 1 : 0) : current) + step)));
+    });
+    if (figure.dataset.zoom === undefined) return;
+    plot.addEventListener("pointerdown", (event) => {
+      if (event.button !== 0 || event.pointerType === "touch") return;
+      plot.setPointerCapture(event.pointerId);
+      start = column(event);
+    });
+    plot.addEventListener("pointerup", (event) => {
+      if (start === null) return;
+      const [first, last] = [start, column(event)].sort((a, b) => a - b);
+      start = null;
+      if (first === last) { point(last); return; }
+      const url = new URL(location.href);
+      url.searchParams.delete("days");
+      url.searchParams.set("from", rows[first].dataset.from);
+      url.searchParams.set("to", rows[last].dataset.to);
+      url.hash = "range";
+      location.assign(url);
+    });
+  };
+  const charts = (within) => all(".chart", within).forEach(chart);
+  charts(document);
+
+  // --- Search while typing ----------------------------------------------------------------------
+  for (const form of all("form[data-results]")) {
+    const id = form.dataset.results;
+    let waiting = null;
+    let fetching = null;
+    const search = async () => {
+      clearTimeout(waiting);
+      fetching?.abort();
+      fetching = new AbortController();
+      const query = new URLSearchParams(new FormData(form));
+      const url = `${form.getAttribute("action")}?${query}`;
+      document.getElementById(id).setAttribute("aria-busy", "true");
+      const mine = fetching;
+      const fresh = await part(url, id, mine.signal);
+      if (mine.signal.aborted) return;
+      if (fresh) { document.getElementById(id).replaceWith(fresh); history.replaceState(null, "", url); }
+      document.getElementById(id).removeAttribute("aria-busy");
+    };
+    form.addEventListener("input", () => { clearTimeout(waiting); waiting = setTimeout(search, 150); });
+    form.addEventListener("submit", (event) => { event.preventDefault(); search(); });
+  }
+
+  // --- Small things -----------------------------------------------------------------------------
+  for (const form of all("form[data-submit]")) {
+    form.addEventListener("change", () => { if (form.reportValidity()) form.requestSubmit(); });
+  }
+  for (const button of all("[data-copy]")) {
+    if (!navigator.clipboard) continue;
+    button.hidden = false;
+    const text = button.textContent;
+    button.addEventListener("click", async () => {
+      const content = button.dataset.copy;
+      await navigator.clipboard.writeText(content.startsWith("/") ? location.origin + content : content);
+      button.textContent = "copied";
+      setTimeout(() => { button.textContent = text; }, 1500);
+    });
+  }
+  for (const element of all(".script-only")) element.hidden = false;
+  document.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, select, textarea, .plot")) return;
+    const target = document.querySelector(`[data-key="${CSS.escape(event.key)}"]`);
+    if (!target) return;
+    event.preventDefault();
+    if (target.href) target.click(); else target.focus();
+  });
+  const suggested = document.getElementById("zone-suggested");
+  if (suggested) {
+    const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
+    const select = document.getElementById("zone-select");
+    if (all("option", select).some((option) => option.value === zone) && select.value !== zone) {
+      suggested.textContent = zone;
+      document.getElementById("zone-hint").hidden = false;
+      suggested.addEventListener("click", () => { select.value = zone; });
+    }
+  }
+})();

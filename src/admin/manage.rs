@@ -1,0 +1,194 @@
+//! Changing events, and the log of all changes.
+
+use askama::Template;
+use warp::reply::Response;
+
+use super::State;
+use super::answer::{Failure, html, see_other};
+use super::request::{Parameters, Request, encoded};
+use super::session::Who;
+use super::view::{Page, event_url};
+use crate::domain::{EventName, Hour};
+use crate::store::admin::{Change, LoggedChange};
+
+/// Changes on one page of the log.
+const PAGE: u32 = 50;
+const TEXT_CHARS_MAX: usize = 1000;
+
+/// One line of the log, for people.
+pub(super) struct LogLine {
+    pub(super) number: i64,
+    pub(super) at: String,
+    pub(super) ago: String,
+    pub(super) who: String,
+    pub(super) what: String,
+    pub(super) event: String,
+    pub(super) url: String,
+    pub(super) before: String,
+    pub(super) after: String,
+    pub(super) undone_by: Option<i64>,
+    pub(super) can_undo: bool,
+}
+
+impl LogLine {
+    pub(super) fn of(logged: LoggedChange, page: &Page) -> Self {
+        let LoggedChange { change, at, who, what, event, before, after, undone_by, can_undo } = logged;
+        Self {
+            number: change,
+            at: page.time(&at),
+            ago: page.ago(&at),
+            who,
+            what,
+            url: event_url(event.as_str()),
+            event: event.to_string(),
+            before,
+            after,
+            undone_by,
+            can_undo: can_undo && undone_by.is_none(),
+        }
+    }
+}
+
+fn bad(sentence: &str) -> Failure {
+    Failure::BadRequest(sentence.into())
+}
+
+/// The change that an action and its fields ask for; the same for forms and for JSON.
+pub(super) fn parsed(event: EventName, action: &str, fields: &Parameters, now: Hour) -> Result<Change, Failure> {
+    match action {
+        "describe" => {
+            let description = fields.get("description").to_owned();
+            if description.chars().count() > TEXT_CHARS_MAX {
+                return Err(bad("A description has at most 1,000 characters."));
+            }
+            Ok(Change::Describe { event, description })
+        }
+        "activate" => Ok(Change::SetActive { event, active: true }),
+        "deactivate" => Ok(Change::SetActive { event, active: false }),
+        "move" => {
+            let into = EventName::parse(fields.get("into"));
+            let into = into.map_err(|error| Failure::BadRequest(format!("This can be no event's name: {error}.")))?;
+            Ok(Change::Move { from: event, into })
+        }
+        "correct" => {
+            let number = |name: &str| fields.get(name).replace([',', ' '], "").parse::<u64>().ok();
+            let hour = fields.get("hour");
+            // `YYYYMMDDHH` as in the API, or the hour's number from the form.
+            let hour = match hour.len() {
+                10 => crate::domain::HourRange::parse(Some(hour), Some(hour)).ok().map(|range| range.first),
+                _ => hour.parse().ok().and_then(Hour::from_number),
+            };
+            let hour = hour.filter(|hour| *hour < now).ok_or_else(|| bad("Please choose an hour that is over."))?;
+            let count = number("count").ok_or_else(|| bad("The correct count is a whole number from 0."))?;
+            let expected = number("expected").ok_or_else(|| bad("What the count is now must be given too."))?;
+            let reason = fields.get("reason").to_owned();
+            if reason.is_empty() || reason.chars().count() > TEXT_CHARS_MAX {
+                return Err(bad("Please give a reason, of at most 1,000 characters: the log will show it."));
+            }
+            Ok(Change::Correct { event, hour, expected, count, reason })
+        }
+        "delete" => Ok(Change::Delete { event }),
+        _ => Err(Failure::NotFound),
+    }
+}
+
+/// `POST /admin/events/{event}/{action}`
+pub(super) async fn change(
+    state: &State,
+    request: &Request,
+    who: &Who,
+    event: &str,
+    action: &str,
+) -> Result<Response, Failure> {
+    let event = EventName::from_path_segment(event).map_err(|_| Failure::NotFound)?;
+    let mut form = request.form();
+    let now = Hour::containing((state.clock)());
+    // The form names hour and present count in one value, since each hour has its own.
+    if let Some((hour, expected)) = form.get("hour").split_once('=').map(|(h, e)| (h.to_owned(), e.to_owned())) {
+        form = Parameters::from_pairs([
+            ("hour", hour.as_str()),
+            ("expected", expected.as_str()),
+            ("count", form.get("count")),
+            ("reason", form.get("reason")),
+        ]);
+    }
+    let change = parsed(event.clone(), action, &form, now)?;
+    let goes_to = match &change {
+        Change::Move { into, .. } => event_url(into.as_str()),
+        Change::Delete { .. } => "/admin/events".into(),
+        _ => event_url(event.as_str()),
+    };
+    let number = state.change(change, who).await?;
+    Ok(see_other(&format!("{goes_to}?notice=changed&change={number}")))
+}
+
+/// `POST /admin/changes/{change}/undo`
+pub(super) async fn undo(state: &State, request: &Request, who: &Who, number: &str) -> Result<Response, Failure> {
+    let change = number.parse().map_err(|_| Failure::NotFound)?;
+    state.change(Change::Undo { change }, who).await?;
+    let back = request.form();
+    let back = super::view::local_path(back.get("back")).split('?').next().unwrap_or("/admin/changes").to_owned();
+    let back = if back == "/admin" { "/admin/changes".to_owned() } else { back };
+    Ok(see_other(&format!("{back}?notice=undone")))
+}
+
+#[derive(Template)]
+#[template(path = "changes.html", config = "src/admin/askama.toml")]
+struct ChangesPage {
+    page: Page,
+    lines: Vec<LogLine>,
+    event: String,
+    older: Option<String>,
+    is_first: bool,
+}
+
+/// `GET /admin/changes`
+pub(super) async fn log_page(state: &State, request: &Request, who: &Who) -> Result<Response, Failure> {
+    let query = request.query();
+    let event = EventName::parse(query.get("event")).ok();
+    let before: Option<i64> = query.get("before").parse().ok();
+    let changes = state.store.changes(event.clone(), before, PAGE).await?;
+    let page = Page::new(state, request, Some(who), "Changes");
+    let event = event.map(|event| event.to_string()).unwrap_or_default();
+    let older = changes
+        .last()
+        .filter(|_| changes.len() == PAGE as usize)
+        .map(|last| format!("?event={}&before={}", encoded(&event), last.change));
+    let lines = changes.into_iter().map(|change| LogLine::of(change, &page)).collect();
+    Ok(html(&ChangesPage { page, lines, event, older, is_first: before.is_none() }))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn change(action: &str, fields: &str) -> Result<Change, Failure> {
+        let event = EventName::parse("login").unwrap();
+        parsed(event, action, &Parameters::parse(fields.as_bytes()), Hour::from_number(480_000).unwrap())
+    }
+
+    #[test]
+    fn a_correction_needs_a_past_hour_both_counts_and_a_reason() {
+        let fields = "hour=479999&expected=1,200&count=7&reason=twice";
+        assert!(matches!(change("correct", fields), Ok(Change::Correct { expected: 1200, count: 7, .. })));
+        assert!(change("correct", &fields.replace("479999", "2024050112")).is_ok());
+        for (from, to) in
+            [("479999", "480000"), ("count=7", "count=-7"), ("reason=twice", "reason=+"), ("expected", "x")]
+        {
+            assert!(matches!(change("correct", &fields.replace(from, to)), Err(Failure::BadRequest(_))), "{to}");
+        }
+    }
+
+    #[test]
+    fn an_event_can_only_be_moved_to_a_name_that_can_be_counted() {
+        assert!(matches!(change("move", "into=new+name"), Ok(Change::Move { .. })));
+        assert!(change("move", "into=").is_err());
+        assert!(change("move", "into=a%00b").is_err());
+    }
+
+    #[test]
+    fn an_action_that_does_not_exist_is_not_found() {
+        assert!(matches!(change("purge", ""), Err(Failure::NotFound)));
+    }
+}

@@ -1,0 +1,264 @@
+//! The dashboard: pages for superusers under `/admin`, the same as JSON for admin keys under
+//! `/api/v1/admin`.
+//!
+//! Reading order: this file (state, who is let in, who answers), `routes` (the table), `request` and
+//! `answer`; who is asking: `session`, `login`, `password`, `throttle`; what pages show: `activity`
+//! and `live` (numbers), `chart` and `zone`, `view` (what all pages share), then one page a file.
+//!
+//! Everything needs a session, or a key where programs ask, unless the table says that it is open.
+//! Pages work without script; the one script adds live numbers, hovering and searching while typing.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use hyper::Method;
+use hyper::header::CONTENT_TYPE;
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+use warp::reply::Response;
+
+use crate::batch::Batches;
+use crate::query::Query;
+use crate::store::Store;
+use crate::store::admin::{Catalog, Change, Changed};
+
+mod activity;
+mod answer;
+mod api;
+mod assets;
+mod chart;
+mod event;
+mod events;
+mod export;
+mod keys;
+mod live;
+mod login;
+mod manage;
+mod options;
+mod overview;
+pub mod password;
+mod request;
+mod routes;
+mod session;
+mod status;
+mod throttle;
+mod users;
+mod view;
+mod zone;
+
+#[cfg(test)]
+mod tests;
+
+use answer::Failure;
+pub use options::{CookieSecure, Options};
+pub use request::Request;
+use routes::{Access, Endpoint, Found};
+use session::Who;
+use view::Page;
+
+/// The wall clock, injected so that hours can be tested.
+pub type Clock = Box<dyn Fn() -> DateTime<Utc> + Send + Sync>;
+
+/// Longest name of a superuser, in bytes.
+pub const USER_NAME_BYTES_MAX: usize = 64;
+
+/// What the pages work with. It lives as long as the process.
+pub struct State {
+    query: &'static Query,
+    batches: &'static Batches,
+    store: Arc<dyn Store>,
+    options: Options,
+    clock: Clock,
+    passwords: password::Passwords,
+    throttle: throttle::Throttle,
+    remembered: session::Remembered,
+    /// The hash of the secret in the set-up link, while there is one.
+    setup: Mutex<Option<[u8; 32]>>,
+    activity: activity::Kept,
+    status: status::Kept,
+    live: live::Live,
+    draining: CancellationToken,
+}
+
+impl State {
+    /// # Errors
+    /// When no password can be hashed here.
+    pub fn new(
+        query: &'static Query,
+        batches: &'static Batches,
+        store: Arc<dyn Store>,
+        options: Options,
+        clock: Clock,
+    ) -> Result<Self, password::HashError> {
+        Ok(Self {
+            query,
+            batches,
+            store,
+            live: live::Live::new(options.streams_max),
+            options,
+            clock,
+            passwords: password::Passwords::new()?,
+            throttle: throttle::Throttle::default(),
+            remembered: session::Remembered::default(),
+            setup: Mutex::new(None),
+            activity: activity::Kept::default(),
+            status: status::Kept::default(),
+            draining: CancellationToken::new(),
+        })
+    }
+
+    /// Ends the live streams, so that their connections can be closed.
+    pub fn begin_draining(&self) {
+        self.draining.cancel();
+    }
+
+    /// The link with which the first superuser is made, if there is none yet. It can be used once,
+    /// until the process ends.
+    ///
+    /// # Errors
+    /// When the store can't say whether there is a superuser.
+    pub async fn setup_link(&self, address: SocketAddr) -> anyhow::Result<Option<String>> {
+        if !self.store.superusers().await?.is_empty() {
+            return Ok(None);
+        }
+        let secret = session::secret().map_err(|_| anyhow::anyhow!("the system has no randomness"))?;
+        *self.setup.lock() = Some(session::hash_of(&secret));
+        Ok(Some(format!("{}/setup?token={secret}", home(address))))
+    }
+
+    /// Answers any request whose path [`is_ours`].
+    pub async fn answer(&'static self, request: Request) -> Response {
+        let found = routes::find(&request.method, request.uri.path());
+        let wants_json = request.is_api() || found.as_ref().is_ok_and(|found| found.access == Access::Program);
+        let answered = match found {
+            Ok(found) if found.access == Access::Open => self.answer_open(found, &request).await,
+            found => self.answer_known(found, &request, wants_json).await,
+        };
+        answer::seal(answered.unwrap_or_else(|failure| match &failure {
+            failure if wants_json => failure.json(),
+            Failure::SignedOut { next } => answer::see_other(&format!("/admin/login?next={}", request::encoded(next))),
+            failure => failure.page(Page::new(self, &request, None, failure.title())),
+        }))
+    }
+
+    async fn answer_open(&'static self, found: Found<'_>, request: &Request) -> Result<Response, Failure> {
+        if request.method == Method::POST && !request.is_same_origin() {
+            return Err(Failure::CrossSite);
+        }
+        match found.endpoint {
+            Endpoint::Asset => assets::asset(found.parameters[0]),
+            Endpoint::Login => login::page(self, request).await,
+            Endpoint::SignIn => login::sign_in(self, request).await,
+            Endpoint::SetUp => login::set_up_page(self, request),
+            Endpoint::CreateFirst => login::create_first(self, request).await,
+            _ => Err(Failure::NotFound),
+        }
+    }
+
+    /// Deny by default: also what does not exist is said only to those who are let in.
+    async fn answer_known(
+        &'static self,
+        found: Result<Found<'_>, Failure>,
+        request: &Request,
+        for_program: bool,
+    ) -> Result<Response, Failure> {
+        let key = if for_program { self.key(request).await? } else { None };
+        let who = match key {
+            Some(key) => key,
+            None => self.superuser(request).await?.ok_or_else(|| Failure::SignedOut { next: next_of(request) })?,
+        };
+        let by_cookie = matches!(who, Who::Superuser { .. });
+        if by_cookie && request.method == Method::POST && !request.is_same_origin() {
+            return Err(Failure::CrossSite);
+        }
+        let found = match found {
+            Ok(found) => found,
+            Err(failure) if for_program => return Err(failure),
+            Err(failure) => return Ok(failure.page(Page::new(self, request, Some(&who), failure.title()))),
+        };
+        let answered = self.answer_endpoint(found, request, &who).await;
+        match answered {
+            Err(failure) if !for_program && !matches!(failure, Failure::SignedOut { .. }) => {
+                Ok(failure.page(Page::new(self, request, Some(&who), failure.title())))
+            }
+            answered => answered,
+        }
+    }
+
+    async fn answer_endpoint(
+        &'static self,
+        Found { endpoint, parameters: [first, second], .. }: Found<'_>,
+        request: &Request,
+        who: &Who,
+    ) -> Result<Response, Failure> {
+        match endpoint {
+            Endpoint::Asset | Endpoint::Login | Endpoint::SignIn | Endpoint::SetUp | Endpoint::CreateFirst => {
+                self.answer_open(Found { endpoint, parameters: [first, second], access: Access::Open }, request).await
+            }
+            Endpoint::SignOut => login::sign_out(self, request).await,
+            Endpoint::Preferences => Ok(view::preferences(self, request, who)),
+            Endpoint::SetPreferences => view::set_preferences(request),
+            Endpoint::Overview => overview::page(self, request, who).await,
+            Endpoint::Events => events::page(self, request, who).await,
+            Endpoint::Export => export::download(self, request).await,
+            Endpoint::Event => event::page(self, request, who, first).await,
+            Endpoint::ChangeEvent => manage::change(self, request, who, first, second).await,
+            Endpoint::Changes => manage::log_page(self, request, who).await,
+            Endpoint::Undo => manage::undo(self, request, who, first).await,
+            Endpoint::Users => users::page(self, request, who).await,
+            Endpoint::AddUser => users::add(self, request, who).await,
+            Endpoint::ChangeUser => users::change(self, request, who, first, second).await,
+            Endpoint::Keys => keys::page(self, request, who).await,
+            Endpoint::CreateKey => keys::create(self, request, who).await,
+            Endpoint::RevokeKey => keys::revoke(self, request, who, first).await,
+            Endpoint::Live => live::stream(self, request),
+            Endpoint::LiveOnce | Endpoint::ApiStatus => live::once(self).await,
+            Endpoint::ApiEvents => api::events(self, request).await,
+            Endpoint::ApiEvent => api::event(self, first).await,
+            Endpoint::ApiChangeEvent => api::change_event(self, request, who, first, second).await,
+            Endpoint::ApiChanges => api::changes(self, request).await,
+            Endpoint::ApiUndo => api::undo(self, who, first).await,
+        }
+    }
+
+    /// Makes a change, as whoever asks; returns its number in the log.
+    async fn change(&self, change: Change, who: &Who) -> Result<i64, Failure> {
+        match self.store.change(change, &who.name(), (self.clock)()).await? {
+            Changed::Done { change } => {
+                self.query.note_change().await;
+                Ok(change)
+            }
+            Changed::Refused { reason } => Err(Failure::Refused(reason)),
+        }
+    }
+
+    async fn catalog(&self) -> Result<Arc<Catalog>, Failure> {
+        Ok(Arc::new(self.store.catalog().await?))
+    }
+}
+
+/// Whether a path belongs to the dashboard.
+#[must_use]
+pub fn is_ours(path: &str) -> bool {
+    ["/admin", "/api/v1/admin"]
+        .into_iter()
+        .any(|prefix| path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
+}
+
+/// Where the dashboard is, for a person at this machine.
+#[must_use]
+pub fn home(address: SocketAddr) -> String {
+    let mut address = address;
+    if address.ip().is_unspecified() {
+        address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+    }
+    format!("http://{address}/admin")
+}
+
+/// Where to go after the login: the page that was asked for.
+fn next_of(request: &Request) -> String {
+    let is_page = request.method != Method::POST && request.headers.get(CONTENT_TYPE).is_none();
+    let path = if is_page { request.uri.path_and_query().map(|path| path.as_str()) } else { None };
+    path.unwrap_or("/admin").to_owned()
+}

@@ -1,0 +1,124 @@
+//! Whether the numbers can be trusted: what is pending, store, journal, and the balance of the books.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use serde::Serialize;
+
+use super::State;
+use super::view::grouped;
+use crate::domain::HourRange;
+use crate::store::{Books, StoreError};
+
+/// Adding up the books costs the store all its rows, so it is done this rarely, and only while
+/// somebody looks.
+const BOOKS_INTERVAL: Duration = Duration::from_secs(300);
+/// A page waits so long for them.
+const BOOKS_PATIENCE: Duration = Duration::from_millis(150);
+/// A flush that is late by so much is worth a colour.
+const LATE: Duration = Duration::from_secs(30);
+
+/// The last sight of the books.
+#[derive(Default)]
+pub(super) struct Kept {
+    books: Arc<Mutex<Option<(Instant, Result<Books, StoreError>)>>>,
+    running: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// `good`, `warn`, `bad` or `unknown`, which are colours too, and a few words.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub(super) struct Light {
+    pub(super) state: &'static str,
+    pub(super) text: String,
+}
+
+impl Light {
+    fn new(state: &'static str, text: impl Into<String>) -> Self {
+        Self { state, text: text.into() }
+    }
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub(super) struct Status {
+    /// Occurrences that are counted but not yet in the store.
+    pub(super) pending: u64,
+    pub(super) flush: Light,
+    pub(super) store: Light,
+    pub(super) journal: Light,
+    pub(super) books: Light,
+}
+
+impl Status {
+    pub(super) fn pending_text(&self) -> String {
+        grouped(self.pending)
+    }
+
+    pub(super) fn lights(&self) -> [(&'static str, &'static str, &Light); 4] {
+        [
+            ("flush", "Flush", &self.flush),
+            ("store", "Store", &self.store),
+            ("journal", "Journal", &self.journal),
+            ("books", "Books", &self.books),
+        ]
+    }
+}
+
+impl State {
+    pub(super) fn status(&'static self) -> Status {
+        let pending = self.batches.pending().within(HourRange::ALL).iter().map(|row| row.count).sum();
+        let store = self.query.store_status();
+        let lag = store.last_commit.map(|commit| commit.elapsed());
+        let flush = match lag {
+            _ if pending == 0 => Light::new("good", "nothing waits"),
+            _ if store.refused_writers > 0 => Light::new("bad", "a batch is refused: see the log"),
+            Some(lag) if lag > LATE => Light::new("warn", format!("late: last one {} s ago", lag.as_secs())),
+            Some(lag) => Light::new("good", format!("last one {} s ago", lag.as_secs())),
+            None if store.reachable() => Light::new("good", "the first one is due"),
+            None => Light::new("warn", "none yet"),
+        };
+        let label = self.store.label();
+        let store = match store.failing_since {
+            None => Light::new("good", label),
+            Some(since) => Light::new("bad", format!("unreachable for {} s: {label}", since.elapsed().as_secs())),
+        };
+        let journal = match self.batches.journal_healthy() {
+            Ok(()) => Light::new("good", "writable"),
+            Err(_) => Light::new("bad", "cannot be written: nothing is counted"),
+        };
+        Status { pending, flush, store, journal, books: self.books() }
+    }
+
+    fn books(&'static self) -> Light {
+        match &*self.status.books.lock() {
+            None => Light::new("unknown", "being added up"),
+            Some((at, Ok(books))) if books.balance() => {
+                Light::new("good", format!("balance ({})", minutes(at.elapsed())))
+            }
+            Some((_, Ok(_))) => Light::new("bad", "do not balance: run event-tracker audit"),
+            Some((_, Err(_))) => Light::new("unknown", "could not be read"),
+        }
+    }
+
+    /// Adds up the books if that was long ago, without making anybody wait for long.
+    pub(super) async fn look_at_books(&'static self) {
+        let is_fresh = |kept: &Option<(Instant, _)>| kept.as_ref().is_some_and(|(at, _)| at.elapsed() < BOOKS_INTERVAL);
+        if is_fresh(&self.status.books.lock()) {
+            return;
+        }
+        let Ok(running) = Arc::clone(&self.status.running).try_lock_owned() else { return };
+        let work = tokio::spawn(async move {
+            let books = self.store.audit().await;
+            *self.status.books.lock() = Some((Instant::now(), books));
+            drop(running);
+        });
+        let _ = tokio::time::timeout(BOOKS_PATIENCE, work).await;
+    }
+}
+
+fn minutes(age: Duration) -> String {
+    match age.as_secs() / 60 {
+        0 => "just now".into(),
+        minutes => format!("{minutes} min ago"),
+    }
+}

@@ -1,0 +1,184 @@
+//! Superusers: add, disable, enable, delete, change a password, sign out everywhere.
+
+use askama::Template;
+use hyper::StatusCode;
+use warp::reply::Response;
+
+use super::answer::{Failure, html, see_other};
+use super::login::check_password;
+use super::request::{Request, encoded};
+use super::session::Who;
+use super::view::Page;
+use super::{State, USER_NAME_BYTES_MAX};
+use crate::store::admin::Superuser;
+
+struct Line {
+    name: String,
+    path: String,
+    disabled: bool,
+    created: String,
+    last_login: String,
+    is_me: bool,
+}
+
+#[derive(Template)]
+#[template(path = "users.html", config = "src/admin/askama.toml")]
+struct UsersPage {
+    page: Page,
+    lines: Vec<Line>,
+    error: Option<String>,
+    new_name: String,
+}
+
+/// # Errors
+/// A sentence: why this can't be the name of a superuser.
+pub(crate) fn check_name(name: &str) -> Result<(), String> {
+    if name.is_empty() || name.len() > USER_NAME_BYTES_MAX {
+        return Err(format!("A name has 1 to {USER_NAME_BYTES_MAX} bytes."));
+    }
+    if name.chars().any(char::is_control) || name.trim() != name {
+        return Err("A name has no control characters, and no spaces around it.".into());
+    }
+    Ok(())
+}
+
+/// # Errors
+/// A sentence: why this can't be a new superuser.
+pub(super) fn check_new(name: &str, password: &str, repeated: &str) -> Result<(), String> {
+    check_name(name)?;
+    check_password(name, password, repeated)
+}
+
+pub(super) async fn page(state: &State, request: &Request, who: &Who) -> Result<Response, Failure> {
+    show(state, request, who, None, "").await
+}
+
+async fn show(
+    state: &State,
+    request: &Request,
+    who: &Who,
+    error: Option<String>,
+    new_name: &str,
+) -> Result<Response, Failure> {
+    let page = Page::new(state, request, Some(who), "Users");
+    let mut users = state.store.superusers().await?;
+    users.sort_by(|a, b| a.name.cmp(&b.name));
+    let me = who.name();
+    let lines = users
+        .into_iter()
+        .map(|user| Line {
+            path: encoded(&user.name),
+            disabled: user.disabled,
+            created: page.time(&user.created_at),
+            last_login: user.last_login_at.map_or_else(|| "never".into(), |at| page.ago(&at)),
+            is_me: user.name == me,
+            name: user.name,
+        })
+        .collect();
+    let failed = error.is_some();
+    let mut response = html(&UsersPage { page, lines, error, new_name: new_name.to_owned() });
+    if failed {
+        *response.status_mut() = StatusCode::UNPROCESSABLE_ENTITY;
+    }
+    Ok(response)
+}
+
+/// `POST /admin/users`
+pub(super) async fn add(state: &State, request: &Request, who: &Who) -> Result<Response, Failure> {
+    let form = request.form();
+    let name = form.get("user");
+    if let Err(why) = check_new(name, form.exact("password"), form.exact("repeated")) {
+        return show(state, request, who, Some(why), name).await;
+    }
+    let password_hash = state.passwords.hash(form.exact("password").to_owned()).await?;
+    let created_at = (state.clock)();
+    let user = Superuser { name: name.to_owned(), password_hash, disabled: false, created_at, last_login_at: None };
+    if !state.store.add_superuser(user).await? {
+        let why = "There is a superuser of this name already.".to_owned();
+        return show(state, request, who, Some(why), name).await;
+    }
+    tracing::info!(user = name, by = who.name(), "A superuser was added");
+    Ok(see_other("/admin/users?notice=user-added"))
+}
+
+/// `POST /admin/users/{user}/{action}`
+pub(super) async fn change(
+    state: &State,
+    request: &Request,
+    who: &Who,
+    user: &str,
+    action: &str,
+) -> Result<Response, Failure> {
+    let user = percent_encoding::percent_decode_str(user).decode_utf8().map_err(|_| Failure::NotFound)?;
+    let Who::Superuser { name: me, id_hash } = who else { return Err(Failure::NotFound) };
+    let is_me = *user == **me;
+    let (known, notice) = match action {
+        "disable" | "delete" if is_me => {
+            return Err(Failure::Refused("Nobody can lock themselves out: ask another superuser.".into()));
+        }
+        "disable" => (state.store.update_superuser(&user, None, Some(true), None).await?, "user-disabled"),
+        "enable" => (state.store.update_superuser(&user, None, Some(false), None).await?, "user-enabled"),
+        "delete" => (state.store.delete_superuser(&user).await?, "user-deleted"),
+        "sign-out" => {
+            state.store.end_sessions(&user).await?;
+            (true, "signed-out")
+        }
+        "password" => {
+            let form = request.form();
+            if is_me && let Err(why) = check_own_password(state, request, me, form.exact("current")).await? {
+                return show(state, request, who, Some(why), "").await;
+            }
+            if let Err(why) = check_password(&user, form.exact("password"), form.exact("repeated")) {
+                return show(state, request, who, Some(why), "").await;
+            }
+            let hash = state.passwords.hash(form.exact("password").to_owned()).await?;
+            // One's own session goes on, under a new id.
+            let changed = state.store.update_superuser(&user, Some(hash), None, is_me.then_some(*id_hash)).await?;
+            (changed, "password-changed")
+        }
+        _ => return Err(Failure::NotFound),
+    };
+    state.forget_sessions();
+    if !known {
+        return Err(Failure::NotFound);
+    }
+    tracing::info!(user = &*user, by = %me, action, "A superuser was changed");
+    let mut response = see_other(&format!("/admin/users?notice={notice}"));
+    if action == "password" && is_me {
+        state.sign_in(request, me, &mut response).await?;
+    }
+    Ok(response)
+}
+
+/// Who finds an open session must not be able to keep it by a new password.
+async fn check_own_password(
+    state: &State,
+    request: &Request,
+    me: &str,
+    password: &str,
+) -> Result<Result<(), String>, Failure> {
+    let client = request.client(state.options.trust_proxy);
+    state.throttle.begin(me, client, std::time::Instant::now()).map_err(Failure::Throttled)?;
+    let known = state.store.superusers().await?.into_iter().find(|known| known.name == me);
+    let hash = known.map(|known| known.password_hash);
+    if !state.passwords.verify(password.to_owned(), hash).await? {
+        return Ok(Err("Your current password is another one.".into()));
+    }
+    state.throttle.succeeded(me, client);
+    Ok(Ok(()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::check_name;
+
+    #[test]
+    fn names_of_superusers_are_short_and_plain() {
+        for name in ["ann", "Jürgen Ω", "a@b.example", &"x".repeat(64)] {
+            assert_eq!(check_name(name), Ok(()), "{name}");
+        }
+        for name in ["", " ann", "ann ", "a\nb", "a\u{0}", &"x".repeat(65)] {
+            assert!(check_name(name).is_err(), "{name:?}");
+        }
+    }
+}
