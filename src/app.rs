@@ -29,6 +29,8 @@ use crate::store::{self, Store, StoreError, StoreHealth};
 const FIRST_CONTACT: Duration = Duration::from_secs(2);
 /// How often a store that is down at start is asked again for what it knows.
 const GREETING_RETRY: Duration = Duration::from_millis(500);
+/// How often deleted events are looked for whose grace period is over.
+const PURGE_INTERVAL: Duration = Duration::from_secs(600);
 /// How long a command waits for its counts to be in the store.
 const IMPORT_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -162,6 +164,7 @@ impl App {
         let (stop_serving, stop_flushing) = (CancellationToken::new(), CancellationToken::new());
         let server = tokio::spawn(http::serve(listener, state, stop_serving.clone()));
         tokio::spawn(offer_setup(admin, address));
+        tokio::spawn(keep_purging(admin));
         let mut flushing = tokio::spawn(app.keep_flushing(met, stop_flushing.clone()));
         let journal = app.batches.journal();
         tokio::select! {
@@ -307,6 +310,16 @@ async fn offer_setup(admin: &'static admin::State, address: SocketAddr) {
                 tracing::debug!(%error, "Whether there is a superuser is not known yet");
                 tokio::time::sleep(GREETING_RETRY).await;
             }
+        }
+    }
+}
+
+/// Removes for good what was deleted long enough ago. Ends with the process.
+async fn keep_purging(admin: &'static admin::State) {
+    loop {
+        tokio::time::sleep(PURGE_INTERVAL).await;
+        if let Err(error) = admin.purge_deleted().await {
+            tracing::warn!(%error, "Deleted events could not be removed; this is tried again");
         }
     }
 }

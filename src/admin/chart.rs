@@ -57,8 +57,8 @@ pub(super) fn columns(range: HourRange, counts: &[u64], before: Option<&[u64]>, 
     let key = |hour: Hour| -> i64 {
         let day = zone.day_of(hour);
         match length {
-            ..=HOURS_MAX => i64::from(hour.number()),
-            ..=DAYS_MAX => i64::from(day.num_days_from_ce()),
+            length if length <= HOURS_MAX => i64::from(hour.number()),
+            length if length <= DAYS_MAX => i64::from(day.num_days_from_ce()),
             _ => i64::from(day.year()) * 12 + i64::from(day.month0()),
         }
     };
@@ -91,9 +91,9 @@ pub(super) fn columns(range: HourRange, counts: &[u64], before: Option<&[u64]>, 
 fn names(hour: Hour, length: u32, zone: Zone) -> (String, String) {
     let local = zone.local(hour.start());
     let (label, tick) = match length {
-        ..=30 => ("%a %-d %b, %H:%M", "%H:%M"),
-        ..=HOURS_MAX => ("%a %-d %b, %H:%M", "%a %-d"),
-        ..=DAYS_MAX => ("%a %-d %b %Y", "%-d %b"),
+        length if length <= 30 => ("%a %-d %b, %H:%M", "%H:%M"),
+        length if length <= HOURS_MAX => ("%a %-d %b, %H:%M", "%a %-d"),
+        length if length <= DAYS_MAX => ("%a %-d %b %Y", "%-d %b"),
         _ => ("%B %Y", "%b %Y"),
     };
     (local.format(label).to_string(), local.format(tick).to_string())
@@ -168,22 +168,22 @@ impl Chart {
         for (index, column) in (0_u128..).zip(&self.columns) {
             // Hundredths of a column.
             let at = |hundredths: u128| percent(index * 100 + hundredths, n * 100);
-            let height = |value: u64| (percent(u128::from(value), top), percent(top - u128::from(value), top));
-            if let Some(before) = column.before.filter(|before| *before > 0) {
-                let ((height, y), width) = (height(before), percent(84, n * 100));
-                let _ = write!(
-                    svg,
-                    r#"<rect class="before" x="{}%" y="{y}%" width="{width}%" height="{height}%"/>"#,
-                    at(8)
-                );
-            }
-            if column.value > 0 {
-                let ((height, y), width) = (height(column.value), percent(64, n * 100));
-                let _ = write!(
-                    svg,
-                    r#"<rect class="bar" x="{}%" y="{y}%" width="{width}%" height="{height}%" rx="2"/>"#,
-                    at(18)
-                );
+            let mut bar = |class: &str, value: u64, left: u128, width: u128| {
+                if value > 0 {
+                    let (x, width) = (at(left), percent(width, n * 100));
+                    let (y, height) = (percent(top - u128::from(value), top), percent(u128::from(value), top));
+                    let _ = write!(
+                        svg,
+                        r#"<rect class="{class}" x="{x}%" y="{y}%" width="{width}%" height="{height}%" rx="2"/>"#
+                    );
+                }
+            };
+            match column.before {
+                None => bar("bar", column.value, 18, 64),
+                Some(before) => {
+                    bar("before", before, 10, 36);
+                    bar("bar", column.value, 50, 40);
+                }
             }
         }
     }

@@ -243,7 +243,7 @@ pub(super) async fn page(state: &State, request: &Request, who: &Who) -> Result<
 }
 
 fn row(page: &Page, line: &EventLine) -> Row {
-    let ago = |hour: Option<Hour>| hour.map_or_else(|| "never".into(), |hour| page.ago(&hour.start()));
+    let ago = |hour: Option<Hour>| hour.map_or_else(|| "never".into(), |hour| page.hours_ago(hour));
     let exact = |hour: Option<Hour>| hour.map(|hour| page.hour(&hour)).unwrap_or_default();
     Row {
         name: line.event.to_string(),

@@ -223,7 +223,7 @@ impl Window {
         }
         let all = sums.values().sum();
         let mut sums: Vec<_> = sums.into_iter().collect();
-        sums.sort_by(|a, b| b.1.cmp(&a.1));
+        sums.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
         sums.truncate(EVENTS_MAX);
         let totals = self.totals.as_ref().map_or(&[][..], |(_, totals)| totals);
         let total_of = |event: &EventName| {

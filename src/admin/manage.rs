@@ -9,7 +9,8 @@ use super::request::{Parameters, Request, encoded};
 use super::session::Who;
 use super::view::{Page, event_url};
 use crate::domain::{EventName, Hour};
-use crate::store::admin::{Change, LoggedChange};
+use crate::store::StoreError;
+use crate::store::admin::{Change, Changed, LoggedChange};
 
 /// Changes on one page of the log.
 const PAGE: u32 = 50;
@@ -130,6 +131,29 @@ pub(super) async fn undo(state: &State, request: &Request, who: &Who, number: &s
     let back = super::view::local_path(back.get("back")).split('?').next().unwrap_or("/admin/changes").to_owned();
     let back = if back == "/admin" { "/admin/changes".to_owned() } else { back };
     Ok(see_other(&format!("{back}?notice=undone")))
+}
+
+impl State {
+    /// Removes the counts of events whose grace period is over, for good. Several nodes may do so at
+    /// once: the store refuses what is done already.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn purge_deleted(&self) -> Result<(), StoreError> {
+        let now = (self.clock)();
+        let over = now - chrono::TimeDelta::hours(self.options.delete_grace_hours.into());
+        let catalog = self.store.catalog().await?;
+        for (event, entry) in &catalog.entries {
+            if entry.deleted_at.is_some_and(|at| at <= over) {
+                let change = Change::Purge { event: event.clone() };
+                if let Changed::Done { .. } = self.store.change(change, "event-tracker", now).await? {
+                    self.query.note_change().await;
+                    tracing::info!(%event, "The grace period of a deleted event is over: its counts are removed");
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 #[derive(Template)]

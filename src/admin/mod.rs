@@ -55,6 +55,7 @@ pub use options::{CookieSecure, Options};
 pub use request::Request;
 use routes::{Access, Endpoint, Found};
 use session::Who;
+pub(crate) use users::check_name as check_user_name;
 use view::Page;
 
 /// The wall clock, injected so that hours can be tested.

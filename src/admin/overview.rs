@@ -121,7 +121,7 @@ pub(super) async fn page(state: &'static State, request: &Request, who: &Who) ->
                 name: total.event.to_string(),
                 url: event_url(total.event.as_str()),
                 count: short(total.count),
-                since: page.ago(&total.first_hour.start()),
+                since: page.hours_ago(total.first_hour),
             })
             .collect(),
         new_names_more: period.new_names_count - period.new_names.len(),
@@ -195,7 +195,7 @@ async fn figures(
             exact: grouped(counted_today),
             number: counted_today.into(),
             trend: Trend::between(last_week, counted_today).filter(|_| last_week > 0),
-            note: format!("against last {weekday}, same time"),
+            note: format!("to last {weekday}, same time"),
         },
         Figure {
             id: "yesterday",
@@ -204,7 +204,7 @@ async fn figures(
             exact: grouped(counted_yesterday),
             number: counted_yesterday.into(),
             trend: Trend::between(before_yesterday, counted_yesterday).filter(|_| before_yesterday > 0),
-            note: "against a week before".into(),
+            note: "to a week before".into(),
         },
         Figure {
             id: "total",

@@ -86,8 +86,8 @@ impl Request {
     /// Behind a proxy, the address that it saw, which it appends to what the client claims.
     pub(super) fn client(&self, trust_proxy: bool) -> IpAddr {
         let claimed = || {
-            let values = self.headers.get_all("x-forwarded-for").into_iter();
-            values.last()?.to_str().ok()?.rsplit(',').next()?.trim().parse().ok()
+            let mut values = self.headers.get_all("x-forwarded-for").into_iter();
+            values.next_back()?.to_str().ok()?.rsplit(',').next()?.trim().parse().ok()
         };
         trust_proxy.then(claimed).flatten().unwrap_or(self.peer)
     }

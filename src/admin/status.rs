@@ -19,10 +19,13 @@ const BOOKS_PATIENCE: Duration = Duration::from_millis(150);
 /// A flush that is late by so much is worth a colour.
 const LATE: Duration = Duration::from_secs(30);
 
+/// When the books were added up, and what came out.
+type Sight = (Instant, Result<Books, StoreError>);
+
 /// The last sight of the books.
 #[derive(Default)]
 pub(super) struct Kept {
-    books: Arc<Mutex<Option<(Instant, Result<Books, StoreError>)>>>,
+    books: Mutex<Option<Sight>>,
     running: Arc<tokio::sync::Mutex<()>>,
 }
 
@@ -102,7 +105,7 @@ impl State {
 
     /// Adds up the books if that was long ago, without making anybody wait for long.
     pub(super) async fn look_at_books(&'static self) {
-        let is_fresh = |kept: &Option<(Instant, _)>| kept.as_ref().is_some_and(|(at, _)| at.elapsed() < BOOKS_INTERVAL);
+        let is_fresh = |kept: &Option<Sight>| kept.as_ref().is_some_and(|(at, _)| at.elapsed() < BOOKS_INTERVAL);
         if is_fresh(&self.status.books.lock()) {
             return;
         }

@@ -129,6 +129,11 @@ impl Page {
         self.zone.local(self.now).date_naive()
     }
 
+    /// Counts are known by the hour, so what happened in the current one may be minutes or seconds ago.
+    pub(super) fn hours_ago(&self, hour: Hour) -> String {
+        if hour >= Hour::containing(self.now) { "this hour".into() } else { self.ago(&hour.start()) }
+    }
+
     /// How long ago, in words.
     pub(super) fn ago(&self, at: &DateTime<Utc>) -> String {
         let seconds = (self.now - *at).num_seconds();

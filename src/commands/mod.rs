@@ -11,9 +11,11 @@ use crate::telemetry;
 mod audit;
 mod completions;
 mod create_random_events;
+mod create_superuser;
 mod print_config;
 mod random_traffic;
 mod serve;
+mod users;
 
 const ABOUT: &str = "Counts events exactly once and reads them exactly.
 
@@ -45,6 +47,7 @@ Examples:
   PORT=8080 DATABASE_URL=postgres://tracker@db/tracker event-tracker
   curl -X POST http://127.0.0.1:8000/api/events/login
   event-tracker create-random-events --days 7    a week of plausible history to look at
+  event-tracker create-superuser --user ann      somebody who may use the dashboard under /admin
   event-tracker audit                            check that the books balance";
 
 /// The whole command line. Without a subcommand it serves.
@@ -63,6 +66,8 @@ struct CommandLine {
 enum Command {
     Serve(serve::Serve),
     CreateRandomEvents(create_random_events::CreateRandomEvents),
+    CreateSuperuser(create_superuser::CreateSuperuser),
+    Users(users::Users),
     Audit(audit::Audit),
     PrintConfig(print_config::PrintConfig),
     Completions(completions::Completions),
@@ -152,6 +157,8 @@ fn execute(line: CommandLine) -> anyhow::Result<()> {
         None => serve::run(line.settings.load_and_log()?),
         Some(Command::Serve(serve::Serve {})) => serve::run(line.settings.load_and_log()?),
         Some(Command::CreateRandomEvents(command)) => command.run(|| line.settings.load_and_log()),
+        Some(Command::CreateSuperuser(command)) => command.run(|| line.settings.load_and_log()),
+        Some(Command::Users(command)) => command.run(line.settings.load_and_log()?),
         Some(Command::Audit(command)) => command.run(line.settings.load_and_log()?),
         Some(Command::PrintConfig(print_config::PrintConfig {})) => print_config::run(&line.settings.load()?.1),
         Some(Command::Completions(command)) => command.run(),
