@@ -144,8 +144,12 @@ impl App {
 
     async fn run_until_stopped(self, listener: TcpListener, mut signals: Signals) -> anyhow::Result<()> {
         let app: &'static Self = Box::leak(Box::new(self));
-        let query: &'static Query =
-            Box::leak(Box::new(Query::new(app.batches, Arc::clone(&app.store), Arc::clone(&app.catalog), Arc::clone(&app.health))));
+        let query: &'static Query = Box::leak(Box::new(Query::new(
+            app.batches,
+            Arc::clone(&app.store),
+            Arc::clone(&app.catalog),
+            Arc::clone(&app.health),
+        )));
         let (store, admin_options) = (Arc::clone(&app.store), app.config.admin.clone());
         let admin: &'static admin::State =
             Box::leak(Box::new(admin::State::new(query, app.batches, store, admin_options, Box::new(Utc::now))?));

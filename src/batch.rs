@@ -175,6 +175,11 @@ impl Batches {
         Some(self.journal.try_write(ticket.position)?.map_err(|_| AckError))
     }
 
+    /// Has the next flush begin at once.
+    pub fn request_flush(&self) {
+        self.flush_requested.notify_one();
+    }
+
     /// Returns when somebody waits for a commit.
     pub async fn flush_requested(&self) {
         self.flush_requested.notified().await;

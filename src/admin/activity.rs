@@ -101,14 +101,13 @@ impl State {
     pub(super) async fn listing(&self, today: HourRange) -> Result<Arc<Listing>, Failure> {
         let slot = self.activity.listings.get_with(today, Slot::default);
         self.kept(slot, || async move {
-            let totals = self.query.totals().await?;
-            let catalog = self.store.catalog().await?;
+            let (totals, view) = self.query.all_totals().await?;
             let rows = match self.query.hourly(today, ROWS_MAX).await {
                 Ok(rows) => Some(rows),
                 Err(StoreError::TooManyRows { .. }) => None,
                 Err(error) => return Err(error.into()),
             };
-            aside(move || listing(totals, rows, &catalog, today.last)).await
+            aside(move || listing(totals, rows, view.catalog(), today.last)).await
         })
         .await
     }

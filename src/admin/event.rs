@@ -108,15 +108,13 @@ pub(super) async fn known(
     segment: &str,
 ) -> Result<(EventName, Option<EventTotal>, CatalogEntry, Vec<EventName>), Failure> {
     let event = EventName::from_path_segment(segment).map_err(|_| Failure::NotFound)?;
-    let totals = state.query.totals().await?;
-    let catalog = state.catalog().await?;
+    let (totals, view) = state.query.all_totals().await?;
     let total = totals.binary_search_by(|total| total.event.cmp(&event)).ok().map(|index| totals[index].clone());
-    let entry = catalog.entries.get(&event).cloned();
+    let entry = view.entry(&event).cloned();
     if total.is_none() && entry.is_none() {
         return Err(Failure::NotFound);
     }
-    let aliases = catalog.entries.iter().filter(|(_, entry)| entry.alias_of.as_ref() == Some(&event));
-    let aliases = aliases.map(|(alias, _)| alias.clone()).collect();
+    let aliases = view.names_of(&event).skip(1).cloned().collect();
     Ok((event, total, entry.unwrap_or_default(), aliases))
 }
 
@@ -208,7 +206,7 @@ pub(super) async fn page(
 /// The count of each hour of the range.
 pub(super) async fn hours(state: &State, event: EventName, range: HourRange) -> Result<Vec<u64>, Failure> {
     let mut counts = vec![0; (range.last.number() - range.first.number()) as usize + 1];
-    for row in state.query.event_hours(event, range).await? {
+    for row in state.query.event_hours(&event, range).await? {
         counts[(row.hour.number() - range.first.number()) as usize] = row.count;
     }
     Ok(counts)

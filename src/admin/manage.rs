@@ -142,12 +142,11 @@ impl State {
     pub async fn purge_deleted(&self) -> Result<(), StoreError> {
         let now = (self.clock)();
         let over = now - chrono::TimeDelta::hours(self.options.delete_grace_hours.into());
-        let catalog = self.store.catalog().await?;
-        for (event, entry) in &catalog.entries {
+        let (_, view) = self.query.all_totals().await?;
+        for (event, entry) in &view.catalog().entries {
             if entry.deleted_at.is_some_and(|at| at <= over) {
                 let change = Change::Purge { event: event.clone() };
-                if let Changed::Done { .. } = self.store.change(change, "event-tracker", now).await? {
-                    self.query.note_change().await;
+                if let Changed::Done { .. } = self.query.catalog().change(change, "event-tracker", now).await? {
                     tracing::info!(%event, "The grace period of a deleted event is over: its counts are removed");
                 }
             }

@@ -10,6 +10,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use hyper::Method;
@@ -19,9 +20,10 @@ use tokio_util::sync::CancellationToken;
 use warp::reply::Response;
 
 use crate::batch::Batches;
+use crate::domain::EventName;
 use crate::query::Query;
 use crate::store::Store;
-use crate::store::admin::{Catalog, Change, Changed};
+use crate::store::admin::{Change, Changed};
 
 mod activity;
 mod answer;
@@ -63,6 +65,11 @@ pub type Clock = Box<dyn Fn() -> DateTime<Utc> + Send + Sync>;
 
 /// Longest name of a superuser, in bytes.
 pub const USER_NAME_BYTES_MAX: usize = 64;
+
+/// How long a change waits for counts of its event that are not in the store yet, and how often it
+/// looks.
+const FLUSH_PATIENCE: Duration = Duration::from_secs(2);
+const FLUSH_LOOK: Duration = Duration::from_millis(20);
 
 /// What the pages work with. It lives as long as the process.
 pub struct State {
@@ -225,17 +232,42 @@ impl State {
 
     /// Makes a change, as whoever asks; returns its number in the log.
     async fn change(&self, change: Change, who: &Who) -> Result<i64, Failure> {
-        match self.store.change(change, &who.name(), (self.clock)()).await? {
-            Changed::Done { change } => {
-                self.query.note_change().await;
-                Ok(change)
-            }
+        let event = match &change {
+            Change::Describe { event, .. }
+            | Change::SetActive { event, .. }
+            | Change::Move { from: event, .. }
+            | Change::Correct { event, .. }
+            | Change::Delete { event }
+            | Change::Purge { event } => Some(event.clone()),
+            Change::Undo { .. } => None,
+        };
+        let (catalog, who, now) = (self.query.catalog(), who.name(), (self.clock)());
+        let mut changed = catalog.change(change.clone(), &who, now).await?;
+        // The store does not know yet what was just counted here for the first time.
+        if let (Changed::Refused { .. }, Some(event)) = (&changed, event)
+            && self.wait_committed(&event).await
+        {
+            changed = catalog.change(change, &who, now).await?;
+        }
+        match changed {
+            Changed::Done { change } => Ok(change),
             Changed::Refused { reason } => Err(Failure::Refused(reason)),
         }
     }
 
-    async fn catalog(&self) -> Result<Arc<Catalog>, Failure> {
-        Ok(Arc::new(self.store.catalog().await?))
+    /// Has what is pending of the event committed soon; whether anything was.
+    async fn wait_committed(&self, event: &EventName) -> bool {
+        let is_pending = || self.batches.pending().counts(event);
+        if !is_pending() {
+            return false;
+        }
+        self.batches.request_flush();
+        let committed = async {
+            while is_pending() {
+                tokio::time::sleep(FLUSH_LOOK).await;
+            }
+        };
+        tokio::time::timeout(FLUSH_PATIENCE, committed).await.is_ok()
     }
 }
 
