@@ -1,5 +1,7 @@
 //! Changes while batches are committed, by several nodes at once.
 
+use std::time::Duration;
+
 use event_tracker::store::{Commit, StoreError};
 
 use super::*;
@@ -101,9 +103,12 @@ async fn waiting(database: &str) -> i64 {
 }
 
 async fn until_waiting(database: &str) {
-    while waiting(database).await == 0 {
-        tokio::task::yield_now().await;
-    }
+    let waits = async {
+        while waiting(database).await == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), waits).await.expect("nobody waits for the lock");
 }
 
 #[tokio::test(flavor = "multi_thread")]
