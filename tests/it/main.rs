@@ -13,6 +13,7 @@ mod harness;
 mod hours;
 mod journal_format;
 mod journal_full;
+mod managed_events;
 mod program;
 mod shutdown;
 mod store_contract;

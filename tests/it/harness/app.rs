@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use event_tracker::domain::{BatchId, BatchSeq, EventName, Hour, HourRange, HourlyCount, WriterId};
-use event_tracker::store;
+use event_tracker::store::{self, Store};
 use parking_lot::Mutex;
 
 use super::answer::{self, Answer};
@@ -117,12 +117,17 @@ impl TestApp {
             return;
         }
         std::fs::create_dir_all(self.data_dir()).unwrap();
-        let options =
-            store::Options { url: self.setup.database_url.clone().unwrap_or_default(), ..store::Options::default() };
-        let store = store::open(&options, &self.data_dir()).await.unwrap();
+        let store = self.store().await;
         let id = BatchId { writer: WriterId::random().unwrap(), seq: BatchSeq::FIRST };
         store.commit(id, self.setup.rows.clone().into()).await.unwrap();
         store.close().await;
+    }
+
+    /// Its store, as another process has it.
+    pub async fn store(&self) -> Arc<dyn Store> {
+        let options =
+            store::Options { url: self.setup.database_url.clone().unwrap_or_default(), ..store::Options::default() };
+        store::open(&options, &self.data_dir()).await.unwrap()
     }
 
     pub fn data_dir(&self) -> PathBuf {
