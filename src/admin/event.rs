@@ -239,6 +239,6 @@ mod tests {
         assert_eq!(asked("day=2024-05-01&from=x"), expected("2024-05-01", "2024041600", "2024051510"));
         assert_eq!(asked("from=0001-01-01&to=2024-05-01&days=-5"), expected("2024-05-15", "2024051500", "2024051510"));
         let (_, first, _) = asked("from=1980-01-01&to=2024-05-01");
-        assert_eq!(first, "2014042300");
+        assert_eq!(first, "2014042400");
     }
 }

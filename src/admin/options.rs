@@ -48,3 +48,18 @@ impl Options {
         Duration::from_secs(u64::from(self.delete_grace_hours) * 3600)
     }
 }
+
+/// As in `config/default.toml`.
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            session_idle_hours: 12,
+            session_hours: 168,
+            sessions_max: 20,
+            streams_max: 1000,
+            cookie_secure: CookieSecure::Auto,
+            trust_proxy: false,
+            delete_grace_hours: 168,
+        }
+    }
+}

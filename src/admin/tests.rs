@@ -1,1 +1,7 @@
+//! The dashboard as its clients meet it, over a real embedded store, without a network.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod access;
+mod accounts;
+mod harness;
+mod pages;

@@ -73,10 +73,11 @@ impl Zone {
         HourRange { first, last: next.plus(-1).max(first) }
     }
 
-    /// The first hour that begins on the day. Where clocks skip midnight, the day begins later.
+    /// The first hour that begins on the day. Where clocks skip midnight, the day begins later; some
+    /// places have even skipped a whole day.
     fn first_hour(self, day: NaiveDate) -> Hour {
         let midnight = day.and_time(NaiveTime::MIN);
-        let start = (0..4)
+        let start = (0..=48)
             .find_map(|hour| self.0.from_local_datetime(&(midnight + TimeDelta::hours(hour))).earliest())
             .map_or_else(|| midnight.and_utc(), |local| local.with_timezone(&Utc));
         let hour = Hour::containing(start);

@@ -48,9 +48,16 @@ impl Service {
         let flusher = Flusher::new(batches, Arc::clone(&store), Arc::clone(&catalog), Arc::clone(&health), flush);
         let now = Arc::new(Mutex::new(DateTime::UNIX_EPOCH));
         let clock = Arc::clone(&now);
-        let query = Query::new(batches, store, catalog, health);
-        let state =
-            http::State::new(batches, query, Ack::Journal, http::Options::default(), Box::new(move || *clock.lock()));
+        let query: &Query = Box::leak(Box::new(Query::new(batches, Arc::clone(&store), catalog, health)));
+        let admin = crate::harness::admin(query, batches, store);
+        let state = http::State::new(
+            batches,
+            query,
+            admin,
+            Ack::Journal,
+            http::Options::default(),
+            Box::new(move || *clock.lock()),
+        );
         let listener = http::listen("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         tokio::spawn(http::serve(listener, Box::leak(Box::new(state)), CancellationToken::new()));

@@ -66,8 +66,9 @@ async fn serve(options: Options) -> Served {
     let address = listener.local_addr().unwrap();
     let health = Arc::new(StoreHealth::default());
     let catalog = Arc::new(LiveCatalog::new(batches, Arc::clone(&store), Arc::clone(&health)));
-    let query = Query::new(batches, store, catalog, health);
-    let state = Box::leak(Box::new(State::new(batches, query, Ack::Journal, options, Box::new(clock))));
+    let query: &Query = Box::leak(Box::new(Query::new(batches, Arc::clone(&store), catalog, health)));
+    let admin = crate::harness::admin(query, batches, store);
+    let state = Box::leak(Box::new(State::new(batches, query, admin, Ack::Journal, options, Box::new(clock))));
     let drain = CancellationToken::new();
     let server = tokio::spawn(http::serve(listener, state, drain.clone()));
     Served { address, batches, clock_panics, drain, server, _dir: dir }

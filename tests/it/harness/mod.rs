@@ -11,7 +11,13 @@ pub use app::{Backend, TestApp};
 pub use traffic::{Tally, Traffic};
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use event_tracker::admin;
+use event_tracker::batch::Batches;
+use event_tracker::query::Query;
+use event_tracker::store::Store;
 
 /// Longest wait for anything that a test awaits. No test is faster or slower for it, unless it fails.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -47,3 +53,9 @@ macro_rules! on_both_stores {
     };
 }
 pub(crate) use on_both_stores;
+
+/// The dashboard of a service that is made of its parts.
+pub fn admin(query: &'static Query, batches: &'static Batches, store: Arc<dyn Store>) -> &'static admin::State {
+    let state = admin::State::new(query, batches, store, admin::Options::default(), Box::new(chrono::Utc::now));
+    Box::leak(Box::new(state.unwrap()))
+}

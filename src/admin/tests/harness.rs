@@ -1,0 +1,187 @@
+//! A dashboard of one's own, and a browser that keeps its cookies.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use http_body_util::BodyExt;
+use hyper::header::{CONTENT_TYPE, COOKIE, HOST, HeaderName, LOCATION, ORIGIN, SET_COOKIE};
+use hyper::{HeaderMap, Method, StatusCode};
+use parking_lot::Mutex;
+
+use crate::admin::{Options, Request, State, password, session};
+use crate::batch::Batches;
+use crate::catalog::LiveCatalog;
+use crate::domain::{Ack, EventName, Hour};
+use crate::flusher::{self, Flusher};
+use crate::journal::{self, DataFolder};
+use crate::names::{Limits, Names};
+use crate::query::Query;
+use crate::store::admin::{AdminKey, Superuser};
+use crate::store::{self, Store, StoreHealth};
+
+pub const PASSWORD: &str = "quiet-lamp-9-orchard";
+
+pub struct Dashboard {
+    pub state: &'static State,
+    pub batches: &'static Batches,
+    pub store: Arc<dyn Store>,
+    pub now: Arc<Mutex<DateTime<Utc>>>,
+    pub flusher: Flusher,
+    _folder: tempfile::TempDir,
+    _lock: DataFolder,
+}
+
+impl Dashboard {
+    pub async fn open() -> Self {
+        Self::with(Options::default()).await
+    }
+
+    pub async fn with(options: Options) -> Self {
+        let temporary = tempfile::tempdir().unwrap();
+        let folder = DataFolder::lock(temporary.path()).unwrap();
+        let journal =
+            journal::Options { ack: Ack::Memory, segment_bytes_max: 1 << 26, bytes_max: 1 << 32, accept_damage: false };
+        let names = Arc::new(Names::new(Limits { events_max: 1000 }));
+        let batches: &'static Batches = Box::leak(Box::new(Batches::recover(&folder, journal, names).unwrap().0));
+        let store = store::open(&store::Options::default(), temporary.path()).await.unwrap();
+        let health = Arc::new(StoreHealth::default());
+        let catalog = Arc::new(LiveCatalog::new(batches, Arc::clone(&store), Arc::clone(&health)));
+        let flush = flusher::Options { interval_ms: 1000, shutdown_timeout_ms: 1000, retry_backoff_max_ms: 1000 };
+        let flusher = Flusher::new(batches, Arc::clone(&store), Arc::clone(&catalog), Arc::clone(&health), flush);
+        let query = Box::leak(Box::new(Query::new(batches, Arc::clone(&store), catalog, health)));
+        let now = Arc::new(Mutex::new("2024-05-15T10:30:00Z".parse().unwrap()));
+        let clock = Arc::clone(&now);
+        let state = State::new(query, batches, Arc::clone(&store), options, Box::new(move || *clock.lock())).unwrap();
+        let state = Box::leak(Box::new(state));
+        Self { state, batches, store, now, flusher, _folder: temporary, _lock: folder }
+    }
+
+    pub fn pass(&self, time: TimeDelta) {
+        *self.now.lock() += time;
+    }
+
+    pub async fn add_user(&self, name: &str) {
+        let user = Superuser {
+            name: name.to_owned(),
+            password_hash: password::hash(PASSWORD.as_bytes()).unwrap(),
+            disabled: false,
+            created_at: *self.now.lock(),
+            last_login_at: None,
+        };
+        assert!(self.store.add_superuser(user).await.unwrap());
+    }
+
+    /// Returns the secret.
+    pub async fn add_key(&self, expires_at: Option<DateTime<Utc>>) -> (i64, String) {
+        let secret = format!("{}{}", session::KEY_PREFIX, session::secret().unwrap());
+        let key = AdminKey {
+            id: 0,
+            label: "a test".into(),
+            secret_hash: session::hash_of(&secret),
+            hint: "etk_".into(),
+            created_by: "ann".into(),
+            created_at: *self.now.lock(),
+            expires_at,
+            revoked_at: None,
+            last_used_at: None,
+        };
+        (self.store.add_admin_key(key).await.unwrap(), secret)
+    }
+
+    /// Counts in the current hour and flushes.
+    pub async fn count(&self, event: &str, count: u64) {
+        let hour = Hour::containing(*self.now.lock());
+        self.batches.record(&EventName::parse(event).unwrap(), hour, count).unwrap();
+        self.flusher.flush().await.unwrap();
+    }
+
+    pub fn browser(&self) -> Browser {
+        Browser { state: self.state, cookies: Vec::new(), headers: vec![("origin", "http://tracker.example".into())] }
+    }
+
+    pub async fn signed_in(&self, user: &str) -> Browser {
+        let mut browser = self.browser();
+        let answer = browser.post("/admin/login", &[("user", user), ("password", PASSWORD)]).await;
+        assert_eq!(answer.status, StatusCode::SEE_OTHER, "{}", answer.body);
+        browser
+    }
+}
+
+pub struct Browser {
+    state: &'static State,
+    pub cookies: Vec<(String, String)>,
+    pub headers: Vec<(&'static str, String)>,
+}
+
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: String,
+}
+
+impl Answer {
+    pub fn header(&self, name: impl hyper::header::AsHeaderName) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    pub fn location(&self) -> &str {
+        self.header(LOCATION)
+    }
+
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.body).unwrap()
+    }
+}
+
+impl Browser {
+    pub async fn get(&mut self, path: &str) -> Answer {
+        self.send(Method::GET, path, String::new()).await
+    }
+
+    pub async fn post(&mut self, path: &str, fields: &[(&str, &str)]) -> Answer {
+        let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
+        self.send(Method::POST, path, body).await
+    }
+
+    pub async fn send(&mut self, method: Method, path: &str, body: String) -> Answer {
+        let mut headers = HeaderMap::new();
+        headers.insert(HOST, "tracker.example".parse().unwrap());
+        let cookies: Vec<_> = self.cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        if !cookies.is_empty() {
+            headers.insert(COOKIE, cookies.join("; ").parse().unwrap());
+        }
+        for (name, value) in &self.headers {
+            if (*name != "origin" || method == Method::POST) && !value.is_empty() {
+                headers.insert(HeaderName::from_static(name), value.parse().unwrap());
+            }
+        }
+        if method == Method::POST {
+            headers.entry(CONTENT_TYPE).or_insert("application/x-www-form-urlencoded".parse().unwrap());
+        }
+        let request = Request {
+            method,
+            uri: path.parse().unwrap(),
+            headers,
+            peer: "127.0.0.1".parse().unwrap(),
+            body: body.into(),
+        };
+        let response = self.state.answer(request).await;
+        let (head, body) = response.into_parts();
+        for cookie in head.headers.get_all(SET_COOKIE) {
+            let (name, value) = cookie.to_str().unwrap().split(';').next().unwrap().split_once('=').unwrap();
+            self.cookies.retain(|(known, _)| known != name);
+            if !value.is_empty() {
+                self.cookies.push((name.to_owned(), value.to_owned()));
+            }
+        }
+        let is_stream = head.headers.get(CONTENT_TYPE).is_some_and(|kind| kind == "text/event-stream");
+        let bytes = if is_stream { Default::default() } else { body.collect().await.unwrap().to_bytes() };
+        Answer { status: head.status, headers: head.headers, body: String::from_utf8(bytes.to_vec()).unwrap() }
+    }
+
+    pub fn without_origin(mut self) -> Self {
+        self.headers.retain(|(name, _)| *name != ORIGIN.as_str());
+        self
+    }
+}

@@ -1,0 +1,206 @@
+//! What pages show, and what changing events does.
+
+use chrono::TimeDelta;
+use hyper::StatusCode;
+
+use super::harness::{Browser, Dashboard};
+use crate::admin::request::encoded;
+
+const PAGES: [&str; 8] = [
+    "/admin",
+    "/admin?period=7d&compare=1",
+    "/admin?period=90d",
+    "/admin/events",
+    "/admin/changes",
+    "/admin/users",
+    "/admin/keys",
+    "/admin/preferences",
+];
+
+async fn opened() -> (Dashboard, Browser) {
+    let dashboard = Dashboard::open().await;
+    dashboard.add_user("ann").await;
+    let browser = dashboard.signed_in("ann").await;
+    (dashboard, browser)
+}
+
+#[tokio::test]
+async fn an_empty_service_has_all_pages_and_says_how_to_begin() {
+    let (_dashboard, mut browser) = opened().await;
+    for page in PAGES {
+        assert_eq!(browser.get(page).await.status, StatusCode::OK, "{page}");
+    }
+    assert!(browser.get("/admin").await.body.contains("Nothing has been counted yet"));
+    assert!(browser.get("/admin/events").await.body.contains("Nothing has been counted yet"));
+    assert_eq!(browser.get("/admin/events/nobody").await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn names_are_text_and_never_markup_on_any_page() {
+    let (dashboard, mut browser) = opened().await;
+    let names =
+        ["<script>x</script>", "\"><svg onload=x>", "' onmouseover='x", "</title><b>", "\u{202e}x", "{{x}}", "a/b?c#d"];
+    for name in names {
+        dashboard.count(name, 3).await;
+        let path = format!("/admin/events/{}", encoded(name));
+        let changed = browser.post(&format!("{path}/describe"), &[("description", name)]).await;
+        assert_eq!(changed.status, StatusCode::SEE_OTHER, "{name} {}", changed.body);
+        let page = browser.get(&path).await;
+        assert_eq!(page.status, StatusCode::OK, "{name}");
+        assert_harmless(&page.body);
+    }
+    for page in PAGES {
+        assert_harmless(&browser.get(page).await.body);
+    }
+    let query = format!("/admin/events?q={}", encoded(names[1]));
+    assert_harmless(&browser.get(&query).await.body);
+}
+
+/// No element or attribute that a name tries to make, and nothing that the policy would refuse.
+fn assert_harmless(page: &str) {
+    for markup in ["<script>", "<svg onload", "onmouseover='", "</title><b>", " style=\"", "javascript:"] {
+        assert!(!page.contains(markup), "{markup} in {page}");
+    }
+}
+
+#[tokio::test]
+async fn pages_stay_below_100_kb_with_much_to_show() {
+    let (dashboard, mut browser) = opened().await;
+    for number in 0..60 {
+        dashboard.batches.names().learn(&crate::domain::EventName::parse("x").unwrap(), 0);
+        dashboard.count(&format!("{number} {}", "name ".repeat(45)), 1_000_000 + number).await;
+    }
+    let event = format!("/admin/events/{}?days=365&compare=1", encoded(&format!("1 {}", "name ".repeat(45))));
+    for page in PAGES.into_iter().chain([&*event]) {
+        let body = browser.get(page).await.body;
+        assert!(body.len() < 100_000, "{page}: {} bytes", body.len());
+    }
+}
+
+#[tokio::test]
+async fn the_list_is_paged_and_exported_as_it_is_shown() {
+    let (dashboard, mut browser) = opened().await;
+    for number in 0..120 {
+        dashboard.count(&format!("=event {number:03}"), number + 1).await;
+    }
+    let first = browser.get("/admin/events?q=event&sort=name&order=asc").await.body;
+    assert!(first.contains("1–50 of 120") && first.contains("=event 049") && !first.contains("=event 050"));
+    let last = browser.get("/admin/events?q=event&sort=name&order=asc&page=3").await.body;
+    assert!(last.contains("101–120 of 120"), "{last}");
+    assert!(browser.get("/admin/events?page=99999").await.body.contains("101–120 of 120"));
+
+    let csv = browser.get("/admin/export?format=csv&q=event+11&sort=name&order=asc").await;
+    assert_eq!(csv.header("content-disposition"), "attachment; filename=\"events.csv\"");
+    let lines: Vec<&str> = csv.body.split("\r\n").collect();
+    assert_eq!(lines.len(), 1 + 10 + 1);
+    assert_eq!(lines[1], "\"'=event 110\",111,111,111,2024051510,2024051510,\"\",true,false");
+    let json = browser.get("/admin/export?format=json&q=event+11&sort=name&order=asc").await.json();
+    assert_eq!(json[0]["event"], "=event 110");
+}
+
+#[tokio::test]
+async fn an_event_is_described_disabled_renamed_deleted_and_all_of_it_undone() {
+    let (dashboard, mut browser) = opened().await;
+    dashboard.count("login", 42).await;
+    let location =
+        browser.post("/admin/events/login/describe", &[("description", "people")]).await.location().to_owned();
+    assert!(location.starts_with("/admin/events/login?notice=changed&change="), "{location}");
+    let page = browser.get(&location).await.body;
+    assert!(page.contains("people") && page.contains("id=\"undo\""));
+
+    browser.post("/admin/events/login/deactivate", &[]).await;
+    assert!(browser.get("/admin/events?show=inactive").await.body.contains("1–1 of 1"));
+    browser.post("/admin/events/login/activate", &[]).await;
+
+    let moved = browser.post("/admin/events/login/move", &[("into", "sign/in")]).await;
+    assert!(moved.location().starts_with("/admin/events/sign%2Fin?"), "{}", moved.location());
+    assert_eq!(browser.get("/admin/events/login").await.location(), "/admin/events/sign%2Fin");
+    let number = moved.location().rsplit('=').next().unwrap().to_owned();
+    assert_eq!(
+        browser.post(&format!("/admin/changes/{number}/undo"), &[]).await.location(),
+        "/admin/changes?notice=undone"
+    );
+
+    let deleted = browser.post("/admin/events/login/delete", &[]).await.location().to_owned();
+    assert!(!browser.get("/admin/events").await.body.contains("1–1 of 1"));
+    assert!(browser.get("/admin/events?show=deleted").await.body.contains("42"));
+    let number = deleted.rsplit('=').next().unwrap();
+    browser.post(&format!("/admin/changes/{number}/undo"), &[]).await;
+    let page = browser.get("/admin/events/login").await.body;
+    assert!(page.contains("data-live-value=\"event-total\">42<"), "{page}");
+    assert!(dashboard.store.audit().await.unwrap().balance());
+}
+
+#[tokio::test]
+async fn what_was_counted_a_moment_ago_can_be_changed_at_once() {
+    let (dashboard, mut browser) = opened().await;
+    let hour = crate::domain::Hour::containing(*dashboard.now.lock());
+    dashboard.batches.record(&crate::domain::EventName::parse("fresh").unwrap(), hour, 1).unwrap();
+    let (answer, ()) = tokio::join!(browser.post("/admin/events/fresh/deactivate", &[]), async {
+        dashboard.batches.flush_requested().await;
+        dashboard.flusher.flush().await.unwrap();
+    });
+    assert_eq!(answer.status, StatusCode::SEE_OTHER, "{}", answer.body);
+}
+
+#[tokio::test]
+async fn a_past_hour_is_corrected_with_a_reason() {
+    let (dashboard, mut browser) = opened().await;
+    dashboard.count("login", 42).await;
+    dashboard.pass(TimeDelta::hours(2));
+    let hour = crate::domain::Hour::containing(*dashboard.now.lock()).plus(-2).number();
+    let page = browser.get("/admin/events/login").await.body;
+    assert!(page.contains(&format!("value=\"{hour}=42\"")), "{page}");
+    let value = format!("{hour}=42");
+    let fields = [("hour", &*value), ("count", "40"), ("reason", "twice <sent>")];
+    assert_eq!(browser.post("/admin/events/login/correct", &fields).await.status, StatusCode::SEE_OTHER);
+    assert_eq!(browser.post("/admin/events/login/correct", &fields).await.status, StatusCode::CONFLICT, "it is 40 now");
+    let log = browser.get("/admin/changes").await.body;
+    assert!(log.contains("twice &#60;sent&#62;"), "{log}");
+    assert!(dashboard.store.audit().await.unwrap().balance());
+}
+
+#[tokio::test]
+async fn a_deleted_events_counts_go_when_its_grace_is_over() {
+    let (dashboard, mut browser) = opened().await;
+    dashboard.count("login", 42).await;
+    browser.post("/admin/events/login/delete", &[]).await;
+    dashboard.pass(TimeDelta::hours(167));
+    dashboard.state.purge_deleted().await.unwrap();
+    assert_eq!(dashboard.store.audit().await.unwrap().rows, 42);
+    dashboard.pass(TimeDelta::hours(1));
+    dashboard.state.purge_deleted().await.unwrap();
+    assert_eq!(dashboard.store.audit().await.unwrap().rows, 0);
+    dashboard.state.purge_deleted().await.unwrap();
+}
+
+#[tokio::test]
+async fn theme_and_time_zone_are_kept_in_the_browser() {
+    let (dashboard, mut browser) = opened().await;
+    dashboard.count("login", 1).await;
+    let fields = [("zone", "Asia/Kolkata"), ("theme", "dark"), ("back", "/admin/events")];
+    assert_eq!(browser.post("/admin/preferences", &fields).await.location(), "/admin/events");
+    let page = browser.get("/admin").await.body;
+    assert!(page.contains("data-theme=\"dark\"") && page.contains("Asia/Kolkata") && page.contains("UTC+05:30"));
+    assert!(page.contains("45 minutes off"), "half-hour zones are explained");
+    let wrong = browser.post("/admin/preferences", &[("zone", "x; Path=/")]).await;
+    assert_eq!(wrong.status, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn live_streams_are_bounded_and_end_when_the_service_drains() {
+    let options = crate::admin::Options { streams_max: 1, ..crate::admin::Options::default() };
+    let dashboard = Dashboard::with(options).await;
+    dashboard.add_user("ann").await;
+    dashboard.count("login", 7).await;
+    let mut browser = dashboard.signed_in("ann").await;
+    let once = browser.get("/admin/live.json").await.json();
+    assert_eq!(
+        (&once["response"]["total"], &once["response"]["status"]["books"]["state"]),
+        (&7.into(), &"good".into())
+    );
+    let stream = browser.get("/admin/live").await;
+    assert_eq!(stream.header("content-type"), "text/event-stream");
+    dashboard.state.begin_draining();
+    assert_eq!(browser.get("/admin/live").await.status, StatusCode::SERVICE_UNAVAILABLE);
+}
