@@ -24,6 +24,10 @@ use crate::journal::segment::Segment;
 use crate::journal::{self, Health, Journal, Position, SealedSegment};
 use crate::names::{Names, Refused};
 
+mod many;
+
+pub use many::RecordedMany;
+
 /// A snapshot is worth its stall only when the segment is this much larger than what it would hold.
 const SNAPSHOT_GAIN: u64 = 4;
 /// A counter's share of a snapshot, at most: its record, a name of 255 bytes and a count.

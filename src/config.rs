@@ -129,7 +129,10 @@ fn shown(value: &ValueKind) -> String {
         ValueKind::String(text) => toml::Value::String(store::without_password(text)).to_string(),
         ValueKind::Float(number) => toml::Value::Float(*number).to_string(),
         ValueKind::Table(_) => "a section".to_owned(),
-        ValueKind::Array(_) => "a list".to_owned(),
+        ValueKind::Array(values) => {
+            let values: Vec<String> = values.iter().map(|value| shown(&value.kind)).collect();
+            format!("[{}]", values.join(", "))
+        }
         plain => plain.to_string(),
     }
 }

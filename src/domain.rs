@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use chrono::{DateTime, NaiveDate, Timelike, Utc};
+use chrono::{DateTime, Datelike, NaiveDate, Utc};
 use compact_str::CompactString;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -153,11 +153,19 @@ impl Hour {
     }
 }
 
-/// `YYYYMMDDHH`, as the API writes hours.
+/// `YYYYMMDDHH`, as the API writes hours: every row of a long answer has one, so it is written
+/// without chrono's formatter.
 impl fmt::Display for Hour {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let start = self.start();
-        write!(f, "{}{:02}", start.format("%Y%m%d"), start.hour())
+        let date = self.start().date_naive();
+        let mut rest =
+            date.year().unsigned_abs() * 1_000_000 + date.month() * 10_000 + date.day() * 100 + self.of_day();
+        let mut digits = [b'0'; 10];
+        for digit in digits.iter_mut().rev() {
+            *digit = b'0' + (rest % 10) as u8;
+            rest /= 10;
+        }
+        f.write_str(std::str::from_utf8(&digits).unwrap_or_default())
     }
 }
 

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use config::ValueKind;
+use url::Url;
 
 use crate::telemetry;
 
@@ -19,6 +20,8 @@ pub(super) enum Expect {
     },
     LogFilter,
     OneOf(&'static [&'static str]),
+    /// A list of `*` alone or of origins.
+    Origins,
     Path,
     StoreUrl,
     Text,
@@ -39,13 +42,14 @@ const fn integer(name: &'static str, min: i64, max: i64) -> Key {
     key(name, Expect::Integer { min, max })
 }
 
-pub(super) static KEYS: [Key; 38] = [
+pub(super) static KEYS: [Key; 39] = [
     key("data_dir", Expect::Path),
     key("http.listen", Expect::Address),
     integer("http.connections_max", 1, 1_000_000),
     integer("http.header_timeout_ms", 100, 3_600_000),
     integer("http.header_bytes_max", 8_192, 1 << 20),
     integer("http.body_bytes_max", 1_024, 1 << 30),
+    key("http.cors_origins", Expect::Origins),
     integer("http.connection_age_max_ms", 0, 604_800_000),
     integer("http.drain_timeout_ms", 0, 600_000),
     integer("http.store_ack_timeout_ms", 1, 600_000),
@@ -112,6 +116,10 @@ impl Expect {
         let read = match self {
             Self::Boolean => text.parse().ok().map(ValueKind::Boolean),
             Self::Integer { .. } => text.parse().ok().map(ValueKind::I64),
+            Self::Origins => {
+                let origins = text.split(',').map(str::trim).filter(|origin| !origin.is_empty());
+                Some(ValueKind::Array(origins.map(config::Value::from).collect()))
+            }
             _ => None,
         };
         read.unwrap_or_else(|| ValueKind::String(text.to_owned()))
@@ -125,10 +133,21 @@ impl Expect {
             (Self::LogFilter, ValueKind::String(text)) => telemetry::is_filter(text),
             (Self::OneOf(names), ValueKind::String(text)) => names.contains(&text.as_str()),
             (Self::Path, ValueKind::String(text)) => !text.is_empty(),
+            (Self::Origins, ValueKind::Array(origins)) => are_origins(origins),
             (Self::StoreUrl, ValueKind::String(text)) => is_store_url(text),
             _ => false,
         }
     }
+}
+
+fn are_origins(list: &[config::Value]) -> bool {
+    let is_any = |value: &config::Value| matches!(&value.kind, ValueKind::String(text) if text == "*");
+    let is_origin = |value: &config::Value| match &value.kind {
+        // As a browser writes it: without a path, in lower case, without the scheme's own port.
+        ValueKind::String(text) => Url::parse(text).is_ok_and(|url| url.origin().ascii_serialization() == *text),
+        _ => false,
+    };
+    list.iter().all(is_origin) || (list.len() == 1 && is_any(&list[0]))
 }
 
 fn is_store_url(text: &str) -> bool {
@@ -148,6 +167,9 @@ impl fmt::Display for Expect {
                 Some((last, others)) => write!(f, "{} or {last}", others.join(", ")),
                 None => Ok(()),
             },
+            Self::Origins => {
+                f.write_str(r#"["*"], or a list of origins as browsers send them, such as ["https://shop.example"]"#)
+            }
             Self::Path => f.write_str("the path of a folder"),
             Self::StoreUrl => {
                 f.write_str("postgres://USER:PASSWORD@HOST/NAME, sqlite:PATH, or nothing for SQLite in data_dir")

@@ -1,6 +1,6 @@
 //! Every answer as bytes: the envelope of success, and each error with its status and its words.
 
-use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderName, RETRY_AFTER};
+use hyper::header::{ACCEPT_ENCODING, ALLOW, CONNECTION, CONTENT_TYPE, HeaderName, RETRY_AFTER};
 use hyper::{Method, StatusCode, header::HeaderValue};
 use serde::Serialize;
 use warp::reply::Response;
@@ -72,6 +72,12 @@ pub(super) enum ApiError {
     },
     BodyBroken,
     BodyTimeout,
+    BadContentType,
+    BadContentEncoding,
+    BadGzip,
+    NotABatch {
+        why: &'static str,
+    },
     Panicked,
 }
 
@@ -266,6 +272,31 @@ impl ApiError {
                 "body_timeout: the body did not arrive in time".into(),
                 "The request did not arrive in time.".into(),
             ),
+            Self::BadContentType => (
+                S::UNSUPPORTED_MEDIA_TYPE,
+                Then::Go,
+                "bad_content_type: application/json, application/x-ndjson or text/plain is expected".into(),
+                "Events must be sent as JSON, as lines of JSON (NDJSON), or as plain text that holds one of these."
+                    .into(),
+            ),
+            Self::BadContentEncoding => (
+                S::UNSUPPORTED_MEDIA_TYPE,
+                Then::Go,
+                "bad_content_encoding: a body is plain or compressed once with gzip".into(),
+                "The request is compressed in a way that is not understood here; use gzip or nothing.".into(),
+            ),
+            Self::BadGzip => (
+                S::BAD_REQUEST,
+                Then::Close,
+                "bad_gzip: the body is not valid gzip".into(),
+                "The compressed request is damaged.".into(),
+            ),
+            Self::NotABatch { why } => (
+                S::BAD_REQUEST,
+                Then::Go,
+                format!("not_a_batch: {why}"),
+                "Please send a list of events, such as [\"login\", {\"event\": \"logout\", \"count\": 2}].".into(),
+            ),
             Self::Panicked => (
                 S::INTERNAL_SERVER_ERROR,
                 Then::Go,
@@ -277,6 +308,11 @@ impl ApiError {
                 "Something went wrong here; it has been logged.".into(),
             ),
         }
+    }
+
+    /// What went wrong, for a developer: a stable code, a colon and the detail.
+    pub(super) fn internal(&self) -> String {
+        self.describe(&Method::POST).2
     }
 
     /// The body of a failure. For a POST, `internal` ends with whether it was counted.
@@ -302,9 +338,11 @@ impl ApiError {
             Then::RetryLater => add(RETRY_AFTER, RETRY_AFTER_S),
             Then::Close => add(CONNECTION, HeaderValue::from_static("close")),
         };
-        if let Self::MethodNotAllowed { allow } = self {
-            add(ALLOW, HeaderValue::from_static(allow));
-        }
+        match self {
+            Self::MethodNotAllowed { allow } => add(ALLOW, HeaderValue::from_static(allow)),
+            Self::BadContentEncoding => add(ACCEPT_ENCODING, HeaderValue::from_static("gzip")),
+            _ => None,
+        };
         response
     }
 }

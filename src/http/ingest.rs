@@ -53,13 +53,13 @@ fn count(state: &State, event: &EventName, count: u64, query: Option<&RawQuery>)
     Ok((state.batches.record(event, hour, count)?, ack))
 }
 
-fn requested_ack(query: &RawQuery) -> Result<Option<Ack>, ApiError> {
+pub(super) fn requested_ack(query: &RawQuery) -> Result<Option<Ack>, ApiError> {
     let parameters = Parameters::parse(Some(query))?;
     parameters.get("ack").map(|text| Ack::parse(text).ok_or(ApiError::BadAck)).transpose()
 }
 
 /// `answer`, as soon as what `ack` names has happened.
-fn acknowledge(state: &'static State, ticket: Ticket, ack: Ack, answer: Response) -> Counted {
+pub(super) fn acknowledge(state: &'static State, ticket: Ticket, ack: Ack, answer: Response) -> Counted {
     match ack {
         Ack::Memory => {
             state.batches.write_behind();

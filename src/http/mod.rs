@@ -1,8 +1,9 @@
 //! The HTTP service: warp filters behind an accept loop of our own.
 //!
 //! Reading order: this file (the route table and who answers what), `answer` (every success and
-//! every error as bytes), the endpoint groups `ingest`, `read`, `picture`, `health`, and then the
-//! transport: `service` (around one request), `connection` and `wire` (around one connection), `server`.
+//! every error as bytes), the endpoint groups `ingest`, `batch`, `read`, `picture`, `health`, and then
+//! the transport: `service` (around one request), `connection` and `wire` (around one connection),
+//! `server`.
 //!
 //! Routing reads one table, [`ROUTES`]: it decides which endpoint answers, it tells 404 from 405
 //! with `Allow`, and it is what the API's description is checked against. No filter ever rejects:
@@ -16,7 +17,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use futures_util::future::Either;
-use hyper::{HeaderMap, Method};
+use hyper::header::{ALLOW, HeaderValue};
+use hyper::{HeaderMap, Method, StatusCode};
 use tokio::sync::Semaphore;
 use warp::Filter;
 use warp::path::FullPath;
@@ -29,7 +31,10 @@ use crate::query::Query;
 
 mod accept;
 mod answer;
+mod batch;
+mod conditional;
 mod connection;
+mod cors;
 mod gate;
 mod health;
 mod ingest;
@@ -63,6 +68,8 @@ pub struct State {
     draining: AtomicBool,
     renders: Semaphore,
     pictures: moka::sync::Cache<picture::Tag, Bytes>,
+    listings: read::Listings,
+    cors: cors::Cors,
 }
 
 impl State {
@@ -76,8 +83,20 @@ impl State {
         clock: Clock,
     ) -> Self {
         let renders = Semaphore::new(options.renders_max.max(1));
-        let pictures = picture::cache();
-        Self { batches, query, admin, ack, options, clock, draining: AtomicBool::new(false), renders, pictures }
+        let cors = cors::Cors::new(&options.cors_origins);
+        Self {
+            batches,
+            query,
+            admin,
+            ack,
+            options,
+            clock,
+            draining: AtomicBool::new(false),
+            renders,
+            pictures: picture::cache(),
+            listings: read::cache(),
+            cors,
+        }
     }
 
     /// From now on `/readyz` says 503. [`serve`] does it by itself when it is told to drain; call it
@@ -93,6 +112,7 @@ impl State {
 pub enum Endpoint {
     CountOne,
     CountMany,
+    Batch,
     Range,
     Totals,
     Histogram,
@@ -127,9 +147,10 @@ pub struct Route {
 }
 
 /// All routes, the busiest first.
-pub const ROUTES: [Route; 8] = [
+pub const ROUTES: [Route; 9] = [
     Route { verb: Verb::Post, path: &["api", "events", "{event}"], endpoint: Endpoint::CountOne },
     Route { verb: Verb::Post, path: &["api", "events", "{event}", "{num}"], endpoint: Endpoint::CountMany },
+    Route { verb: Verb::Post, path: &["api", "events"], endpoint: Endpoint::Batch },
     Route { verb: Verb::Get, path: &["api", "events"], endpoint: Endpoint::Range },
     Route { verb: Verb::Get, path: &["api", "events", "unique"], endpoint: Endpoint::Totals },
     Route { verb: Verb::Get, path: &["api", "events", "histogram", "{event}", "{day}"], endpoint: Endpoint::Histogram },
@@ -177,13 +198,26 @@ fn find<'p>(method: &Method, path: &'p str) -> Result<(Endpoint, Parameters<'p>)
     }
     Err(match (get, post) {
         (false, false) => ApiError::NotFound,
-        (true, false) => ApiError::MethodNotAllowed { allow: "GET, HEAD" },
-        (false, true) => ApiError::MethodNotAllowed { allow: "POST" },
-        (true, true) => ApiError::MethodNotAllowed { allow: "GET, HEAD, POST" },
+        (true, false) => ApiError::MethodNotAllowed { allow: "GET, HEAD, OPTIONS" },
+        (false, true) => ApiError::MethodNotAllowed { allow: "OPTIONS, POST" },
+        (true, true) => ApiError::MethodNotAllowed { allow: "GET, HEAD, OPTIONS, POST" },
     })
 }
 
-/// All POSTs. The filter is `Copy` and holds nothing but the `'static` state: a request copies a
+/// Whether the answer depends on the request's body.
+fn takes_body(method: &Method, path: &str) -> bool {
+    matches!(find(method, path), Ok((Endpoint::Batch, _)))
+}
+
+/// Batches.
+fn batches(state: &'static State) -> impl Filter<Extract = (impl warp::Reply,), Error = warp::Rejection> + Copy {
+    warp::header::headers_cloned()
+        .and(warp::ext::optional::<RawQuery>())
+        .and(warp::body::stream())
+        .then(move |headers, query, body| batch::take(state, headers, query, body))
+}
+
+/// All other POSTs. The filter is `Copy` and holds nothing but the `'static` state: a request copies a
 /// pointer.
 fn counting(state: &'static State) -> impl Filter<Extract = (impl warp::Reply,), Error = Infallible> + Copy {
     warp::path::full()
@@ -204,6 +238,7 @@ fn count(state: &'static State, path: &FullPath, query: Option<&RawQuery>) -> in
     let counted = match find(&Method::POST, path.as_str()) {
         Ok((Endpoint::CountOne, [event, _])) => ingest::one(state, event, query),
         Ok((Endpoint::CountMany, [event, num])) => ingest::many(state, event, num, query),
+        Ok((Endpoint::Batch, _)) => Err(ApiError::NotABatch { why: "the request has no body" }),
         Ok(_) => Err(ApiError::NotFound),
         Err(error) => Err(error),
     };
@@ -218,16 +253,29 @@ async fn look(
     headers: HeaderMap,
 ) -> Response {
     let answer = match find(&method, path.as_str()) {
-        Ok((Endpoint::Range, _)) => read::range(state, query).await,
-        Ok((Endpoint::Totals, _)) => read::totals(state).await,
+        // The headers of the answer say the rest. Any path: a page shall be able to read its 404.
+        _ if cors::is_preflight(&method, &headers) => Ok(no_content()),
+        Err(ApiError::MethodNotAllowed { allow }) if method == Method::OPTIONS => {
+            let mut answer = no_content();
+            answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
+            Ok(answer)
+        }
+        Ok((Endpoint::Range, _)) => read::range(state, query, &headers).await,
+        Ok((Endpoint::Totals, _)) => read::totals(state, &headers).await,
         Ok((Endpoint::Histogram, [event, day])) => picture::histogram(state, event, day, query, &headers).await,
         Ok((Endpoint::Live, _)) => Ok(health::live()),
         Ok((Endpoint::Ready, _)) => health::ready(state),
         Ok((Endpoint::Home, _)) => Ok(health::home()),
-        Ok((Endpoint::CountOne | Endpoint::CountMany, _)) => Err(ApiError::NotFound),
+        Ok((Endpoint::CountOne | Endpoint::CountMany | Endpoint::Batch, _)) => Err(ApiError::NotFound),
         Err(error) => Err(error),
     };
     answer.unwrap_or_else(|error| error.answer(&method))
+}
+
+fn no_content() -> Response {
+    let mut response = Response::default();
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response
 }
 
 #[cfg(test)]
@@ -273,11 +321,11 @@ mod tests {
 
     #[test]
     fn a_known_path_with_another_method_names_the_methods_it_takes() {
-        assert_eq!(allow(&Method::POST, "/api/events/histogram/x/20200101"), Some("GET, HEAD"));
-        assert_eq!(allow(&Method::GET, "/api/events/foo"), Some("POST"));
-        assert_eq!(allow(&Method::PUT, "/api/events/unique"), Some("GET, HEAD, POST"));
-        assert_eq!(allow(&Method::POST, "/api/events"), Some("GET, HEAD"));
-        assert_eq!(allow(&Method::OPTIONS, "/livez"), Some("GET, HEAD"));
+        assert_eq!(allow(&Method::POST, "/api/events/histogram/x/20200101"), Some("GET, HEAD, OPTIONS"));
+        assert_eq!(allow(&Method::GET, "/api/events/foo"), Some("OPTIONS, POST"));
+        assert_eq!(allow(&Method::PUT, "/api/events/unique"), Some("GET, HEAD, OPTIONS, POST"));
+        assert_eq!(allow(&Method::PUT, "/api/events"), Some("GET, HEAD, OPTIONS, POST"));
+        assert_eq!(allow(&Method::OPTIONS, "/livez"), Some("GET, HEAD, OPTIONS"));
         assert_eq!(allow(&Method::POST, "/api/events/a/b/c"), None);
         assert_eq!(allow(&Method::GET, "/api"), None);
     }

@@ -15,8 +15,10 @@ pub struct Options {
     pub header_timeout_ms: u64,
     /// Largest request head (request line and headers) in bytes; beyond: 431.
     pub header_bytes_max: usize,
-    /// Largest request body in bytes; beyond: 413.
+    /// Largest request body in bytes, inflated; beyond: 413.
     pub body_bytes_max: usize,
+    /// Web pages of which origins may call the API: `*` for any, or exact origins.
+    pub cors_origins: Vec<String>,
     /// After this age a connection is closed once its current request is answered, so that clients
     /// spread anew over the nodes. 0: never.
     pub connection_age_max_ms: u64,
@@ -39,7 +41,8 @@ impl Default for Options {
             connections_max: 10_000,
             header_timeout_ms: 75_000,
             header_bytes_max: 16_384,
-            body_bytes_max: 1_048_576,
+            body_bytes_max: 10_485_760,
+            cors_origins: vec!["*".into()],
             connection_age_max_ms: 3_600_000,
             drain_timeout_ms: 10_000,
             store_ack_timeout_ms: 10_000,

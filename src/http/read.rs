@@ -1,26 +1,51 @@
 //! Reading counts as JSON: hours of a range, and all-time totals.
+//!
+//! Dashboards poll these. The tag of an answer is the version of all counts, which is known without
+//! reading any: who has the current one is told so at once, and all others share one written body.
 
 use std::convert::Infallible;
+use std::iter::Peekable;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream;
-use hyper::StatusCode;
 use hyper::header::CONTENT_TYPE;
+use hyper::{HeaderMap, StatusCode};
+use moka::sync::Cache;
 use serde::Serialize;
 use warp::Reply;
 use warp::reply::Response;
 
 use super::State;
 use super::answer::{ApiError, JSON, json};
+use super::conditional::{is_known, not_modified, tagged};
 use super::query_string::{Parameters, RawQuery};
 use crate::domain::{EventName, Hour, HourRange};
+use crate::query::DataVersion;
 
-/// Answers are written in pieces of about this size; one that fits into a single piece is sent with
-/// its length.
-const CHUNK_BYTES: usize = 64 * 1024;
+/// An answer up to this size is sent whole, with its length, and kept; a longer one is written while
+/// it is sent, in pieces.
+const WHOLE_BYTES_MAX: usize = 1 << 20;
+const PIECE_BYTES: usize = 64 * 1024;
+
+/// Bodies kept, in bytes.
+const CACHE_BYTES_MAX: u64 = 8 << 20;
+/// A body that nobody asked for so long is given back.
+const CACHE_IDLE: Duration = Duration::from_secs(60);
+
+/// The last body of each query (`None`: the totals) and the version that it shows.
+pub(super) type Listings = Cache<Option<HourRange>, (DataVersion, Bytes)>;
+
+pub(super) fn cache() -> Listings {
+    Cache::builder()
+        .weigher(|_, (_, body): &(DataVersion, Bytes)| u32::try_from(body.len() + 256).unwrap_or(u32::MAX))
+        .max_capacity(CACHE_BYTES_MAX)
+        .time_to_idle(CACHE_IDLE)
+        .build()
+}
 
 /// `GET /api/events?start_date=…&end_date=…`
-pub(super) async fn range(state: &State, query: Option<RawQuery>) -> Result<Response, ApiError> {
+pub(super) async fn range(state: &State, query: Option<RawQuery>, headers: &HeaderMap) -> Result<Response, ApiError> {
     #[derive(Serialize)]
     struct Row {
         date: Hour,
@@ -29,57 +54,100 @@ pub(super) async fn range(state: &State, query: Option<RawQuery>) -> Result<Resp
     }
     let parameters = Parameters::parse(query.as_ref())?;
     let range = HourRange::parse(parameters.get("start_date"), parameters.get("end_date"))?;
-    let rows = state.query.hourly(range, state.options.range_rows_max).await?;
-    Ok(listing(rows.into_iter().map(|row| Row { date: row.hour, event: row.event, count: row.count })))
+    listing(state, Some(range), headers, async || {
+        let rows = state.query.hourly(range, state.options.range_rows_max).await?;
+        Ok(rows.into_iter().map(|row| Row { date: row.hour, event: row.event, count: row.count }))
+    })
+    .await
 }
 
 /// `GET /api/events/unique`
-pub(super) async fn totals(state: &State) -> Result<Response, ApiError> {
+pub(super) async fn totals(state: &State, headers: &HeaderMap) -> Result<Response, ApiError> {
     #[derive(Serialize)]
     struct Row {
         event: EventName,
         count: u64,
     }
-    let totals = state.query.totals().await?;
-    Ok(listing(totals.into_iter().map(|total| Row { event: total.event, count: total.count })))
+    listing(state, None, headers, async || {
+        let totals = state.query.totals().await?;
+        Ok(totals.into_iter().map(|total| Row { event: total.event, count: total.count }))
+    })
+    .await
 }
 
-fn listing<R: Serialize + Send + Sync + 'static>(rows: impl Iterator<Item = R> + Send + Sync + 'static) -> Response {
-    let mut chunks = chunks(rows);
-    let first = chunks.next().unwrap_or_default();
-    let Some(second) = chunks.next() else { return json(StatusCode::OK, first) };
-    let chunks = [first, second].into_iter().chain(chunks).map(Ok::<_, Infallible>);
-    let mut response = warp::reply::stream(stream::iter(chunks)).into_response();
-    response.headers_mut().insert(CONTENT_TYPE, JSON);
-    response
-}
-
-/// `{"status":true,"response":[[row],[row]]}`: a list of one-element lists, as the original service
-/// answers.
-fn chunks<R: Serialize>(rows: impl Iterator<Item = R>) -> impl Iterator<Item = Bytes> {
-    let mut rows = rows.peekable();
-    let mut opening: &[u8] = br#"{"status":true,"response":["#;
-    let mut done = false;
-    std::iter::from_fn(move || {
-        if done {
-            return None;
+async fn listing<R, I>(
+    state: &State,
+    key: Option<HourRange>,
+    headers: &HeaderMap,
+    read: impl AsyncFnOnce() -> Result<I, ApiError>,
+) -> Result<Response, ApiError>
+where
+    R: Serialize + Send + Sync + 'static,
+    I: Iterator<Item = R> + Send + Sync + 'static,
+{
+    // Before the rows: they may be newer than their tag says, then the next poll gets them again.
+    let version = state.query.version().await?;
+    let tag = version.to_string();
+    let response = if is_known(headers, &tag) {
+        not_modified()
+    } else if let Some((_, body)) = state.listings.get(&key).filter(|(shown, _)| *shown == version) {
+        json(StatusCode::OK, body)
+    } else {
+        let mut listing = Listing::new(read().await?);
+        let first = listing.piece(WHOLE_BYTES_MAX);
+        if listing.done {
+            state.listings.insert(key, (version, first.clone()));
+            json(StatusCode::OK, first)
+        } else {
+            let pieces = std::iter::once(first).chain(listing).map(Ok::<_, Infallible>);
+            let mut response = warp::reply::stream(stream::iter(pieces)).into_response();
+            response.headers_mut().insert(CONTENT_TYPE, JSON);
+            response
         }
-        let mut chunk = Vec::with_capacity(if rows.peek().is_some() { CHUNK_BYTES + 1024 } else { 64 });
-        chunk.extend_from_slice(std::mem::take(&mut opening));
-        while chunk.len() < CHUNK_BYTES {
-            let Some(row) = rows.next() else { break };
+    };
+    Ok(tagged(response, &tag))
+}
+
+/// Writes `{"status":true,"response":[[row],[row]]}`: a list of one-element lists, as the original
+/// service answers.
+struct Listing<I: Iterator> {
+    rows: Peekable<I>,
+    opening: &'static [u8],
+    done: bool,
+}
+
+impl<R: Serialize, I: Iterator<Item = R>> Listing<I> {
+    fn new(rows: I) -> Self {
+        Self { rows: rows.peekable(), opening: br#"{"status":true,"response":["#, done: false }
+    }
+
+    /// The next rows, about `bytes_max` long.
+    fn piece(&mut self, bytes_max: usize) -> Bytes {
+        let expected = 64 + self.rows.size_hint().0.saturating_mul(64);
+        let mut piece = Vec::with_capacity(expected.min(PIECE_BYTES + 1024));
+        piece.extend_from_slice(std::mem::take(&mut self.opening));
+        while piece.len() < bytes_max {
+            let Some(row) = self.rows.next() else { break };
             // Writing a row of texts and numbers into memory cannot fail.
-            let _ = serde_json::to_writer(&mut chunk, &[row]);
-            if rows.peek().is_some() {
-                chunk.push(b',');
+            let _ = serde_json::to_writer(&mut piece, &[row]);
+            if self.rows.peek().is_some() {
+                piece.push(b',');
             }
         }
-        if rows.peek().is_none() {
-            chunk.extend_from_slice(b"]}");
-            done = true;
+        if self.rows.peek().is_none() {
+            piece.extend_from_slice(b"]}");
+            self.done = true;
         }
-        Some(Bytes::from(chunk))
-    })
+        Bytes::from(piece)
+    }
+}
+
+impl<R: Serialize, I: Iterator<Item = R>> Iterator for Listing<I> {
+    type Item = Bytes;
+
+    fn next(&mut self) -> Option<Bytes> {
+        (!self.done).then(|| self.piece(PIECE_BYTES))
+    }
 }
 
 #[cfg(test)]
@@ -87,7 +155,7 @@ mod tests {
     use super::*;
 
     fn text(rows: Vec<u32>) -> String {
-        chunks(rows.into_iter()).map(|chunk| String::from_utf8_lossy(&chunk).into_owned()).collect()
+        Listing::new(rows.into_iter()).map(|piece| String::from_utf8_lossy(&piece).into_owned()).collect()
     }
 
     #[test]
@@ -100,8 +168,8 @@ mod tests {
     #[test]
     fn a_long_listing_comes_in_bounded_pieces_that_join_to_one_document() {
         let numbers: Vec<u32> = (0..100_000).collect();
-        assert!(chunks(numbers.clone().into_iter()).all(|chunk| chunk.len() < CHUNK_BYTES + 64));
-        assert!(chunks(numbers.clone().into_iter()).count() > 5);
+        let pieces: Vec<Bytes> = Listing::new(numbers.clone().into_iter()).collect();
+        assert!(pieces.len() > 5 && pieces.iter().all(|piece| piece.len() < PIECE_BYTES + 64));
         let document: serde_json::Value = serde_json::from_str(&text(numbers)).unwrap_or_default();
         assert_eq!(document["response"].as_array().map(Vec::len), Some(100_000));
     }

@@ -14,8 +14,7 @@ use tokio_util::task::TaskTracker;
 use hyper::Method;
 
 use super::answer::ApiError;
-use super::service::BodyLimits;
-use super::{State, connection, counting, others, service};
+use super::{State, batches, connection, counting, others, service};
 
 /// Connections that the kernel completes while we are busy.
 const BACKLOG: i32 = 4096;
@@ -62,26 +61,29 @@ pub async fn serve(listener: TcpListener, state: &'static State, drain: Cancella
         head_bytes_max: options.header_bytes_max,
         age_max: (options.connection_age_max_ms > 0).then(|| milliseconds(options.connection_age_max_ms)),
         batches: state.batches,
-        unconfirmed: last_answer(&ApiError::NotConfirmed),
+        unconfirmed: last_answer(&ApiError::NotConfirmed, state),
         drain: drain.clone(),
         cut: cut.clone(),
     }));
-    let limits = BodyLimits { bytes_max: options.body_bytes_max, timeout: milliseconds(options.header_timeout_ms) };
-    let counting = warp::service(counting(state));
-    let others = warp::service(others(state));
+    let requests = service::Rules {
+        body_bytes_max: options.body_bytes_max,
+        body_timeout: milliseconds(options.header_timeout_ms),
+        cors: &state.cors,
+    };
+    let routes = (warp::service(counting(state)), warp::service(batches(state)), warp::service(others(state)));
     let slots = Arc::new(Semaphore::new(options.connections_max));
     let connections = TaskTracker::new();
 
     while let Some((stream, peer)) = accept(&listener, &drain).await {
         let Ok(slot) = slots.clone().try_acquire_owned() else {
-            turn_away(&stream);
+            turn_away(&stream, &last_answer(&ApiError::TooManyConnections, state));
             continue;
         };
         // Without it, answers to pipelined requests wait for the client's delayed ACK.
         let _ = stream.set_nodelay(true);
         connections.spawn(async move {
             let admin = service::Admin { state: state.admin, peer };
-            let answer = move |request| service::answer(counting, others, admin, limits, request);
+            let answer = move |request| service::answer(routes, admin, requests, request);
             connection::serve(stream, rules, answer).await;
             drop(slot);
         });
@@ -127,19 +129,19 @@ fn is_about_one_connection(error: &io::Error) -> bool {
 /// Says 503 without waiting for anything: the accept loop must go on. What the client has sent is
 /// read away where it is there already, since closing over unread bytes resets the connection and
 /// may take the answer with it.
-fn turn_away(stream: &TcpStream) {
-    let answer = last_answer(&ApiError::TooManyConnections);
-    let _ = stream.try_write(&answer);
+fn turn_away(stream: &TcpStream, answer: &[u8]) {
+    let _ = stream.try_write(answer);
     let _ = stream.try_read(&mut [0; 4096]);
 }
 
 /// A whole 503, for where hyper does not speak.
-fn last_answer(error: &ApiError) -> Vec<u8> {
+fn last_answer(error: &ApiError, state: &State) -> Vec<u8> {
     let body = error.envelope(&Method::POST);
     format!(
         "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\
-         retry-after: 1\r\nconnection: close\r\n\r\n{body}",
-        body.len()
+         retry-after: 1\r\n{}connection: close\r\n\r\n{body}",
+        body.len(),
+        state.cors.unread(),
     )
     .into_bytes()
 }

@@ -18,16 +18,18 @@ use tower::Service;
 use warp::reply::Response;
 
 use super::answer::ApiError;
+use super::cors::Cors;
 use super::query_string::RawQuery;
+use super::takes_body;
 use crate::admin;
 
 /// Forms of the dashboard are small.
 const FORM_BYTES_MAX: usize = 64 * 1024;
 
 /// warp's filters as a service.
-pub(super) trait Routes: Service<Request<Empty<Bytes>>, Response = Response, Error = Infallible> {}
+pub(super) trait Routes<B>: Service<Request<B>, Response = Response, Error = Infallible> {}
 
-impl<S: Service<Request<Empty<Bytes>>, Response = Response, Error = Infallible>> Routes for S {}
+impl<B, S: Service<Request<B>, Response = Response, Error = Infallible>> Routes<B> for S {}
 
 /// The dashboard, and who talks to it.
 #[derive(Clone, Copy)]
@@ -36,32 +38,34 @@ pub(super) struct Admin {
     pub(super) peer: IpAddr,
 }
 
+/// What holds for every request.
 #[derive(Clone, Copy)]
-pub(super) struct BodyLimits {
-    pub(super) bytes_max: usize,
+pub(super) struct Rules {
+    pub(super) body_bytes_max: usize,
     /// For the whole body to arrive.
-    pub(super) timeout: Duration,
+    pub(super) body_timeout: Duration,
+    pub(super) cors: &'static Cors,
 }
 
 /// What hyper polls for a request. Its size is copied for each, so only counting is in it bare;
 /// everything else is on the heap.
 type Answering<C> = Either<C, BoxFuture<'static, Result<Response, Infallible>>>;
 
-/// Answers one request, whatever happens: a panic becomes one 500.
-pub(super) fn answer<C, O>(
-    counting: C,
-    others: O,
+/// Answers one request, whatever happens: a panic becomes one 500. `counting` takes the POSTs,
+/// `batches` those of them whose body matters, `others` the rest.
+pub(super) fn answer<C, B, O>(
+    (counting, batches, others): (C, B, O),
     admin: Admin,
-    limits: BodyLimits,
+    rules: Rules,
     request: Request<Incoming>,
 ) -> impl Future<Output = Result<Response, Infallible>>
 where
-    C: Routes + Send + 'static,
-    O: Routes + Send + 'static,
-    O::Future: Send,
-    C::Future: Send + 'static,
+    C: Routes<Empty<Bytes>, Future: Send + 'static> + Send + 'static,
+    B: Routes<Incoming, Future: Send + 'static> + Send + 'static,
+    O: Routes<Empty<Bytes>, Future: Send> + Send + 'static,
 {
     let is_post = request.method() == Method::POST;
+    let stamp = rules.cors.stamp(&request);
     let panicked = move |panic: Box<dyn Any + Send>| {
         let message = panic.downcast_ref::<&str>().copied();
         let message = message.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
@@ -69,23 +73,28 @@ where
         Ok(ApiError::Panicked.answer(if is_post { &Method::POST } else { &Method::GET }))
     };
     // Filters run partly when they are called and partly when they are polled.
-    let answering = std::panic::catch_unwind(AssertUnwindSafe(|| admit(counting, others, admin, limits, request)));
+    let answering = AssertUnwindSafe(|| admit((counting, batches, others), admin, rules, request));
+    let answering = std::panic::catch_unwind(answering);
     let answering = answering.unwrap_or_else(|panic| Either::Right(ready(panicked(panic)).boxed()));
-    AssertUnwindSafe(answering).catch_unwind().map(move |answer| answer.unwrap_or_else(panicked))
+    AssertUnwindSafe(answering).catch_unwind().map(move |answer| {
+        let mut answer = answer.unwrap_or_else(panicked);
+        if let (Some(stamp), Ok(answer)) = (stamp, &mut answer) {
+            stamp.put(answer);
+        }
+        answer
+    })
 }
 
-fn admit<C, O>(
-    mut counting: C,
-    mut others: O,
+fn admit<C, B, O>(
+    (mut counting, mut batches, mut others): (C, B, O),
     admin: Admin,
-    limits: BodyLimits,
+    rules: Rules,
     request: Request<Incoming>,
 ) -> Answering<C::Future>
 where
-    C: Routes + Send + 'static,
-    O: Routes + Send + 'static,
-    O::Future: Send,
-    C::Future: Send + 'static,
+    C: Routes<Empty<Bytes>, Future: Send + 'static> + Send + 'static,
+    B: Routes<Incoming, Future: Send + 'static>,
+    O: Routes<Empty<Bytes>, Future: Send> + Send + 'static,
 {
     // warp's path filters panic on a target that has no path (`CONNECT host:port`); the absolute
     // form is for proxies.
@@ -94,18 +103,22 @@ where
         return Either::Right(ready(Ok(ApiError::BadTarget.answer(request.method()))).boxed());
     }
     if admin::is_ours(request.uri().path()) {
-        return Either::Right(delegate(admin, limits, request).map(Ok).boxed());
+        return Either::Right(delegate(admin, rules, request).map(Ok).boxed());
     }
-    let has_body = !request.body().is_end_stream();
-    let mut body = None;
-    let mut request = request.map(|incoming| {
-        body = has_body.then_some(incoming);
-        Empty::new()
-    });
+    let mut request = request;
     if request.uri().query().is_some() {
         let query = RawQuery(request.uri().clone());
         request.extensions_mut().insert(query);
     }
+    let has_body = !request.body().is_end_stream();
+    if has_body && takes_body(request.method(), request.uri().path()) {
+        return Either::Right(batches.call(request).boxed());
+    }
+    let mut body = None;
+    let request = request.map(|incoming| {
+        body = has_body.then_some(incoming);
+        Empty::new()
+    });
     let is_post = request.method() == Method::POST;
     match body {
         None if is_post => Either::Left(counting.call(request)),
@@ -114,7 +127,7 @@ where
         // client's next request, so it is taken in first, within limits.
         Some(body) => Either::Right(
             async move {
-                match take_in(body, limits, false).await {
+                match take_in(body, rules, false).await {
                     Ok(_) if is_post => counting.call(request).await,
                     Ok(_) => others.call(request).await,
                     Err(error) => Ok(error.answer(request.method())),
@@ -126,22 +139,22 @@ where
 }
 
 /// The dashboard reads forms, so it gets the whole body.
-async fn delegate(Admin { state, peer }: Admin, limits: BodyLimits, request: Request<Incoming>) -> Response {
-    let limits = BodyLimits { bytes_max: limits.bytes_max.min(FORM_BYTES_MAX), ..limits };
+async fn delegate(Admin { state, peer }: Admin, rules: Rules, request: Request<Incoming>) -> Response {
+    let rules = Rules { body_bytes_max: rules.body_bytes_max.min(FORM_BYTES_MAX), ..rules };
     let (Parts { method, uri, headers, .. }, body) = request.into_parts();
-    match take_in(body, limits, true).await {
+    match take_in(body, rules, true).await {
         Ok(body) => state.answer(admin::Request { method, uri, headers, peer, body }).await,
         Err(error) => error.answer(&method),
     }
 }
 
 /// The whole body, or nothing of it, but all of it read.
-async fn take_in(body: Incoming, limits: BodyLimits, keep: bool) -> Result<Bytes, ApiError> {
-    let too_large = ApiError::BodyTooLarge { bytes_max: limits.bytes_max };
-    if body.size_hint().lower() > limits.bytes_max as u64 {
+async fn take_in(body: Incoming, rules: Rules, keep: bool) -> Result<Bytes, ApiError> {
+    let too_large = ApiError::BodyTooLarge { bytes_max: rules.body_bytes_max };
+    if body.size_hint().lower() > rules.body_bytes_max as u64 {
         return Err(too_large);
     }
-    let mut body = Limited::new(body, limits.bytes_max);
+    let mut body = Limited::new(body, rules.body_bytes_max);
     let all = async {
         let mut kept = BytesMut::new();
         while let Some(frame) = body.frame().await {
@@ -153,7 +166,7 @@ async fn take_in(body: Incoming, limits: BodyLimits, keep: bool) -> Result<Bytes
         }
         Ok::<_, Box<dyn std::error::Error + Send + Sync>>(kept.freeze())
     };
-    match tokio::time::timeout(limits.timeout, all).await {
+    match tokio::time::timeout(rules.body_timeout, all).await {
         Ok(Ok(kept)) => Ok(kept),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large),
         Ok(Err(_)) => Err(ApiError::BodyBroken),

@@ -28,6 +28,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use folder::{DataFolder, OpenError};
 pub use options::Options;
+use record::Seed;
 use segment::{HEADER_BYTES, Segment};
 use shared::{BUFFER_BYTES_MAX, Buffer, Shared, State};
 
@@ -97,13 +98,30 @@ impl Journal {
         hour: Hour,
         counts: impl IntoIterator<Item = (&'a str, u64)>,
     ) -> Result<Position, Unavailable> {
+        self.append_encoded(|bytes, seed, offset| record::encode_counts(bytes, seed, offset, hour, counts))
+    }
+
+    /// Takes any number of counters, all or none: in one record, as long as they fit into one.
+    ///
+    /// # Errors
+    /// As [`Journal::append`].
+    pub fn append_all<'a>(
+        &self,
+        hour: Hour,
+        counts: impl IntoIterator<Item = (&'a str, u64)>,
+    ) -> Result<Position, Unavailable> {
+        self.append_encoded(|bytes, seed, offset| record::encode_all(bytes, seed, offset, hour, counts))
+    }
+
+    #[inline]
+    fn append_encoded(&self, encode: impl FnOnce(&mut Vec<u8>, Seed, u64)) -> Result<Position, Unavailable> {
         let mut buffer = self.shared.buffer.lock();
         if !self.takes_records() {
             return Err(Unavailable);
         }
         let Buffer { bytes, offset, seed, .. } = &mut *buffer;
         let before = bytes.len();
-        record::encode_counts(bytes, *seed, *offset, hour, counts);
+        encode(bytes, *seed, *offset);
         let length = (bytes.len() - before) as u64;
         let backlog = bytes.len();
         buffer.offset += length;

@@ -17,6 +17,11 @@ pub const FRAME_BYTES: usize = 8;
 const KIND_COUNTS: u8 = 1;
 const KIND_END: u8 = 2;
 
+/// The kind and the hour of a `Counts` payload.
+const COUNTS_HEAD_BYTES: usize = 5;
+/// What a counter takes besides its name: the name's length and the count.
+const COUNTER_BYTES: usize = 9;
+
 /// What a record says.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Record {
@@ -58,6 +63,29 @@ pub fn encode_counts<'a>(
             bytes.extend_from_slice(&count.to_le_bytes());
         }
     });
+}
+
+/// Appends as few `Counts` records as hold all of `counts`; the first will stand at `offset`.
+pub fn encode_all<'a>(
+    bytes: &mut Vec<u8>,
+    seed: Seed,
+    offset: u64,
+    hour: Hour,
+    counts: impl IntoIterator<Item = (&'a str, u64)>,
+) {
+    let start = bytes.len();
+    let mut counts = counts.into_iter().peekable();
+    while counts.peek().is_some() {
+        let mut payload_bytes = COUNTS_HEAD_BYTES;
+        let fitting = std::iter::from_fn(|| {
+            counts.next_if(|(event, _)| {
+                payload_bytes += COUNTER_BYTES + event.len();
+                payload_bytes <= PAYLOAD_BYTES_MAX
+            })
+        });
+        let offset = offset + (bytes.len() - start) as u64;
+        encode_counts(bytes, seed, offset, hour, fitting);
+    }
 }
 
 /// Appends the record that ends a sealed segment.
@@ -146,6 +174,28 @@ mod tests {
         fn no_bytes_make_decoding_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
             let _ = decode(&bytes, Seed(0), 0);
             let _ = decode_payload(&bytes);
+        }
+    }
+
+    #[test]
+    fn counters_beyond_one_record_are_split_over_several_and_all_are_read_back() {
+        let hour = Hour::from_number(494_000).unwrap();
+        let name = "n".repeat(255);
+        let fits = (PAYLOAD_BYTES_MAX - COUNTS_HEAD_BYTES) / (COUNTER_BYTES + 255);
+        for (counters, records) in [(0, 0), (1, 1), (fits, 1), (fits + 1, 2), (2 * fits + 1, 3)] {
+            let mut bytes = b"before".to_vec();
+            encode_all(&mut bytes, Seed(3), 100, hour, (1..=counters as u64).map(|count| (name.as_str(), count)));
+            let (mut at, mut found, mut read) = (6, 0, Vec::new());
+            while at < bytes.len() {
+                let (Record::Counts { counts, .. }, length) =
+                    decode(&bytes[at..], Seed(3), 100 + at as u64 - 6).unwrap()
+                else {
+                    panic!("no counts")
+                };
+                read.extend(counts.into_iter().map(|(_, count)| count));
+                (at, found) = (at + length, found + 1);
+            }
+            assert_eq!((found, read), (records, (1..=counters as u64).collect()));
         }
     }
 

@@ -265,14 +265,14 @@ async fn unknown_paths_are_404_and_wrong_methods_405_with_allow(backend: Backend
         assert!(internal.starts_with("not_found: "), "{method} {target}: {internal}");
     }
     for (method, target, allow) in [
-        ("GET", "/api/events/login", "POST"),
-        ("GET", "/api/events/login/5", "POST"),
-        ("DELETE", "/api/events/login", "POST"),
-        ("PUT", "/api/events/unique", "GET, HEAD, POST"),
-        ("POST", "/api/events/histogram/login/20200911", "GET, HEAD"),
-        ("PATCH", "/livez", "GET, HEAD"),
-        ("POST", "/readyz", "GET, HEAD"),
-        ("POST", "/", "GET, HEAD"),
+        ("GET", "/api/events/login", "OPTIONS, POST"),
+        ("GET", "/api/events/login/5", "OPTIONS, POST"),
+        ("DELETE", "/api/events/login", "OPTIONS, POST"),
+        ("PUT", "/api/events/unique", "GET, HEAD, OPTIONS, POST"),
+        ("POST", "/api/events/histogram/login/20200911", "GET, HEAD, OPTIONS"),
+        ("PATCH", "/livez", "GET, HEAD, OPTIONS"),
+        ("POST", "/readyz", "GET, HEAD, OPTIONS"),
+        ("POST", "/", "GET, HEAD, OPTIONS"),
     ] {
         let answer = app.raw(method, target).await;
         answer.fails(405);

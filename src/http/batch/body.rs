@@ -1,0 +1,145 @@
+//! A body on its way in: inflated, measured, and parsed as far as its form allows.
+
+use std::io::{self, Write};
+use std::pin::pin;
+
+use bytes::Buf;
+use flate2::write::MultiGzDecoder;
+use futures_util::{Stream, StreamExt};
+
+use super::form::{Encoding, Form};
+use super::parse::{self, Lines, NotABatch};
+use super::tally::Tally;
+use crate::http::answer::ApiError;
+
+/// A document longer than this is parsed off the threads that serve: it takes a millisecond or so.
+const PARSED_HERE_BYTES_MAX: usize = 256 * 1024;
+/// Compressed bytes that are inflated at one go: they may be a thousand times as many.
+const INFLATED_AT_ONCE_BYTES: usize = 1024;
+
+/// Where the bytes go.
+pub(super) enum Sink {
+    /// They are read because the connection goes on after them.
+    Nowhere,
+    Undecided(Vec<u8>),
+    /// Parsed when it is whole: an error at its end means that nothing is counted.
+    Document(Vec<u8>),
+    Lines(Lines),
+}
+
+impl Sink {
+    pub(super) fn new(form: Form) -> Self {
+        match form {
+            Form::Document => Self::Document(Vec::new()),
+            Form::Lines => Self::Lines(Lines::default()),
+            Form::Sniffed => Self::Undecided(Vec::new()),
+        }
+    }
+
+    fn push(&mut self, piece: &[u8]) {
+        match self {
+            Self::Nowhere => {}
+            Self::Document(bytes) => bytes.extend_from_slice(piece),
+            Self::Lines(lines) => lines.push(piece),
+            Self::Undecided(beginning) => {
+                beginning.extend_from_slice(piece);
+                if let Some(form) = Form::sniff(beginning) {
+                    let beginning = std::mem::take(beginning);
+                    *self = Self::new(form);
+                    self.push(&beginning);
+                }
+            }
+        }
+    }
+
+    pub(super) async fn finish(self) -> Result<Tally, ApiError> {
+        let parse = |bytes: Vec<u8>| {
+            let mut tally = Tally::default();
+            parse::document(&bytes, &mut tally).map(|()| tally)
+        };
+        let tally = match self {
+            Self::Nowhere => Err(NotABatch("the body is not read")),
+            // A batch of one text may be as short as that, or nothing may have come.
+            Self::Undecided(beginning) => {
+                let mut lines = Lines::default();
+                lines.push(&beginning);
+                lines.finish()
+            }
+            Self::Lines(lines) => lines.finish(),
+            Self::Document(bytes) if bytes.len() <= PARSED_HERE_BYTES_MAX => parse(bytes),
+            Self::Document(bytes) => match tokio::task::spawn_blocking(move || parse(bytes)).await {
+                Ok(parsed) => parsed,
+                Err(_) => return Err(ApiError::Panicked),
+            },
+        };
+        tally.map_err(|NotABatch(why)| ApiError::NotABatch { why })
+    }
+}
+
+/// Lets at most so many bytes through.
+struct Limited {
+    sink: Sink,
+    left: usize,
+    exceeded: bool,
+}
+
+impl Write for Limited {
+    fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
+        match self.left.checked_sub(piece.len()) {
+            Some(left) => self.left = left,
+            None => {
+                self.exceeded = true;
+                return Err(io::ErrorKind::FileTooLarge.into());
+            }
+        }
+        self.sink.push(piece);
+        Ok(piece.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Takes the whole body in; at most `bytes_max`, inflated. Nothing may be counted unless it succeeds.
+pub(super) async fn read<B: Buf, E>(
+    frames: impl Stream<Item = Result<B, E>>,
+    encoding: Encoding,
+    bytes_max: usize,
+    sink: Sink,
+) -> Result<Sink, ApiError> {
+    let mut frames = pin!(frames);
+    let mut limited = Limited { sink, left: bytes_max, exceeded: false };
+    let too_large = || ApiError::BodyTooLarge { bytes_max };
+    if encoding == Encoding::Plain {
+        while let Some(frame) = frames.next().await {
+            let mut frame = frame.map_err(|_| ApiError::BodyBroken)?;
+            while frame.has_remaining() {
+                let piece = frame.chunk();
+                limited.write_all(piece).map_err(|_| too_large())?;
+                frame.advance(piece.len());
+            }
+        }
+        return Ok(limited.sink);
+    }
+    let mut inflating = MultiGzDecoder::new(limited);
+    let refused = |inflating: &MultiGzDecoder<Limited>| {
+        if inflating.get_ref().exceeded { too_large() } else { ApiError::BadGzip }
+    };
+    let mut compressed_left = bytes_max;
+    while let Some(frame) = frames.next().await {
+        let mut frame = frame.map_err(|_| ApiError::BodyBroken)?;
+        while frame.has_remaining() {
+            let piece = frame.chunk();
+            let piece = &piece[..piece.len().min(INFLATED_AT_ONCE_BYTES)];
+            let length = piece.len();
+            // Any number of empty members inflates to nothing.
+            compressed_left = compressed_left.checked_sub(length).ok_or_else(too_large)?;
+            inflating.write_all(piece).map_err(|_| refused(&inflating))?;
+            frame.advance(length);
+            tokio::task::coop::consume_budget().await;
+        }
+    }
+    inflating.try_finish().map_err(|_| refused(&inflating))?;
+    inflating.finish().map(|limited| limited.sink).map_err(|_| ApiError::BadGzip)
+}

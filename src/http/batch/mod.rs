@@ -1,0 +1,93 @@
+//! `POST /api/events`: many events in one request.
+//!
+//! The body is taken in and added up first, one sum for each distinct event, and recorded at once at
+//! its end: so a body that is too long, breaks off or is no batch counts nothing. Each item stands by
+//! itself: one that can't be counted does not keep the others from it.
+//!
+//! Reading order: this file (one request), `form` (what comes), `body` (bytes on their way in),
+//! `parse` and `item` (what they say), `tally` (what it comes to).
+
+use std::time::Duration;
+
+use bytes::Buf;
+use futures_util::Stream;
+use hyper::{HeaderMap, Method};
+use serde::Serialize;
+use warp::reply::Response;
+
+use super::State;
+use super::answer::{ApiError, success};
+use super::ingest::{acknowledge, requested_ack};
+use super::query_string::RawQuery;
+use crate::domain::{Ack, Hour};
+
+mod body;
+mod form;
+mod item;
+mod parse;
+mod tally;
+
+use body::Sink;
+use form::{Encoding, Form};
+use tally::{ItemError, Tally};
+
+/// What a batch is told: how many of its items were counted, and about the first that were not.
+#[derive(Serialize)]
+struct Outcome<'t> {
+    accepted: u64,
+    rejected: u64,
+    errors: &'t [ItemError],
+}
+
+/// Answers one request.
+pub(super) async fn take<B: Buf, E>(
+    state: &'static State,
+    headers: HeaderMap,
+    query: Option<RawQuery>,
+    frames: impl Stream<Item = Result<B, E>> + Send,
+) -> Response {
+    match count(state, &headers, query.as_ref(), frames).await {
+        Ok(answer) => answer,
+        Err(error) => error.answer(&Method::POST),
+    }
+}
+
+async fn count<B: Buf, E>(
+    state: &'static State,
+    headers: &HeaderMap,
+    query: Option<&RawQuery>,
+    frames: impl Stream<Item = Result<B, E>> + Send,
+) -> Result<Response, ApiError> {
+    let bytes_max = state.options.body_bytes_max;
+    if form::announced_bytes(headers).is_some_and(|bytes| bytes > bytes_max as u64) {
+        return Err(ApiError::BodyTooLarge { bytes_max });
+    }
+    let wanted = wanted(state, headers, query);
+    // What is refused by its headers is read all the same: the connection goes on after it.
+    let (encoding, sink) = match &wanted {
+        Ok((form, encoding, _)) => (*encoding, Sink::new(*form)),
+        Err(_) => (Encoding::Plain, Sink::Nowhere),
+    };
+    let patience = Duration::from_millis(state.options.header_timeout_ms);
+    let read = tokio::time::timeout(patience, body::read(frames, encoding, bytes_max, sink));
+    let sink = read.await.map_err(|_| ApiError::BodyTimeout)??;
+    let (_, _, ack) = wanted?;
+    record(state, sink.finish().await?, ack).await
+}
+
+fn wanted(state: &State, headers: &HeaderMap, query: Option<&RawQuery>) -> Result<(Form, Encoding, Ack), ApiError> {
+    let ack = query.map(requested_ack).transpose()?.flatten().unwrap_or(state.ack);
+    Ok((Form::of(headers)?, Encoding::of(headers)?, ack))
+}
+
+async fn record(state: &'static State, mut tally: Tally, ack: Ack) -> Result<Response, ApiError> {
+    let hour = Hour::containing((state.clock)());
+    let recorded = state.batches.record_all(hour, tally.increments())?;
+    tally.refuse(&recorded.refused);
+    let outcome = Outcome { accepted: tally.accepted(), rejected: tally.rejected(), errors: tally.errors() };
+    let answer = success(&outcome);
+    Ok(match recorded.ticket {
+        Some(ticket) => acknowledge(state, ticket, ack, answer).await,
+        None => answer,
+    })
+}
