@@ -220,6 +220,14 @@ impl TestApp {
         Answer::of(self.client.post(self.url(target)).send().await.unwrap()).await.unwrap()
     }
 
+    /// Any request.
+    pub async fn send(&self, method: &str, target: &str, headers: &[(&str, &str)], body: impl Into<Vec<u8>>) -> Answer {
+        let method = reqwest::Method::from_bytes(method.as_bytes()).unwrap();
+        let request = self.client.request(method, self.url(target)).body(body.into());
+        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        Answer::of(request.send().await.unwrap()).await.unwrap()
+    }
+
     /// The target is sent byte for byte.
     pub async fn raw(&self, method: &str, target: impl AsRef<[u8]>) -> Answer {
         answer::raw(self.address(), method, target.as_ref(), &[]).await
