@@ -11,6 +11,7 @@ use tokio::sync::Mutex;
 
 use super::State;
 use super::answer::Failure;
+use super::chart::before;
 use crate::domain::{EventName, EventTotal, Hour, HourRange, HourlyCount};
 use crate::query::DataVersion;
 use crate::store::StoreError;
@@ -116,11 +117,11 @@ impl State {
     pub(super) async fn period(&self, range: HourRange) -> Result<Arc<Period>, Failure> {
         let slot = self.activity.periods.get_with(range, Slot::default);
         self.kept(slot, || async move {
-            let length = i64::from(range.last.number() - range.first.number()) + 1;
-            let both = HourRange { first: range.first.plus(-length), last: range.last };
+            let earlier = before(range);
+            let both = HourRange { first: earlier.first, last: range.last };
             let rows = self.query.hourly(both, ROWS_MAX).await?;
             let totals = self.query.totals().await?;
-            aside(move || period(&rows, totals, range, both.first)).await
+            aside(move || period(&rows, totals, range, earlier)).await
         })
         .await
     }
@@ -211,21 +212,18 @@ fn listing(totals: Vec<EventTotal>, rows: Option<Vec<HourlyCount>>, catalog: &Ca
     Listing { lines, without_today }
 }
 
-fn period(rows: &[HourlyCount], totals: Vec<EventTotal>, range: HourRange, first: Hour) -> Period {
+fn period(rows: &[HourlyCount], totals: Vec<EventTotal>, range: HourRange, earlier: HourRange) -> Period {
     let mut hours = hours_of(range);
     let mut hours_before = hours.clone();
     let mut events = Vec::new();
     for group in rows.chunk_by(|a, b| a.event == b.event) {
-        let split = group.partition_point(|row| row.hour < range.first);
-        for row in &group[..split] {
-            add(&mut hours_before, first, row);
-        }
-        for row in &group[split..] {
-            add(&mut hours, range.first, row);
-        }
+        let before = &group[..group.partition_point(|row| row.hour <= earlier.last)];
+        let within = &group[group.partition_point(|row| row.hour < range.first)..];
+        before.iter().for_each(|row| add(&mut hours_before, earlier.first, row));
+        within.iter().for_each(|row| add(&mut hours, range.first, row));
         let sum = |rows: &[HourlyCount]| rows.iter().map(|row| row.count).sum::<u64>();
-        if split < group.len() {
-            events.push((sum(&group[split..]), sum(&group[..split]), &group[split..]));
+        if !within.is_empty() {
+            events.push((sum(within), sum(before), within));
         }
     }
     events.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.2[0].event.cmp(&b.2[0].event)));
@@ -286,10 +284,10 @@ mod tests {
 
     #[test]
     fn a_period_is_compared_with_the_equally_long_one_before_it() {
-        let rows = vec![row("a", 10, 1), row("a", 12, 5), row("b", 11, 2), row("c", 13, 5)];
-        let range = HourRange { first: Hour::from_number(12).unwrap(), last: Hour::from_number(13).unwrap() };
-        let totals = vec![total("a", 6, 10, 12), total("b", 2, 11, 11), total("c", 5, 13, 13)];
-        let period = period(&rows, totals, range, Hour::from_number(10).unwrap());
+        let rows = vec![row("a", 76, 1), row("a", 90, 9), row("a", 100, 5), row("b", 77, 2), row("c", 101, 5)];
+        let range = HourRange { first: Hour::from_number(100).unwrap(), last: Hour::from_number(101).unwrap() };
+        let totals = vec![total("a", 15, 76, 100), total("b", 2, 77, 77), total("c", 5, 101, 101)];
+        let period = period(&rows, totals, range, before(range));
         assert_eq!((period.hours, period.hours_before), (vec![5, 5], vec![1, 2]));
         let top: Vec<_> = period.top.iter().map(|top| (top.event.as_str(), top.count, top.before)).collect();
         assert_eq!(top, [("a", 5, 1), ("c", 5, 0)]);

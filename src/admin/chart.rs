@@ -270,6 +270,14 @@ pub(super) fn last_days(days: i64, now: Hour, zone: Zone) -> HourRange {
     HourRange { first: zone.hours_of(first_day).first.min(now), last: now }
 }
 
+/// The same hours earlier: by as many whole days as the range touches, so that hours of the day stand
+/// against each other.
+pub(super) fn before(range: HourRange) -> HourRange {
+    let length = range.last.number() - range.first.number() + 1;
+    let hours = i64::from(length.div_ceil(24) * 24);
+    HourRange { first: range.first.plus(-hours), last: range.last.plus(-hours) }
+}
+
 /// How much of the current hour has passed, in seconds; at least one.
 pub(super) fn seconds_into_hour(now: chrono::DateTime<chrono::Utc>) -> u64 {
     u64::from(now.minute() * 60 + now.second()).max(1)

@@ -6,7 +6,7 @@ use warp::reply::Response;
 
 use super::State;
 use super::answer::{Failure, html};
-use super::chart::{Chart, Heat, columns, days_of, last_days};
+use super::chart::{Chart, Heat, before, columns, days_of, last_days};
 use super::manage::LogLine;
 use super::request::{Parameters, Request, encoded};
 use super::session::Who;
@@ -135,9 +135,7 @@ pub(super) async fn page(
 
     let day_range = zone.hours_of(asked.day);
     let day_counts = hours(day_range).await?;
-    let length = i64::from(asked.range.last.number() - asked.range.first.number()) + 1;
-    let before = HourRange { first: asked.range.first.plus(-length), last: asked.range.first.plus(-1) };
-    let (counts, counts_before) = (hours(asked.range).await?, hours(before).await?);
+    let (counts, counts_before) = (hours(asked.range).await?, hours(before(asked.range)).await?);
     let heat_range = HourRange { first: now.plus(-HEAT_WEEKS * 168), last: now.plus(-1) };
     let heat_counts = hours(heat_range).await?;
     let today_counts =

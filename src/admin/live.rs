@@ -21,6 +21,7 @@ use super::request::Request;
 use super::status::Status;
 use super::view::{grouped, rate_text};
 use crate::domain::{EventName, EventTotal, Hour, HourRange};
+use crate::query::DataVersion;
 use crate::store::StoreError;
 
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -166,6 +167,8 @@ async fn produce(state: &'static State) {
 /// What the last looks saw.
 #[derive(Default)]
 struct Window {
+    /// The state of the counts at the last look.
+    seen: Option<(DataVersion, Hour)>,
     totals: Option<(Instant, Vec<EventTotal>)>,
     /// What each event grew by from look to look, with the time between.
     steps: VecDeque<(Duration, BTreeMap<EventName, u64>)>,
@@ -175,8 +178,9 @@ struct Window {
 impl Window {
     async fn look(&mut self, state: &'static State) -> Result<Snapshot, StoreError> {
         let hour = Hour::containing((state.clock)());
-        match state.query.totals().await {
-            Ok(totals) => {
+        match self.read(state, hour).await {
+            Ok(None) => self.note_nothing(Instant::now()),
+            Ok(Some(totals)) => {
                 self.note(totals, Instant::now());
                 let range = HourRange { first: hour, last: hour };
                 let this_hour = state.query.hourly(range, ROWS_MAX).await?.iter().map(|row| row.count).sum();
@@ -200,12 +204,35 @@ impl Window {
         })
     }
 
+    /// All totals; `None` when nothing has changed since the last look.
+    async fn read(&mut self, state: &State, hour: Hour) -> Result<Option<Vec<EventTotal>>, StoreError> {
+        let seen = Some((state.query.version().await?, hour));
+        if self.totals.is_some() && self.seen == seen {
+            return Ok(None);
+        }
+        let totals = state.query.totals().await?;
+        self.seen = seen;
+        Ok(Some(totals))
+    }
+
+    fn note_nothing(&mut self, now: Instant) {
+        if let Some((at, _)) = &mut self.totals {
+            let passed = now.saturating_duration_since(std::mem::replace(at, now));
+            self.push((passed, BTreeMap::new()));
+        }
+    }
+
+    fn push(&mut self, step: (Duration, BTreeMap<EventName, u64>)) {
+        self.steps.push_back(step);
+        while self.steps.len() > WINDOW {
+            self.steps.pop_front();
+        }
+    }
+
     fn note(&mut self, totals: Vec<EventTotal>, now: Instant) {
         if let Some((at, before)) = &self.totals {
-            self.steps.push_back((now.saturating_duration_since(*at), growth(before, &totals)));
-            while self.steps.len() > WINDOW {
-                self.steps.pop_front();
-            }
+            let step = (now.saturating_duration_since(*at), growth(before, &totals));
+            self.push(step);
         }
         self.totals = Some((now, totals));
     }
@@ -279,7 +306,7 @@ mod tests {
         let moving: Vec<_> = moving.iter().map(|m| (m.event.as_str(), m.total, m.rate)).collect();
         assert_eq!(moving, [("a", 130, 15.0), ("b", 10, 5.0)]);
         for second in 3..=12 {
-            window.note(totals(&[("a", 130), ("b", 10)]), start + Duration::from_secs(second));
+            window.note_nothing(start + Duration::from_secs(second));
         }
         assert_eq!(window.rates(), (Some(0.0), vec![]));
     }

@@ -9,7 +9,7 @@ use warp::reply::Response;
 
 use super::answer::{Failure, html, see_other};
 use super::password::check_strength;
-use super::request::Request;
+use super::request::{Request, encoded};
 use super::session::hash_of;
 use super::view::{Page, local_path};
 use super::{State, users};
@@ -34,10 +34,24 @@ struct SetUpPage {
     error: Option<String>,
 }
 
+/// Leads on by a navigation that is this site's own.
+#[derive(Template)]
+#[template(path = "bounce.html", config = "src/admin/askama.toml")]
+struct BouncePage {
+    url: String,
+}
+
 pub(super) async fn page(state: &State, request: &Request) -> Result<Response, Failure> {
     let next = local_path(request.query().get("next")).to_owned();
     if state.superuser(request).await?.is_some() {
         return Ok(see_other(&next));
+    }
+    // Who follows a link from another site comes without the session's cookie, since that is strict.
+    // A step of our own brings it along.
+    let from_elsewhere =
+        request.header("sec-fetch-site").is_some_and(|site| site == "cross-site" || site == "same-site");
+    if from_elsewhere && request.query().get("stepped").is_empty() {
+        return Ok(html(&BouncePage { url: format!("/admin/login?stepped=1&next={}", encoded(&next)) }));
     }
     Ok(html(&LoginPage { page: Page::new(state, request, None, "Sign in"), next, user: String::new(), error: None }))
 }

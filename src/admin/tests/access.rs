@@ -180,6 +180,25 @@ async fn the_session_cookie_is_for_this_host_only_and_for_tls_where_there_is_som
 }
 
 #[tokio::test]
+async fn a_link_from_another_site_finds_the_session_by_a_step_of_our_own() {
+    let dashboard = Dashboard::open().await;
+    dashboard.add_user("ann").await;
+    let mut browser = dashboard.signed_in("ann").await;
+    let cookies = std::mem::take(&mut browser.cookies);
+    browser.headers.push(("sec-fetch-site", "cross-site".into()));
+    let login = browser.get("/admin/events?q=x").await.location().to_owned();
+    let page = browser.get(&login).await.body;
+    let target = page.split("href=\"").nth(1).unwrap().split('"').next().unwrap().replace("&#38;", "&");
+    browser.headers = vec![("sec-fetch-site", "same-origin".into())];
+    browser.cookies = cookies;
+    assert_eq!(browser.get(&target).await.location(), "/admin/events?q=x");
+    // Without a session it ends at the form, however one got there.
+    browser.cookies.clear();
+    browser.headers = vec![("sec-fetch-site", "cross-site".into())];
+    assert!(browser.get(&target).await.body.contains("name=\"password\""));
+}
+
+#[tokio::test]
 async fn a_login_leads_to_pages_of_ours_only() {
     let dashboard = Dashboard::open().await;
     dashboard.add_user("ann").await;
