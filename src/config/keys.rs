@@ -117,8 +117,11 @@ impl Expect {
             Self::Boolean => text.parse().ok().map(ValueKind::Boolean),
             Self::Integer { .. } => text.parse().ok().map(ValueKind::I64),
             Self::Origins => {
-                let origins = text.split(',').map(str::trim).filter(|origin| !origin.is_empty());
-                Some(ValueKind::Array(origins.map(config::Value::from).collect()))
+                // As in a file, or simply separated by commas.
+                let bare =
+                    || text.split(',').map(|origin| origin.trim().to_owned()).filter(|o| !o.is_empty()).collect();
+                let origins: Vec<String> = serde_json::from_str(text).unwrap_or_else(|_| bare());
+                Some(ValueKind::Array(origins.into_iter().map(config::Value::from).collect()))
             }
             _ => None,
         };

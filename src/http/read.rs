@@ -25,11 +25,11 @@ use crate::query::DataVersion;
 
 /// An answer up to this size is sent whole, with its length, and kept; a longer one is written while
 /// it is sent, in pieces.
-const WHOLE_BYTES_MAX: usize = 1 << 20;
+const WHOLE_BYTES_MAX: usize = 2 << 20;
 const PIECE_BYTES: usize = 64 * 1024;
 
 /// Bodies kept, in bytes.
-const CACHE_BYTES_MAX: u64 = 8 << 20;
+const CACHE_BYTES_MAX: u64 = 16 << 20;
 /// A body that nobody asked for so long is given back.
 const CACHE_IDLE: Duration = Duration::from_secs(60);
 

@@ -16,11 +16,11 @@ async fn asked(app: &TestApp, method: &str, target: &str, more: &[(&str, &str)],
     app.send(method, target, &[&[("origin", SHOP)], more].concat(), body).await
 }
 
-/// Method, target, headers, body, expected status.
-type Asked<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], &'a str, u16);
+/// Method, target, headers, body, and the status of the answer.
+type Case<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], &'a str, u16);
 
-/// Requests and their statuses, each from another part of the service.
-const ANSWERS: [Asked<'static>; 20] = [
+/// Each from another part of the service.
+const ANSWERS: [Case<'static>; 20] = [
     ("POST", "/api/events/login", &[], "", 201),
     ("POST", "/api/events/login/5", &[], "", 200),
     ("POST", "/api/events/login", &[], "a body", 201),
@@ -47,7 +47,7 @@ const ANSWERS: [Asked<'static>; 20] = [
 async fn any_page_may_read_every_answer_without_credentials() {
     let app = TestApp::with(Backend::Sqlite).config("http.body_bytes_max", 1024).start().await;
     let too_long = "x".repeat(1025);
-    let too_long: [Asked<'_>; 2] =
+    let too_long: [Case<'_>; 2] =
         [("POST", "/api/events", &[], &too_long, 413), ("POST", "/api/events/login", &[], &too_long, 413)];
     for (method, target, headers, body, status) in ANSWERS.into_iter().chain(too_long) {
         let answer = asked(&app, method, target, headers, body).await;
