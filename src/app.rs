@@ -152,7 +152,7 @@ impl App {
         )));
         let (store, admin_options) = (Arc::clone(&app.store), app.config.admin.clone());
         let admin: &'static admin::State =
-            Box::leak(Box::new(admin::State::new(query, app.batches, store, admin_options, Box::new(Utc::now))?));
+            Box::leak(Box::new(admin::State::new(query, app.batches, store, admin_options, Box::new(Utc::now))));
         let (ack, options) = (app.config.journal.ack, app.config.http.clone());
         let state = Box::leak(Box::new(http::State::new(app.batches, query, admin, ack, options, Box::new(Utc::now))));
         // An event that the store knows must not pass for new, so the store comes before the first

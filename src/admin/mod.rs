@@ -90,30 +90,29 @@ pub struct State {
 }
 
 impl State {
-    /// # Errors
-    /// When no password can be hashed here.
+    #[must_use]
     pub fn new(
         query: &'static Query,
         batches: &'static Batches,
         store: Arc<dyn Store>,
         options: Options,
         clock: Clock,
-    ) -> Result<Self, password::HashError> {
-        Ok(Self {
+    ) -> Self {
+        Self {
             query,
             batches,
             store,
             live: live::Live::new(options.streams_max),
             options,
             clock,
-            passwords: password::Passwords::new()?,
+            passwords: password::Passwords::default(),
             throttle: throttle::Throttle::default(),
             remembered: session::Remembered::default(),
             setup: Mutex::new(None),
             activity: activity::Kept::default(),
             status: status::Kept::default(),
             draining: CancellationToken::new(),
-        })
+        }
     }
 
     /// Ends the live streams, so that their connections can be closed.

@@ -53,7 +53,7 @@ pub(super) fn home() -> Response {
     }
     let page = format!(
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>event-tracker</title></head>\
-         <body><h1>event-tracker</h1><p>Counts events exactly once and reads them exactly.</p>\
+         <body><h1>event-tracker</h1><p>Counts events exactly once and reads them exactly. <a href=\"/admin\">Dashboard</a></p>\
          <ul>\n{rows}</ul></body></html>\n"
     );
     let mut response = warp::reply::html(page).into_response();

@@ -51,7 +51,7 @@ impl Dashboard {
         let query = Box::leak(Box::new(Query::new(batches, Arc::clone(&store), catalog, health)));
         let now = Arc::new(Mutex::new("2024-05-15T10:30:00Z".parse().unwrap()));
         let clock = Arc::clone(&now);
-        let state = State::new(query, batches, Arc::clone(&store), options, Box::new(move || *clock.lock())).unwrap();
+        let state = State::new(query, batches, Arc::clone(&store), options, Box::new(move || *clock.lock()));
         let state = Box::leak(Box::new(state));
         Self { state, batches, store, now, flusher, _folder: temporary, _lock: folder }
     }
