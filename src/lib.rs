@@ -1,19 +1,89 @@
 //! event-tracker counts events exactly once and reads them exactly.
+//!
+//! # The one idea
+//! **One batch = one journal segment = one store commit.** A batch is *open* (takes increments), then
+//! *sealed* (immutable for ever, also across restarts), then *committed*: its counts and its ledger
+//! entry are in the store, in one transaction, and its segment is discarded. Its identity, a random
+//! writer and a sequence number, is in the segment's name and in the ledger. Exactly-once flushing,
+//! crash recovery and exact reads are the same mechanism.
+//!
+//! # One POST
+//! [`http`] parses the name, stamps the [`domain::Hour`] once and calls [`batch::Batches::record`].
+//! Under the open batch's *shared* guard, without an `.await`, that admits the name ([`names`]),
+//! copies a record into the journal's buffer ([`journal`]) and adds to the counter ([`counts`]); a
+//! client that disconnects can't leave the two apart. The connection gathers its answers and passes
+//! a gate before it sends them: the journal's file must hold what they acknowledge. One write serves
+//! all connections that are ready, one sync all requests that wait for the disk.
+//!
+//! # One flush
+//! [`flusher`] takes the *exclusive* guard just long enough to swap in a new batch and segment, so
+//! the cut is atomic over all shards. Then [`store::Store::commit`]: the first statement advances
+//! the ledger and decides who wins, the rows follow sorted by bytes. Any failure leaves the batch as
+//! it is: the same batch again, until the ledger has it. Only then its segment is deleted.
+//!
+//! # One GET
+//! [`query`] takes what is pending *first*, with its identities; *then* it gets rows with the ledger
+//! position of the one snapshot they come from; then it adds each pending batch unless that position
+//! includes it. [`committed`] keeps such rows and folds in what this process commits, so polling
+//! costs the store one small query at most every 100 ms. [`catalog`] maps renamed events and hides
+//! deleted ones, and a read whose rows and catalog are not of one moment is repeated.
+//!
+//! # Start and stop
+//! [`app`]: lock the folder, replay segments into sealed batches, begin a new writer, serve at once
+//! even if the store is down. At stop: not ready, stop accepting, finish requests, flush with a
+//! deadline, sync; what could not be flushed stays in the journal.
+//!
+//! # Invariants
+//! 1. An increment acknowledged at a level survives every fault that the level names, once.
+//! 2. A sealed batch never changes, and is never merged with another.
+//! 3. A pending copy is dropped only by the ledger position that came with the rows.
+//! 4. The first sync error is final for the process; start-up copies into new files.
+//! 5. After a failed write nothing is written behind the damage.
+//! 6. Limits on names and counts are stricter than any store's: no row can poison a batch.
+//! 7. No guard of the map or of the open batch lives across an `.await`.
+//! 8. The books balance: rows + removed = ledger, at every moment (`event-tracker audit`).
+//!
+//! # Where this departs from the usual, and why
+//! - Recovery rewrites every segment it finds into a new, synced file: what could be read may have
+//!   been in the page cache only. Damage with valid records behind it is refused, not skipped; a
+//!   sealed segment ends with a mark, so that a damaged last record is told from a torn end.
+//! - Acknowledgement `journal` waits at the connection, not in the handler: pipelined requests share
+//!   one journal write and one answer.
+//! - Renames are resolved by the store at commit, inside its transaction, and by reads: so counts in
+//!   flight under an old name land right whichever node they are on.
+//!
+//! Modules, in reading order:
+
+pub mod domain;
+
+pub mod names;
+
+pub mod counts;
+
+pub mod journal;
+
+pub mod batch;
+
+pub mod store;
+
+pub mod flusher;
+
+pub mod catalog;
+
+pub mod committed;
+
+pub mod query;
+
+pub mod histogram;
+
+pub mod http;
 
 pub mod admin;
+
 pub mod app;
-pub mod batch;
-pub mod catalog;
-pub mod commands;
-pub mod committed;
+
 pub mod config;
-pub mod counts;
-pub mod domain;
-pub mod flusher;
-pub mod histogram;
-pub mod http;
-pub mod journal;
-pub mod names;
-pub mod query;
-pub mod store;
+
 pub mod telemetry;
+
+pub mod commands;
