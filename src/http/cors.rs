@@ -55,7 +55,7 @@ impl Cors {
     pub(super) fn stamp<B>(&self, request: &Request<B>) -> Option<Box<Stamp>> {
         let origin = request.headers().get(ORIGIN);
         if (origin.is_none() && (matches!(self, Self::Any) || request.method() == Method::POST))
-            || is_private(request.uri().path())
+            || crate::admin::is_ours(request.uri().path())
         {
             return None;
         }
@@ -81,10 +81,6 @@ impl Cors {
             },
         }
     }
-}
-
-fn is_private(path: &str) -> bool {
-    path.strip_prefix("/admin").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 impl Stamp {
