@@ -20,7 +20,7 @@ const SHARDS: usize = 1 << SHARD_BITS;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Limits {
-    /// Distinct event names this node keeps (about 60 bytes of memory each); a POST of a further
+    /// Distinct event names this node keeps (about 80 bytes of memory each); a POST of a further
     /// one is refused. At least 1.
     pub events_max: u64,
 }
