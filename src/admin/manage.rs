@@ -126,10 +126,17 @@ pub(super) async fn change(
 /// `POST /admin/changes/{change}/undo`
 pub(super) async fn undo(state: &State, request: &Request, who: &Who, number: &str) -> Result<Response, Failure> {
     let change = number.parse().map_err(|_| Failure::NotFound)?;
-    state.change(Change::Undo { change }, who).await?;
-    let back = request.form();
-    let back = super::view::local_path(back.get("back")).split('?').next().unwrap_or("/admin/changes").to_owned();
-    let back = if back == "/admin" { "/admin/changes".to_owned() } else { back };
+    let undone = state.change(Change::Undo { change }, who).await?;
+    let form = request.form();
+    let back = match super::view::local_path(form.get("back")).split('?').next() {
+        // The page may be of a name that is gone again: the event has the one of before the change.
+        Some(page) if page.starts_with("/admin/events/") => {
+            let line = state.store.changes(None, Some(undone + 1), 1).await?.into_iter().next();
+            line.map_or_else(|| "/admin/events".into(), |line| event_url(line.event.as_str()))
+        }
+        Some("/admin") | None => "/admin/changes".to_owned(),
+        Some(page) => page.to_owned(),
+    };
     Ok(see_other(&format!("{back}?notice=undone")))
 }
 
