@@ -169,6 +169,8 @@ async fn produce(state: &'static State) {
 struct Window {
     /// The state of the counts at the last look.
     seen: Option<(DataVersion, Hour)>,
+    /// The version of the catalog at the last look.
+    catalog: u64,
     totals: Option<(Instant, Vec<EventTotal>)>,
     /// What each event grew by from look to look, with the time between.
     steps: VecDeque<(Duration, BTreeMap<EventName, u64>)>,
@@ -210,8 +212,13 @@ impl Window {
         if self.totals.is_some() && self.seen == seen {
             return Ok(None);
         }
-        let totals = state.query.totals().await?;
+        let (mut totals, view) = state.query.all_totals().await?;
+        totals.retain(|total| !view.hides(&total.event));
         self.seen = seen;
+        // What an administrator moved or restored has not just been counted.
+        if std::mem::replace(&mut self.catalog, view.catalog().version) != view.catalog().version {
+            self.totals = None;
+        }
         Ok(Some(totals))
     }
 
