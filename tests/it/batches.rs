@@ -167,7 +167,7 @@ async fn kills_lose_no_acknowledged_batch_and_split_none(backend: Backend) {
                     let count = random.random_range(1..=1_000_000);
                     let item = |letter| format!("{{\"event\":\"{letter}{number}\",\"count\":{count}}}\n");
                     accounts.lock().entry(number).or_default().unanswered = 3 * count;
-                    let body = item('a') + &item('b').repeat(3) + &item('a') + &item('a');
+                    let body = [item('a'), item('b').repeat(3), item('a'), item('a')].concat();
                     let Ok(answer) = client.post(&url).body(body).send().await else { return };
                     let Ok(answer) = Answer::of(answer).await else { return };
                     assert_eq!(outcome(&answer), (6, 0, vec![]));

@@ -43,6 +43,7 @@ struct Process {
     child: Child,
     address: String,
     start_line: String,
+    stdout: Arc<Mutex<String>>,
     stderr: Arc<Mutex<String>>,
     /// Ends with the process.
     logging: Option<JoinHandle<()>>,
@@ -199,6 +200,11 @@ impl TestApp {
         &self.process().start_line
     }
 
+    /// What it printed on standard output after its first line.
+    pub fn said(&self) -> String {
+        self.process().stdout.lock().clone()
+    }
+
     pub fn url(&self, target: &str) -> String {
         format!("http://{}{target}", self.address())
     }
@@ -303,27 +309,31 @@ impl TestApp {
 impl Process {
     fn start(command: &mut Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let stderr = Arc::new(Mutex::new(String::new()));
-        let (mut from, log) = (child.stderr.take().unwrap(), Arc::clone(&stderr));
-        let logging = std::thread::spawn(move || {
-            let mut bytes = [0; 4096];
-            while let Ok(length @ 1..) = from.read(&mut bytes) {
-                log.lock().push_str(&String::from_utf8_lossy(&bytes[..length]));
-            }
-        });
+        let (stdout_text, stderr) = <(Arc<Mutex<String>>, Arc<Mutex<String>>)>::default();
+        let logging = collect(child.stderr.take().unwrap(), &stderr);
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut start_line = String::new();
         stdout.read_line(&mut start_line).unwrap();
-        // Kept open: a closed pipe would end the program at its next line.
-        std::thread::spawn(move || std::io::copy(&mut stdout, &mut std::io::sink()));
         let Some((_, rest)) = start_line.split_once("http://") else {
             let status = child.wait().unwrap();
             logging.join().unwrap();
             panic!("the program did not start ({status}): {start_line}{}", stderr.lock());
         };
         let address = rest.split(|c: char| c == ',' || c == '/' || c.is_whitespace()).next().unwrap().to_owned();
-        Self { child, address, start_line, stderr, logging: Some(logging) }
+        collect(stdout, &stdout_text);
+        Self { child, address, start_line, stdout: stdout_text, stderr, logging: Some(logging) }
     }
+}
+
+/// Reads to the end, also when nobody looks at it: a closed pipe would end the program at its next line.
+fn collect(mut from: impl Read + Send + 'static, into: &Arc<Mutex<String>>) -> JoinHandle<()> {
+    let into = Arc::clone(into);
+    std::thread::spawn(move || {
+        let mut bytes = [0; 4096];
+        while let Ok(length @ 1..) = from.read(&mut bytes) {
+            into.lock().push_str(&String::from_utf8_lossy(&bytes[..length]));
+        }
+    })
 }
 
 impl Drop for Process {

@@ -1,13 +1,20 @@
-//! What the tests run against: the real program, a real PostgreSQL, and a proxy between the two.
+//! What the tests run against: the real program, a real PostgreSQL, a proxy between the two, and a real
+//! browser.
 
 pub mod answer;
 pub mod app;
+pub mod axe;
+pub mod browser;
+pub mod packages;
 pub mod postgres;
 pub mod proxy;
+pub mod superuser;
 pub mod traffic;
 
 pub use answer::Answer;
 pub use app::{Backend, TestApp};
+pub use browser::{Browser, in_browser};
+pub use superuser::Superuser;
 pub use traffic::{Tally, Traffic};
 
 use std::future::Future;

@@ -1,10 +1,9 @@
 //! A throw-away PostgreSQL cluster: `initdb` into a temporary folder, a free port on loopback, gone with
-//! the test process however that ends. Without PostgreSQL on the machine its package is installed;
-//! where that can't be done the tests fail, they are never skipped.
+//! the test process however that ends.
 
 use std::io::Read;
 use std::net::TcpListener;
-use std::os::unix::fs::{MetadataExt, chown};
+use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -13,6 +12,8 @@ use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use tokio_postgres::NoTls;
+
+use super::packages;
 
 /// Longest wait for the cluster to start or stop.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -260,13 +261,9 @@ fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().unwrap().port()
 }
 
-fn is_root() -> bool {
-    Path::new("/proc/self").metadata().is_ok_and(|metadata| metadata.uid() == 0)
-}
-
 /// PostgreSQL refuses to run as root.
 fn other_user_when_root() -> Option<(u32, u32)> {
-    if !is_root() {
+    if !packages::is_root() {
         return None;
     }
     let users = std::fs::read_to_string("/etc/passwd").expect("/etc/passwd");
@@ -290,31 +287,14 @@ fn unicode_locale() -> String {
 /// The folder with `initdb`, `postgres` and `pg_isready`.
 fn programs() -> PathBuf {
     static PROGRAMS: OnceLock<PathBuf> = OnceLock::new();
-    let found = PROGRAMS.get_or_init(|| {
-        find_programs().unwrap_or_else(|| {
-            install();
-            find_programs().expect("the package postgresql is installed but has no initdb")
-        })
-    });
-    found.clone()
+    PROGRAMS.get_or_init(|| packages::needed(&["postgresql"], find_programs)).clone()
 }
 
 fn find_programs() -> Option<PathBuf> {
-    let mut folders: Vec<PathBuf> = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).collect();
     let mut versions: Vec<PathBuf> =
         std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten().map(|entry| entry.path()).collect();
     versions.sort_by_key(|path| path.file_name().and_then(|name| name.to_str()?.parse::<u32>().ok()));
-    folders.extend(versions.into_iter().rev().map(|path| path.join("bin")));
+    let mut folders = packages::folders(versions.into_iter().rev().map(|path| path.join("bin"))).into_iter();
     let needed = ["initdb", "postgres", "pg_isready"];
-    folders.into_iter().find(|folder| needed.iter().all(|program| folder.join(program).is_file()))
-}
-
-fn install() {
-    let sudo: &[&str] = if is_root() { &[] } else { &["sudo", "-n"] };
-    for arguments in [&["update"][..], &["install", "-y", "--no-install-recommends", "postgresql"]] {
-        let words: Vec<&str> = sudo.iter().chain(&["apt-get"]).chain(arguments).copied().collect();
-        let output = Command::new(words[0]).args(&words[1..]).env("DEBIAN_FRONTEND", "noninteractive").output();
-        let succeeded = output.as_ref().is_ok_and(|output| output.status.success());
-        assert!(succeeded, "PostgreSQL is missing and can't be installed: {words:?} gave {output:?}");
-    }
+    folders.find(|folder| needed.iter().all(|program| folder.join(program).is_file()))
 }

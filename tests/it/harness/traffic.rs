@@ -79,6 +79,24 @@ impl Tally {
         tally.iter().map(|(event, known)| (event.clone(), sum(known))).collect()
     }
 
+    /// Known to have been counted, or taken away, by somebody else.
+    pub fn adjust(&self, event: &str, by: i128) {
+        let mut tally = self.0.lock();
+        let known = tally.entry(event.to_owned()).or_default();
+        known.acknowledged = u64::try_from(i128::from(known.acknowledged) + by).unwrap();
+    }
+
+    /// Takes events together that share their counts: `group` gives the name of the whole.
+    pub fn regroup(&self, group: impl Fn(&str) -> &str) {
+        let mut tally = self.0.lock();
+        for (event, known) in std::mem::take(&mut *tally) {
+            let whole = tally.entry(group(&event).to_owned()).or_default();
+            whole.acknowledged += known.acknowledged;
+            whole.unanswered.extend(known.unanswered);
+            whole.answers += known.answers;
+        }
+    }
+
     pub fn answers(&self) -> u64 {
         self.0.lock().values().map(|known| known.answers).sum()
     }

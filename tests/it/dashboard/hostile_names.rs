@@ -1,0 +1,85 @@
+//! Names that would be code if a page let them.
+
+use serde_json::json;
+
+use super::hours_ago;
+use crate::harness::superuser::encoded;
+use crate::harness::{Backend, Superuser, TestApp, in_browser};
+
+const NAMES: [&str; 10] = [
+    "<script>alert(1)</script>",
+    "\"><img src=x onerror=alert(1)>",
+    "' autofocus onfocus=alert(1) x='",
+    "<svg/onload=alert(1)>",
+    "</title></textarea></script><script>alert(1)</script>",
+    "{\"event\":\"</script><script>alert(1)</script>\"}",
+    "javascript:alert(1)//${alert(1)}{{7*7}}",
+    "\u{202e}gnirts\u{2066} \u{200f}mirrored",
+    "&lt;b&gt; %3Cb%3E ../../etc?x=1#y",
+    "👩‍👩‍👧 中文 ünï",
+];
+
+#[tokio::test]
+async fn names_that_look_like_code_are_shown_as_they_are_on_every_page() {
+    let hour = hours_ago(2);
+    let rows: Vec<_> = NAMES.iter().map(|name| (&*hour, *name, 5)).collect();
+    let app = TestApp::with(Backend::Sqlite).stored(&rows).config("flush.interval_ms", 50).start().await;
+    let admin = Superuser::of(&app).await;
+    for name in NAMES {
+        app.count(&encoded(name), 1).await;
+        admin.change(&app, name, "describe", &json!({ "description": name })).await;
+        admin.create_key(&app, name).await;
+    }
+    admin
+        .change(&app, NAMES[0], "correct", &json!({ "hour": hour, "expected": 5, "count": 6, "reason": NAMES[1] }))
+        .await;
+    admin.change(&app, NAMES[3], "move", &json!({ "into": "<b>moved</b>" })).await;
+    let added = [("user", NAMES[1]), ("password", "nine blue boats on a still lake")];
+    let added = admin.submit(&app, "/admin/users", &[&added[..], &[("repeated", added[1].1)]].concat()).await;
+    assert_eq!(added.status, 303);
+
+    in_browser(&app, async |browser| {
+        admin.enter(browser).await;
+        let shown: Vec<_> = NAMES.iter().map(|name| if *name == NAMES[3] { "<b>moved</b>" } else { name }).collect();
+        for (page, places) in [
+            ("/admin", "#top .name bdi, #new-names bdi"),
+            ("/admin/events", "#events .name a bdi"),
+            ("/admin/changes", ".log bdi"),
+            ("/admin/keys", "#keys .name bdi"),
+            ("/admin/users", "#users .name bdi"),
+        ] {
+            browser.open(page).await;
+            let texts = browser.texts(places).await;
+            let expected: &[&str] = match page {
+                "/admin/users" => &NAMES[1..2],
+                "/admin/keys" | "/admin/changes" => &NAMES,
+                _ => &shown,
+            };
+            for name in expected {
+                assert!(texts.iter().any(|text| text == name.trim()), "{page} does not show {name}: {texts:#?}");
+            }
+        }
+        for name in NAMES {
+            browser.open(&format!("/admin/events?q={}", encoded(name))).await;
+            let field = browser.run("return document.querySelector('[name=q]').value", vec![]).await;
+            assert_eq!(field, name);
+        }
+        for name in &shown {
+            browser.open(&format!("/admin/events/{}", encoded(name))).await;
+            assert_eq!(browser.text("h1 bdi").await, *name);
+            // Hovering puts texts in by script.
+            browser.run("document.querySelector('#chart-day .plot').focus()", vec![]).await;
+            browser.press(thirtyfour::Key::Left).await;
+            browser.see(".tip").await;
+        }
+        browser.allow("status of 404");
+        browser.open(&format!("/admin/{}", encoded(NAMES[0]))).await;
+        browser.see("#failure").await;
+        browser.open(&format!("/admin/login?next={}", encoded("javascript:alert(1)"))).await;
+        browser.open("/admin?notice=%3Cscript%3Ealert(1)%3C%2Fscript%3E").await;
+        let injected = "return document.querySelectorAll('script:not([src]), img[src=x], [onload], [onerror], \
+                        [onfocus], main b').length";
+        assert_eq!(browser.run(injected, vec![]).await, 0);
+    })
+    .await;
+}
