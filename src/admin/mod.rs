@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use warp::reply::Response;
 
-use crate::batch::Batches;
+use crate::batch::{Batches, Pending};
 use crate::domain::EventName;
 use crate::query::Query;
 use crate::store::Store;
@@ -241,11 +241,13 @@ impl State {
             Change::Undo { .. } => None,
         };
         let (catalog, who, now) = (self.query.catalog(), who.name(), (self.clock)());
+        let pending = self.batches.pending();
         let mut changed = catalog.change(change.clone(), &who, now).await?;
         // The store does not know yet what was just counted here for the first time.
         if let (Changed::Refused { .. }, Some(event)) = (&changed, event)
-            && self.wait_committed(&event).await
+            && pending.counts(&event)
         {
+            self.wait_committed(&pending, &event).await;
             changed = catalog.change(change, &who, now).await?;
         }
         match changed {
@@ -254,19 +256,16 @@ impl State {
         }
     }
 
-    /// Has what is pending of the event committed soon; whether anything was.
-    async fn wait_committed(&self, event: &EventName) -> bool {
-        let is_pending = || self.batches.pending().counts(event);
-        if !is_pending() {
-            return false;
-        }
+    /// Has what was pending of the event committed soon, whatever is counted meanwhile.
+    async fn wait_committed(&self, pending: &Pending, event: &EventName) {
         self.batches.request_flush();
         let committed = async {
-            while is_pending() {
+            while self.batches.pending().still_counts(pending, event) {
                 tokio::time::sleep(FLUSH_LOOK).await;
             }
         };
-        tokio::time::timeout(FLUSH_PATIENCE, committed).await.is_ok()
+        // A store that is not in time refuses once more, and says why.
+        let _ = tokio::time::timeout(FLUSH_PATIENCE, committed).await;
     }
 }
 

@@ -63,8 +63,16 @@ impl Pending {
     /// Whether `event` has anything pending.
     #[must_use]
     pub fn counts(&self, event: &EventName) -> bool {
+        self.still_counts(self, event)
+    }
+
+    /// Whether `event` has anything in a batch that was pending in `earlier` already.
+    #[must_use]
+    pub fn still_counts(&self, earlier: &Self, event: &EventName) -> bool {
         let Some(name) = self.names.find(event) else { return false };
-        self.batches.iter().any(|(_, counts)| counts.within(HourRange::ALL).iter().any(|(other, ..)| *other == name))
+        let was_pending = |id: BatchId| earlier.batches.iter().any(|(other, _)| *other == id);
+        let mut batches = self.batches.iter().filter(|(id, _)| was_pending(*id));
+        batches.any(|(_, counts)| counts.within(HourRange::ALL).iter().any(|(other, ..)| *other == name))
     }
 
     /// Sums of all pending counters within `range`, ordered by event, then hour.
