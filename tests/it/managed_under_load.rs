@@ -10,7 +10,10 @@ use serde_json::json;
 
 use crate::harness::{Backend, Superuser, Tally, TestApp, Traffic, eventually, on_both_stores, signal};
 
-on_both_stores!(every_total_stays_exact_whatever_administrators_do_while_clients_post_and_the_program_is_killed);
+on_both_stores!(
+    every_total_stays_exact_whatever_administrators_do_while_clients_post_and_the_program_is_killed,
+    an_event_that_is_counted_without_a_pause_can_be_managed_before_its_first_flush,
+);
 
 const SEEDED: u64 = 500;
 
@@ -116,7 +119,10 @@ async fn every_total_stays_exact_whatever_administrators_do_while_clients_post_a
     for round in 0..4 {
         let traffic = Traffic::start(&app, &tally, 4, "");
         // Every event is there before it is managed.
-        traffic.answered(30).await;
+        eventually("all events to be counted", async || {
+            tally.acknowledged().values().filter(|sum| **sum > 0).count() == 5
+        })
+        .await;
         let (pid, begun) = (app.pid(), script.step);
         let step = Cell::new(begun);
         let kill = async {
@@ -144,4 +150,15 @@ async fn every_total_stays_exact_whatever_administrators_do_while_clients_post_a
     settle(&tally, totals);
     app.stop().await;
     assert_eq!(app.audit().await, sum);
+}
+
+async fn an_event_that_is_counted_without_a_pause_can_be_managed_before_its_first_flush(backend: Backend) {
+    let app = TestApp::with(backend).config("flush.interval_ms", 3_600_000).start().await;
+    let admin = Superuser::of(&app).await;
+    let tally = Arc::new(Tally::default());
+    let traffic = Traffic::start(&app, &tally, 2, "");
+    traffic.answered(20).await;
+    admin.change(&app, "shared", "move", &json!({ "into": "pool" })).await;
+    traffic.stop().await;
+    settle(&tally, app.totals().await);
 }
