@@ -119,7 +119,7 @@ pub(super) fn stream(state: &'static State, request: &Request) -> Result<Respons
 /// `GET /admin/live.json` and `GET /api/v1/admin/status`: the same once, for browsers and proxies
 /// that don't do streams.
 pub(super) async fn once(state: &'static State) -> Result<Response, Failure> {
-    state.look_at_books().await;
+    state.look_at_store().await;
     let mut window = Window::default();
     Ok(success(&window.look(state).await?))
 }
@@ -149,7 +149,7 @@ async fn produce(state: &'static State) {
                 return;
             }
         }
-        state.look_at_books().await;
+        state.look_at_store().await;
         // While the store is away, the status says so; the numbers stay as they were.
         let Ok(snapshot) = window.look(state).await else { continue };
         if sent.as_ref() == Some(&snapshot) {

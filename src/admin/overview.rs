@@ -87,7 +87,7 @@ pub(super) async fn page(state: &'static State, request: &Request, who: &Who) ->
         Err(Failure::Store(StoreError::TooManyRows { .. })) => None,
         Err(failure) => return Err(failure),
     };
-    state.look_at_books().await;
+    state.look_at_store().await;
 
     let chart = period.as_ref().map(|period| {
         let before = compare.then_some(&period.hours_before[..]);

@@ -14,6 +14,8 @@ use crate::store::{Books, StoreError};
 /// Adding up the books costs the store all its rows, so it is done this rarely, and only while
 /// somebody looks.
 const BOOKS_INTERVAL: Duration = Duration::from_secs(300);
+/// How old the number of nodes may be.
+const NODES_INTERVAL: Duration = Duration::from_secs(5);
 /// A page waits so long for them.
 const BOOKS_PATIENCE: Duration = Duration::from_millis(150);
 /// A flush that is late by so much is worth a colour.
@@ -26,6 +28,7 @@ type Sight = (Instant, Result<Books, StoreError>);
 #[derive(Default)]
 pub(super) struct Kept {
     books: Mutex<Option<Sight>>,
+    nodes: Mutex<Option<(Instant, Result<u64, StoreError>)>>,
     running: Arc<tokio::sync::Mutex<()>>,
 }
 
@@ -50,6 +53,7 @@ pub(super) struct Status {
     pub(super) store: Light,
     pub(super) journal: Light,
     pub(super) books: Light,
+    pub(super) nodes: Light,
 }
 
 impl Status {
@@ -57,12 +61,13 @@ impl Status {
         grouped(self.pending)
     }
 
-    pub(super) fn lights(&self) -> [(&'static str, &'static str, &Light); 4] {
+    pub(super) fn lights(&self) -> [(&'static str, &'static str, &Light); 5] {
         [
             ("flush", "Flush", &self.flush),
             ("store", "Store", &self.store),
             ("journal", "Journal", &self.journal),
             ("books", "Books", &self.books),
+            ("nodes", "Nodes", &self.nodes),
         ]
     }
 }
@@ -89,7 +94,16 @@ impl State {
             Ok(()) => Light::new("good", "writable"),
             Err(_) => Light::new("bad", "cannot be written: nothing is counted"),
         };
-        Status { pending, flush, store, journal, books: self.books() }
+        Status { pending, flush, store, journal, books: self.books(), nodes: self.nodes() }
+    }
+
+    fn nodes(&'static self) -> Light {
+        match &*self.status.nodes.lock() {
+            _ if !self.store.is_shared() => Light::new("good", "this one"),
+            Some((_, Ok(nodes))) => Light::new("good", format!("{nodes} committed in the last minute")),
+            Some((_, Err(_))) => Light::new("unknown", "could not be read"),
+            None => Light::new("unknown", "being asked for"),
+        }
     }
 
     fn books(&'static self) -> Light {
@@ -103,8 +117,24 @@ impl State {
         }
     }
 
-    /// Adds up the books if that was long ago, without making anybody wait for long.
-    pub(super) async fn look_at_books(&'static self) {
+    /// Asks the store for what the lights say of it, if that was long ago, without making anybody wait
+    /// for long.
+    pub(super) async fn look_at_store(&'static self) {
+        self.look_at_nodes().await;
+        self.look_at_books().await;
+    }
+
+    async fn look_at_nodes(&'static self) {
+        let is_fresh = self.status.nodes.lock().as_ref().is_some_and(|(at, _)| at.elapsed() < NODES_INTERVAL);
+        if is_fresh || !self.store.is_shared() {
+            return;
+        }
+        if let Ok(nodes) = tokio::time::timeout(BOOKS_PATIENCE, self.store.active_writers()).await {
+            *self.status.nodes.lock() = Some((Instant::now(), nodes));
+        }
+    }
+
+    async fn look_at_books(&'static self) {
         let is_fresh = |kept: &Option<Sight>| kept.as_ref().is_some_and(|(at, _)| at.elapsed() < BOOKS_INTERVAL);
         if is_fresh(&self.status.books.lock()) {
             return;

@@ -156,6 +156,10 @@ pub trait Store: AdminStore + Send + Sync + 'static {
     /// Finishes what is under way and closes (SQLite: checkpoints its WAL).
     async fn close(&self);
 
+    /// How many writers have committed in the last minute. A node that counts nothing is none of
+    /// them, one that was restarted is two.
+    async fn active_writers(&self) -> Result<u64, StoreError>;
+
     /// Whether other processes may commit to it.
     fn is_shared(&self) -> bool;
 

@@ -166,6 +166,17 @@ impl Store for PostgresStore {
         .await
     }
 
+    async fn active_writers(&self) -> Result<u64, StoreError> {
+        self.within_deadline(async {
+            let lease = self.reads.lease(&self.connector).await?;
+            let client = &lease.session.client;
+            let writers = self.read(client, rows::active_writers(client)).await?;
+            lease.give_back();
+            Ok(writers)
+        })
+        .await
+    }
+
     async fn identity(&self) -> Result<String, StoreError> {
         self.within_deadline(async {
             let lease = self.reads.lease(&self.connector).await?;

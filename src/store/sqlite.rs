@@ -102,6 +102,11 @@ impl Store for SqliteStore {
         self.reader.run(|connection| statements::books(&connection.transaction()?)).await
     }
 
+    /// The process that has it open is the only one.
+    async fn active_writers(&self) -> Result<u64, StoreError> {
+        Ok(1)
+    }
+
     async fn identity(&self) -> Result<String, StoreError> {
         self.reader.run(|connection| statements::identity(connection)).await
     }

@@ -76,6 +76,11 @@ pub(super) async fn totals(client: &Client) -> Result<Vec<EventTotal>, StoreErro
     rows.iter().map(|row| event_total(column(row, 0)?, column(row, 1)?, column(row, 2)?, column(row, 3)?)).collect()
 }
 
+pub(super) async fn active_writers(client: &Client) -> Result<u64, StoreError> {
+    let row = client.query_typed_one(include_str!("active_writers.sql"), &[]).await?;
+    unsigned(column(&row, 0)?)
+}
+
 pub(super) async fn books(client: &Client) -> Result<Books, StoreError> {
     let row = client.query_typed_one(include_str!("books.sql"), &[]).await?;
     let sum = |index| exact_sum(column(&row, index)?);

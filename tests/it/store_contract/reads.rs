@@ -10,6 +10,7 @@ on_both_stores!(
     an_empty_store_answers_with_nothing,
     the_position_moves_with_every_commit_of_any_writer,
     reads_during_commits_see_a_batch_and_its_ledger_entry_or_neither,
+    writers_that_committed_lately_are_counted,
 );
 
 /// Names that some collation, normalisation or blank-trimming would take for equal or sort otherwise.
@@ -180,4 +181,13 @@ async fn reads_during_commits_see_a_batch_and_its_ledger_entry_or_neither(bench:
         reader.await.unwrap();
     }
     assert!(all_saw_some());
+}
+
+async fn writers_that_committed_lately_are_counted(bench: Bench) {
+    let store = bench.store().await;
+    for number in [1, 2] {
+        store.commit(batch(number, 1), rows([("login", 1, 1)])).await.unwrap();
+    }
+    // An embedded store has one process, whatever batches that has recovered.
+    assert_eq!(store.active_writers().await.unwrap(), if store.is_shared() { 2 } else { 1 });
 }
