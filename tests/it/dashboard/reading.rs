@@ -1,6 +1,7 @@
 //! What is happening: live numbers, the list of events, the page of one.
 
 use chrono::{Duration, Utc};
+use serde_json::{Value, json};
 use thirtyfour::Key;
 
 use super::hours_ago;
@@ -45,6 +46,37 @@ async fn the_overview_goes_live_when_events_are_posted_until_the_program_drains(
     .await;
     let (status, log) = app.ended().await;
     assert!(status.success(), "{status}: {log}");
+}
+
+#[tokio::test]
+async fn what_is_renamed_has_no_rate_since_it_has_not_just_been_counted() {
+    let app = TestApp::with(Backend::Sqlite).config("flush.interval_ms", 50).start().await;
+    let admin = Superuser::of(&app).await;
+    app.post("/api/events/login/1000?ack=store").await;
+    let mut stream = app.client().get(app.url("/admin/live")).bearer_auth(&admin.key).send().await.unwrap();
+    let mut said = String::new();
+    let mut next = async || {
+        while !said.contains("\n\n") {
+            said += std::str::from_utf8(&stream.chunk().await.unwrap().expect("the stream goes on")).unwrap();
+        }
+        let (event, rest) = said.split_once("\n\n").unwrap();
+        let data = event.split_once("data: ").and_then(|(_, data)| serde_json::from_str::<Value>(data).ok());
+        said = rest.to_owned();
+        data
+    };
+    // The first look has nothing to compare with.
+    while next().await.is_none_or(|snapshot| snapshot["rate"].is_null()) {}
+    admin.change(&app, "login", "move", &json!({ "into": "sign-in" })).await;
+    loop {
+        app.count("marker", 1).await;
+        let Some(snapshot) = next().await else { continue };
+        let events: Vec<_> =
+            snapshot["events"].as_array().unwrap().iter().map(|event| event["event"].clone()).collect();
+        assert!(!events.contains(&"sign-in".into()), "{snapshot}");
+        if events.contains(&"marker".into()) {
+            return;
+        }
+    }
 }
 
 #[tokio::test]
