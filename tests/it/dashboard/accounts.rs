@@ -1,14 +1,12 @@
 //! Set-up link, login, logout, superusers and keys.
 
-use thirtyfour::Key;
-
 use crate::harness::superuser::{PASSWORD, USER};
 use crate::harness::{Backend, Browser, Superuser, TestApp, eventually, in_browser};
 
 async fn sign_in(browser: &Browser, user: &str, password: &str) {
     browser.fill("#login [name=user]", user).await;
     browser.fill("#login [name=password]", password).await;
-    browser.press(Key::Enter).await;
+    browser.submit("#login button").await;
 }
 
 #[tokio::test]
@@ -25,18 +23,18 @@ async fn the_set_up_link_makes_the_first_superuser_once_and_after_logout_nothing
             browser.fill(&format!("#setup [name={field}]"), text).await;
         }
         browser.allow("status of 422");
-        browser.click("#setup button").await;
+        browser.submit("#setup button").await;
         browser.shows("#error", "The two passwords differ").await;
         browser.fill("#setup [name=password]", PASSWORD).await;
         browser.fill("#setup [name=repeated]", PASSWORD).await;
-        browser.click("#setup button").await;
+        browser.submit("#setup button").await;
         browser.shows("#notice", "Welcome! You are the first superuser.").await;
         browser.open_url(&link).await;
         browser.shows("main", "This set-up link is not valid").await;
 
         browser.open("/admin/events").await;
         browser.shows("#events", "secret-event").await;
-        browser.click("#logout").await;
+        browser.submit("#logout").await;
         browser.shows("#notice", "You are signed out.").await;
         browser.back().await;
         eventually("the login in place of the page", async || browser.count("#login").await == 1).await;
@@ -106,35 +104,35 @@ async fn superusers_add_disable_and_delete_each_other_and_keys_open_the_api_unti
             browser.fill("#add-user [name=user]", name).await;
             browser.fill("#add-user [name=password]", password).await;
             browser.fill("#add-user [name=repeated]", password).await;
-            browser.click("#add-user button").await;
+            browser.submit("#add-user button").await;
             browser.see(expected).await;
         }
         browser.open("/admin/users").await;
         let row = "#users tr:has(form[action='/admin/users/Grace/disable'])";
         browser.click(&format!("{row} summary")).await;
-        browser.click("form[action='/admin/users/Grace/disable'] button").await;
+        browser.submit("form[action='/admin/users/Grace/disable'] button").await;
         browser.shows("#notice", "The superuser is disabled").await;
         assert_eq!(Superuser::sign_in(&app, "Grace", other).await, 422);
         browser.click("#users tr:has(form[action='/admin/users/Grace/enable']) summary").await;
-        browser.click("form[action='/admin/users/Grace/enable'] button").await;
+        browser.submit("form[action='/admin/users/Grace/enable'] button").await;
         browser.shows("#notice", "The superuser may sign in again.").await;
         assert_eq!(Superuser::sign_in(&app, "Grace", other).await, 303);
         browser.click("#users tr:has(form[action='/admin/users/Grace/delete']) summary").await;
         browser.click("form[action='/admin/users/Grace/delete'] [type=checkbox]").await;
-        browser.click("form[action='/admin/users/Grace/delete'] button").await;
+        browser.submit("form[action='/admin/users/Grace/delete'] button").await;
         browser.shows("#notice", "The superuser was deleted.").await;
         assert_eq!(browser.count("#users tbody tr").await, 1);
 
         browser.open("/admin/keys").await;
         browser.fill("#create-key [name=label]", "nightly report").await;
-        browser.click("#create-key button").await;
+        browser.submit("#create-key button").await;
         browser.see("#secret").await;
         let bearer = format!("Bearer {}", browser.text("#secret").await);
         let status = async || app.get_with("/api/v1/admin/status", &[("authorization", &bearer)]).await;
         assert_eq!(status().await.status, 200);
         browser.open("/admin/keys").await;
         assert_eq!(browser.count("#secret").await, 0, "the secret is shown once");
-        browser.click("#keys tr:nth-child(1) button").await;
+        browser.submit("#keys tr:nth-child(1) button").await;
         browser.shows("#notice", "The key was revoked.").await;
         status().await.fails(401);
     })

@@ -72,11 +72,11 @@ async fn every_page_looks_right_by_day_by_night_and_on_a_phone_and_has_no_barrie
         look(browser, "login").await;
         browser.fill("#login [name=user]", USER).await;
         browser.fill("#login [name=password]", "wrong").await;
-        browser.click("#login button").await;
+        browser.submit("#login button").await;
         browser.see("#error").await;
         look(browser, "login-wrong").await;
         browser.fill("#login [name=password]", PASSWORD).await;
-        browser.click("#login button").await;
+        browser.submit("#login button").await;
         browser.see("#logout").await;
 
         app.count("page-view", 80).await;
@@ -113,7 +113,7 @@ async fn every_page_looks_right_by_day_by_night_and_on_a_phone_and_has_no_barrie
         look(browser, "changes").await;
         browser.open("/admin/keys").await;
         browser.fill("#create-key [name=label]", "nightly report").await;
-        browser.click("#create-key button").await;
+        browser.submit("#create-key button").await;
         browser.see("#secret").await;
         look(browser, "keys").await;
         browser.open("/admin/users").await;

@@ -17,13 +17,13 @@ async fn events_are_renamed_and_merged_while_clients_post_and_every_total_stays_
         admin.enter(browser).await;
         browser.open("/admin/events/shared").await;
         browser.fill("#move [name=into]", "together").await;
-        browser.click("#move button").await;
+        browser.submit("#move button").await;
         browser.shows("h1", "together").await;
         browser.shows("main", "Also counts shared").await;
         for client in ["client-0", "client-1"] {
             browser.open(&format!("/admin/events/{client}")).await;
             browser.fill("#move [name=into]", "together").await;
-            browser.click("#move button").await;
+            browser.submit("#move button").await;
             browser.shows("h1", "together").await;
         }
         traffic.answered(60).await;
@@ -45,20 +45,20 @@ async fn an_event_is_switched_off_deleted_and_restored() {
     in_browser(&app, async |browser| {
         admin.enter(browser).await;
         browser.open("/admin/events/login").await;
-        browser.click("#deactivate button").await;
+        browser.submit("#deactivate button").await;
         browser.shows("h1", "inactive").await;
         let (internal, external) = app.post("/api/events/login").await.fails(403);
         assert!(internal.ends_with("counted: no") && external.contains("not counted"), "{internal} {external}");
-        browser.click("#activate button").await;
+        browser.submit("#activate button").await;
         browser.see("#deactivate").await;
         app.count("login", 10).await;
 
         browser.click("#delete [type=checkbox]").await;
-        browser.click("#delete button").await;
+        browser.submit("#delete button").await;
         browser.shows("#notice", "Done.").await;
         app.post("/api/events/login").await.fails(403);
         assert!(app.totals().await.is_empty());
-        browser.click("#undo").await;
+        browser.submit("#undo").await;
         browser.shows("#notice", "Undone.").await;
         browser.shows("#events", "login").await;
         assert_eq!(app.total("login").await, 15);
@@ -76,14 +76,14 @@ async fn a_past_hour_is_corrected_with_a_reason_and_everything_is_in_the_log() {
     in_browser(&app, async |browser| {
         admin.enter(browser).await;
         browser.open("/admin/events/login").await;
-        browser.click("#day [rel=prev]").await;
+        browser.submit("#day [rel=prev]").await;
         let chosen = format!("#correct option[value$='={}']", 1_200);
         browser.see("#correct").await;
         let value = browser.run("return document.querySelector(arguments[0]).value", vec![chosen.into()]).await;
         browser.pick("#correct [name=hour]", value.as_str().unwrap()).await;
         browser.fill("#correct [name=count]", "1,000").await;
         browser.fill("#correct [name=reason]", "counted by a broken client").await;
-        browser.click("#correct button").await;
+        browser.submit("#correct button").await;
         browser.shows("[data-live-value=event-total]", "1,000").await;
         assert_eq!(app.total("login").await, 1_000);
 
@@ -92,7 +92,7 @@ async fn a_past_hour_is_corrected_with_a_reason_and_everything_is_in_the_log() {
         for part in ["ada", "correct", "login", "1200", "1000", "counted by a broken client"] {
             assert!(line.replace(',', "").contains(part), "{part}: {line}");
         }
-        browser.click(".log tbody tr:first-child button").await;
+        browser.submit(".log tbody tr:first-child button").await;
         browser.shows("#notice", "Undone.").await;
         eventually("the change to be marked", async || browser.count(".log tr.undone").await == 1).await;
         assert_eq!(app.total("login").await, 1_200);

@@ -98,7 +98,7 @@ async fn a_hundred_thousand_events_are_searched_while_typing_sorted_and_turned_b
         browser.shows(first, "event-99949").await;
         browser.press(Key::Left).await;
         browser.shows("#found", "1–50 of 100,000").await;
-        browser.click("#events th:first-child a").await;
+        browser.submit("#events th:first-child a").await;
         browser.shows(first, "event-00000").await;
         assert_eq!(browser.text("th[aria-sort=ascending]").await, "Event");
 
@@ -153,7 +153,7 @@ async fn days_are_picked_turned_by_keys_and_a_range_is_zoomed() {
         browser.drag("#chart-range .plot", 0.75, 0.95).await;
         eventually("the range to be zoomed", async || browser.path().await.contains("from=")).await;
         browser.see("#range .sum").await;
-        browser.click("#compare").await;
+        browser.submit("#compare").await;
         browser.see("#compare[aria-pressed=true]").await;
         browser.shows("#chart-range thead", "Period before").await;
     })
@@ -173,20 +173,20 @@ async fn without_script_the_pages_read_and_manage_all_the_same() {
         browser.open("/admin/events").await;
         assert!(!browser.is_scripted().await, "the pages' script runs");
         browser.fill("#search [name=q]", "login").await;
-        browser.click("#search button").await;
+        browser.submit("#search button").await;
         browser.shows("#found", "1–1 of 1").await;
-        browser.click("#events .name a").await;
+        browser.submit("#events .name a").await;
         browser.shows("[data-live-value=event-total]", "7").await;
-        browser.click("#day [rel=prev]").await;
+        browser.submit("#day [rel=prev]").await;
         browser.click("#chart-day summary").await;
         browser.see("#chart-day table").await;
         browser.fill("#describe textarea", "Who came in").await;
-        browser.click("#describe button").await;
+        browser.submit("#describe button").await;
         browser.shows("main .lead", "Who came in").await;
         browser.fill("#move [name=into]", "sign-in").await;
-        browser.click("#move button").await;
+        browser.submit("#move button").await;
         browser.shows("h1", "sign-in").await;
-        browser.click("#undo").await;
+        browser.submit("#undo").await;
         browser.shows("#notice", "Undone.").await;
     })
     .await;

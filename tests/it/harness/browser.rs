@@ -209,6 +209,18 @@ impl Browser {
         clicked.unwrap_or_else(|error| panic!("{css}: {error}"));
     }
 
+    /// Clicks what leads to another page, and waits for that.
+    pub async fn submit(&self, css: &str) {
+        self.run("window.isOld = true", Vec::new()).await;
+        self.click(css).await;
+        let is_new = "return !window.isOld && document.readyState === 'complete'";
+        eventually("another page", async || {
+            let answer = self.driver.execute(is_new, Vec::new()).await;
+            answer.is_ok_and(|is_new| is_new.json() == &Value::Bool(true))
+        })
+        .await;
+    }
+
     /// Types into a field, in place of what it holds.
     pub async fn fill(&self, css: &str, text: &str) {
         let field = self.see(css).await;
