@@ -85,7 +85,10 @@ fn name_file(path: &Path, error: StoreError) -> StoreError {
 /// The version of our schema in the file; 0 for an empty file.
 fn own_version(connection: &Connection) -> Result<i32, StoreError> {
     let number = |sql| connection.query_row(sql, [], |row| row.get::<_, i32>(0));
-    let (application_id, objects) = (number("pragma application_id")?, number("select count(*) from sqlite_schema")?);
+    // Objects first: another process may commit both between the two looks, and objects without our
+    // id would pass for a stranger's.
+    let objects = number("select count(*) from sqlite_schema")?;
+    let application_id = number("pragma application_id")?;
     if application_id != APPLICATION_ID && (application_id != 0 || objects != 0) {
         return Err(StoreError::Rejected("the file belongs to another program".into()));
     }
