@@ -4,12 +4,13 @@
 //! of its all-time total, so that a sum that would overflow is refused at the door and never meets
 //! a store.
 
+use std::collections::HashMap;
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use foldhash::quality::RandomState;
 use hashbrown::HashTable;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 
 use crate::domain::{EventName, TOTAL_MAX};
 
@@ -20,7 +21,7 @@ const SHARDS: usize = 1 << SHARD_BITS;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Limits {
-    /// Distinct event names this node keeps (about 80 bytes of memory each); a POST of a further
+    /// Distinct event names this node keeps (about 45 bytes of memory each); a POST of a further
     /// one is refused. At least 1.
     pub events_max: u64,
 }
@@ -53,24 +54,33 @@ pub enum Standing<'a> {
     AliasOf(&'a EventName),
 }
 
+/// Two in a cache line, which is what a million of them need.
 struct Entry {
     name: EventName,
-    /// At least the all-time total: what the store was last seen to hold and all admitted since.
+    /// At least the all-time total: what the store was last seen to hold and all admitted since. The
+    /// top bit, which no total reaches, tells that the name is [`MARKED`].
     spent: AtomicU64,
-    /// One of the following, or [`ALIAS`] and the target's number.
-    standing: AtomicU64,
 }
 
-const COUNTED: u64 = 0;
-const INACTIVE: u64 = 1;
-const DELETED: u64 = 2;
-const ALIAS: u64 = 1 << 32;
+/// Administrators said something about the name: [`Names::marks`] holds what.
+const MARKED: u64 = 1 << 63;
+
+#[derive(Clone, Copy)]
+enum Mark {
+    Refused(Refused),
+    AliasOf(NameId),
+}
 
 #[derive(Default)]
 struct Shard {
     indices: HashTable<u32>,
-    entries: Vec<Entry>,
+    /// All full but the last. A single list would copy itself to grow, and leave up to half of its
+    /// memory unused.
+    chunks: Vec<Vec<Entry>>,
 }
+
+/// 16 KiB; a node that knows few names has one in each shard that has any.
+const CHUNK_ENTRIES: usize = 512;
 
 pub struct Names {
     shards: Box<[RwLock<Shard>]>,
@@ -78,8 +88,7 @@ pub struct Names {
     hasher: RandomState,
     len: AtomicUsize,
     events_max: usize,
-    /// The names whose standing is not [`COUNTED`].
-    marked: Mutex<Vec<NameId>>,
+    marks: RwLock<HashMap<NameId, Mark>>,
 }
 
 impl Names {
@@ -90,7 +99,7 @@ impl Names {
             hasher: RandomState::default(),
             len: AtomicUsize::new(0),
             events_max: usize::try_from(limits.events_max).unwrap_or(usize::MAX),
-            marked: Mutex::default(),
+            marks: RwLock::default(),
         }
     }
 
@@ -114,14 +123,13 @@ impl Names {
         {
             let shard = self.shards[number].read();
             if let Some(index) = shard.find(hash, event) {
-                let entry = &shard.entries[index as usize];
-                entry.spend(count)?;
-                let standing = entry.standing.load(Ordering::Relaxed);
-                if standing != COUNTED {
+                let marked = shard.entry(index).spend(count)?;
+                let id = id(number, index);
+                if marked {
                     drop(shard);
-                    self.admit_marked(id(number, index), standing, count)?;
+                    self.admit_marked(id, count)?;
                 }
-                return Ok((id(number, index), false));
+                return Ok((id, false));
             }
         }
         if self.len() >= self.events_max {
@@ -129,46 +137,47 @@ impl Names {
         }
         let mut shard = self.shards[number].write();
         let (index, new) = self.insert(&mut shard, hash, event);
-        shard.entries[index as usize].spend(count)?;
+        shard.entry(index).spend(count)?;
         Ok((id(number, index), new))
     }
 
-    /// The rest of [`Names::admit`] for a name that is an alias or refused. No two shards are held at
+    /// The rest of [`Names::admit`] for a name that is an alias or refused. No two locks are held at
     /// once: a writer that waits between two readers would stop both.
-    fn admit_marked(&self, id: NameId, standing: u64, count: u64) -> Result<(), Refused> {
-        let refused = match standing {
-            INACTIVE => Refused::Inactive,
-            DELETED => Refused::Deleted,
-            // The number fits: it was one when it was added to ALIAS.
-            alias => match self.with_entry(NameId((alias - ALIAS) as u32), |target| target.spend(count)) {
-                Ok(()) => return Ok(()),
-                Err(refused) => refused,
-            },
+    fn admit_marked(&self, id: NameId, count: u64) -> Result<(), Refused> {
+        let mark = self.marks.read().get(&id).copied();
+        let admitted = match mark {
+            // Taken back a moment ago.
+            None => Ok(()),
+            Some(Mark::Refused(why)) => Err(why),
+            Some(Mark::AliasOf(target)) => self.with_entry(target, |target| target.spend(count)).map(|_| ()),
         };
-        self.with_entry(id, |entry| entry.spent.fetch_sub(count, Ordering::Relaxed));
-        Err(refused)
+        if admitted.is_err() {
+            self.with_entry(id, |entry| entry.spent.fetch_sub(count, Ordering::Relaxed));
+        }
+        admitted
     }
 
     /// Replaces all that was said about names before. Names that are not known yet become so.
     pub fn set_standings<'a>(&self, standings: impl IntoIterator<Item = (&'a EventName, Standing<'a>)>) {
-        let mut marked = self.marked.lock();
-        let before = std::mem::take(&mut *marked);
-        for (event, standing) in standings {
-            let standing = match standing {
-                Standing::Counted => continue,
-                Standing::Inactive => INACTIVE,
-                Standing::Deleted => DELETED,
-                Standing::AliasOf(target) => ALIAS + u64::from(self.learn(target, 0).0),
-            };
-            let id = self.learn(event, 0);
-            self.with_entry(id, |entry| entry.standing.store(standing, Ordering::Relaxed));
-            marked.push(id);
+        let marks: HashMap<_, _> = standings
+            .into_iter()
+            .filter_map(|(event, standing)| {
+                let mark = match standing {
+                    Standing::Counted => return None,
+                    Standing::Inactive => Mark::Refused(Refused::Inactive),
+                    Standing::Deleted => Mark::Refused(Refused::Deleted),
+                    Standing::AliasOf(target) => Mark::AliasOf(self.learn(target, 0)),
+                };
+                Some((self.learn(event, 0), mark))
+            })
+            .collect();
+        let mut current = self.marks.write();
+        let before = std::mem::replace(&mut *current, marks);
+        for id in before.keys().filter(|id| !current.contains_key(id)) {
+            self.with_entry(*id, |entry| entry.spent.fetch_and(!MARKED, Ordering::Relaxed));
         }
-        marked.sort_unstable();
-        for id in before {
-            if marked.binary_search(&id).is_err() {
-                self.with_entry(id, |entry| entry.standing.store(COUNTED, Ordering::Relaxed));
-            }
+        for id in current.keys() {
+            self.with_entry(*id, |entry| entry.spent.fetch_or(MARKED, Ordering::Relaxed));
         }
     }
 
@@ -178,7 +187,10 @@ impl Names {
         let (hash, number) = self.locate(event);
         let mut shard = self.shards[number].write();
         let (index, _) = self.insert(&mut shard, hash, event);
-        shard.entries[index as usize].spent.fetch_max(total, Ordering::Relaxed);
+        let spent = &shard.entry(index).spent;
+        // Nobody else has the shard, so this needs no compare-and-swap.
+        let before = spent.load(Ordering::Relaxed);
+        spent.store(before.max(total.min(TOTAL_MAX) | before & MARKED), Ordering::Relaxed);
         id(number, index)
     }
 
@@ -196,7 +208,7 @@ impl Names {
 
     fn with_entry<T>(&self, id: NameId, work: impl FnOnce(&Entry) -> T) -> T {
         let shard = self.shards[id.0 as usize % SHARDS].read();
-        work(&shard.entries[(id.0 >> SHARD_BITS) as usize])
+        work(shard.entry(id.0 >> SHARD_BITS))
     }
 
     fn locate(&self, event: &EventName) -> (u64, usize) {
@@ -209,11 +221,16 @@ impl Names {
         if let Some(index) = shard.find(hash, event) {
             return (index, false);
         }
+        let Shard { indices, chunks } = shard;
+        if chunks.last().is_none_or(|chunk| chunk.len() == CHUNK_ENTRIES) {
+            chunks.push(Vec::with_capacity(CHUNK_ENTRIES));
+        }
+        let full = (chunks.len() - 1) * CHUNK_ENTRIES;
+        let last = &mut chunks[full / CHUNK_ENTRIES];
         // More than 2^27 names in a shard would need hundreds of gigabytes first.
-        let index = u32::try_from(shard.entries.len()).unwrap_or(u32::MAX);
-        let Shard { indices, entries } = shard;
-        entries.push(Entry { name: event.clone(), spent: AtomicU64::new(0), standing: AtomicU64::new(COUNTED) });
-        indices.insert_unique(hash, index, |&other| self.hasher.hash_one(entries[other as usize].name.as_str()));
+        let index = u32::try_from(full + last.len()).unwrap_or(u32::MAX);
+        last.push(Entry { name: event.clone(), spent: AtomicU64::new(0) });
+        indices.insert_unique(hash, index, |&other| self.hasher.hash_one(entry(chunks, other).name.as_str()));
         self.len.fetch_add(1, Ordering::Relaxed);
         (index, true)
     }
@@ -221,20 +238,29 @@ impl Names {
 
 impl Shard {
     fn find(&self, hash: u64, event: &EventName) -> Option<u32> {
-        self.indices.find(hash, |&index| self.entries[index as usize].name == *event).copied()
+        self.indices.find(hash, |&index| self.entry(index).name == *event).copied()
+    }
+
+    fn entry(&self, index: u32) -> &Entry {
+        entry(&self.chunks, index)
     }
 }
 
+fn entry(chunks: &[Vec<Entry>], index: u32) -> &Entry {
+    &chunks[index as usize / CHUNK_ENTRIES][index as usize % CHUNK_ENTRIES]
+}
+
 impl Entry {
-    fn spend(&self, count: u64) -> Result<(), Refused> {
-        let spent = self.spent.fetch_add(count, Ordering::Relaxed);
-        // Counts are far smaller than the distance of TOTAL_MAX to u64::MAX, so the sum can't wrap
-        // however many threads are between the addition and its undoing.
-        if spent.saturating_add(count) > TOTAL_MAX {
+    /// Whether the name is marked.
+    fn spend(&self, count: u64) -> Result<bool, Refused> {
+        let before = self.spent.fetch_add(count, Ordering::Relaxed);
+        // Counts are far smaller than the distance of TOTAL_MAX to the mark, so the sum can't reach
+        // it however many threads are between the addition and its undoing.
+        if (before & !MARKED).saturating_add(count) > TOTAL_MAX {
             self.spent.fetch_sub(count, Ordering::Relaxed);
             return Err(Refused::TotalOverflow);
         }
-        Ok(())
+        Ok(before & MARKED != 0)
     }
 }
 
