@@ -5,7 +5,7 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, bail};
 use chrono::Utc;
@@ -154,7 +154,8 @@ impl App {
         let admin: &'static admin::State =
             Box::leak(Box::new(admin::State::new(query, app.batches, store, admin_options, Box::new(Utc::now))));
         let (ack, options) = (app.config.journal.ack, app.config.http.clone());
-        let state = Box::leak(Box::new(http::State::new(app.batches, query, admin, ack, options, Box::new(Utc::now))));
+        let state =
+            Box::leak(Box::new(http::State::new(app.batches, query, admin, ack, options, Box::new(SystemTime::now))));
         // An event that the store knows must not pass for new, so the store comes before the first
         // request, unless it takes its time.
         let met = match tokio::time::timeout(FIRST_CONTACT, app.meet_store()).await {

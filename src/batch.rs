@@ -11,6 +11,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, Waker};
 
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, watch};
@@ -177,6 +178,17 @@ impl Batches {
     /// Writes the journal for all who wait, unless somebody else is at it: then `None`.
     pub fn try_write(&self, ticket: Ticket) -> Option<Result<(), AckError>> {
         Some(self.journal.try_write(ticket.position)?.map_err(|_| AckError))
+    }
+
+    /// [`Batches::wait_durable`] with [`Ack::Disk`], for who can't keep a future. `registered` is `None`
+    /// at the first call, and the task must stay the same.
+    pub fn poll_synced(
+        &self,
+        ticket: Ticket,
+        registered: &mut Option<Waker>,
+        cx: &Context<'_>,
+    ) -> Poll<Result<(), AckError>> {
+        self.journal.poll_synced(ticket.position, registered, cx).map_err(|_| AckError)
     }
 
     /// Has the next flush begin at once.

@@ -4,6 +4,7 @@
 //! need not check it again, and no store, journal or page can be upset by it.
 
 use std::fmt;
+use std::time::SystemTime;
 
 use chrono::{DateTime, Datelike, NaiveDate, Utc};
 use compact_str::CompactString;
@@ -117,9 +118,9 @@ impl Hour {
 
     /// The hour that contains `now`; a clock outside the years 1970 to 9999 is clamped to them.
     #[must_use]
-    pub fn containing(now: DateTime<Utc>) -> Self {
-        let hours = now.timestamp().div_euclid(3600).clamp(0, i64::from(Self::MAX.0));
-        Self(u32::try_from(hours).unwrap_or(0))
+    pub fn containing(now: impl Into<SystemTime>) -> Self {
+        let since_1970 = now.into().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Self(u32::try_from(since_1970.as_secs() / 3600).map_or(Self::MAX.0, |hours| hours.min(Self::MAX.0)))
     }
 
     /// Reads back what [`Hour::number`] gave; `None` beyond the year 9999.

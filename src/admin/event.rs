@@ -216,7 +216,7 @@ mod tests {
     use super::*;
 
     fn asked(query: &str) -> (String, String, String) {
-        let now = Hour::containing("2024-05-15T10:30:00Z".parse().unwrap());
+        let now = Hour::containing("2024-05-15T10:30:00Z".parse::<chrono::DateTime<chrono::Utc>>().unwrap());
         let asked = Asked::of(&Parameters::parse(query.as_bytes()), Zone::default(), now);
         (asked.day.to_string(), asked.range.first.to_string(), asked.range.last.to_string())
     }

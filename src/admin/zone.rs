@@ -121,7 +121,7 @@ mod tests {
     fn every_hour_is_in_exactly_the_day_it_is_said_to_be_in() {
         for zone in ["UTC", "Asia/Kathmandu", "America/Sao_Paulo", "Australia/Lord_Howe", "Pacific/Apia"] {
             let zone = Zone::parse(zone).unwrap();
-            let start = Hour::containing("2011-12-25T00:00:00Z".parse().unwrap());
+            let start = Hour::containing("2011-12-25T00:00:00Z".parse::<DateTime<Utc>>().unwrap());
             for hour in (0..24 * 20).map(|hours| start.plus(hours)) {
                 assert!(zone.hours_of(zone.day_of(hour)).contains(hour), "{zone:?} {hour}");
             }

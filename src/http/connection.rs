@@ -1,9 +1,10 @@
 //! Around one connection: hyper's HTTP/1.1, its time-outs, its age, and the word to stop.
 //!
-//! A connection is polled for every request, so what is rarely due must cost nothing then. hyper
-//! arms its head time-out anew for each request; a tokio timer would take the lock of the timer
-//! wheel twice each time. Here [`HeadTimer`] only notes the deadline, and a *watch*, a future beside
-//! the connection that is polled only when something wakes it, looks at the note when it is due.
+//! A connection is polled for every request, so what is rarely due must cost nothing then. hyper's own
+//! head time-out is armed anew for each request, on the heap, and a tokio timer takes the lock of
+//! the timer wheel twice. Here the connection only notes its deadlines, once for each poll, and a
+//! *watch*, a future beside the connection that is polled only when something wakes it, looks at the
+//! notes when they are due.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -13,10 +14,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
 use futures_util::task::AtomicWaker;
 use hyper::Request;
 use hyper::body::Incoming;
-use hyper::rt::{Sleep, Timer};
 use hyper::server::conn::http1::Builder;
 use hyper::service::service_fn;
 use tokio::net::TcpStream;
@@ -50,25 +51,28 @@ pub(super) async fn serve<F>(stream: TcpStream, rules: &Rules, answer: impl Fn(R
 where
     F: Future<Output = Result<Response, Infallible>>,
 {
-    let signals = Arc::new(Signals::default());
+    let signals = Arc::<Signals>::default();
     let (wire, mut outlet) = wire(stream);
     let mut builder = Builder::new();
     builder
-        .timer(HeadTimer(Arc::clone(&signals)))
-        .header_read_timeout(rules.patience)
         // Not `max_headers`: hyper's own limit of 100 lives on the stack, any other on the heap.
         .max_header_size(rules.head_bytes_max)
         .max_buf_size(rules.head_bytes_max.max(BUFFER_BYTES_MIN))
         // A client that shuts down its sending side still gets its answer. It also spares hyper the
         // read that looks for the end of input while a handler waits.
         .half_close(true);
+    let requests = &signals.requests;
+    let answer = |request| {
+        requests.begin();
+        answer(request).inspect(|_| requests.end())
+    };
     let mut connection = pin!(builder.serve_connection(wire, service_fn(answer)));
     let mut watch = Aside::new(watch(rules.clone(), Arc::clone(&signals)));
     let mut gate = Gate::new(rules.batches);
     let (mut told, mut done) = (false, false);
     let ended = std::future::poll_fn(|cx| {
-        if watch.poll(cx).is_ready() {
-            return Poll::Ready(Ended::Cut);
+        if let Poll::Ready(ended) = watch.poll(cx) {
+            return Poll::Ready(ended);
         }
         if !told && signals.closing.load(Ordering::Relaxed) {
             told = true;
@@ -80,6 +84,14 @@ where
             if !done && !at_gate {
                 done = connection.as_mut().poll(cx).is_ready();
                 gate.collect();
+                // A head that is begun has to be completed in time; a new one gets a new deadline.
+                let waits_for_head = outlet.lacks_bytes() && !requests.in_flight();
+                if requests.take_begun() || !waits_for_head {
+                    signals.head_deadline.clear();
+                }
+                if waits_for_head && signals.head_deadline.get().is_none() {
+                    signals.head_deadline.set(Instant::now() + rules.patience);
+                }
             }
             if outlet.has_bytes() {
                 match gate.poll(cx) {
@@ -136,11 +148,11 @@ enum Ended {
 /// What the watch and the connection tell each other. Both live in one task; the atomics are for
 /// the type system.
 struct Signals {
+    requests: Requests,
     /// When the request head that is being waited for must be complete.
     head_deadline: Deadline,
     /// When the client must have taken what was to be sent.
     write_deadline: Deadline,
-    head_late: AtomicBool,
     closing: AtomicBool,
 }
 
@@ -148,11 +160,41 @@ impl Default for Signals {
     fn default() -> Self {
         let none = || Deadline { start: Instant::now(), ms: AtomicU64::new(Deadline::NONE) };
         Self {
+            requests: Requests::default(),
             head_deadline: none(),
             write_deadline: none(),
-            head_late: AtomicBool::new(false),
             closing: AtomicBool::new(false),
         }
+    }
+}
+
+/// Which requests have come through hyper.
+#[derive(Default)]
+struct Requests {
+    in_flight: AtomicBool,
+    begun: AtomicBool,
+}
+
+impl Requests {
+    fn begin(&self) {
+        self.in_flight.store(true, Ordering::Relaxed);
+        self.begun.store(true, Ordering::Relaxed);
+    }
+
+    fn end(&self) {
+        self.in_flight.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether the last one is still without an answer.
+    fn in_flight(&self) -> bool {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Whether one has begun since the last look.
+    fn take_begun(&self) -> bool {
+        let begun = self.begun.load(Ordering::Relaxed);
+        self.begun.store(false, Ordering::Relaxed);
+        begun
     }
 }
 
@@ -184,18 +226,16 @@ impl Deadline {
     }
 }
 
-/// Ends when the connection must be cut.
-async fn watch(rules: Rules, signals: Arc<Signals>) {
+/// Ends when the connection must.
+async fn watch(rules: Rules, signals: Arc<Signals>) -> Ended {
     let deadlines = async {
         loop {
             let now = Instant::now();
             if signals.write_deadline.has_passed(now) {
-                return;
+                return Ended::Cut;
             }
             if signals.head_deadline.has_passed(now) {
-                // hyper hears of it in this very poll of the task and ends the connection.
-                signals.head_late.store(true, Ordering::Relaxed);
-                return std::future::pending().await;
+                return Ended::Done;
             }
             // Whatever is set later is due later than this.
             let next = [signals.head_deadline.get(), signals.write_deadline.get()].into_iter().flatten().min();
@@ -217,52 +257,15 @@ async fn watch(rules: Rules, signals: Arc<Signals>) {
         rules.cut.cancelled().await;
     };
     tokio::select! {
-        () = deadlines => {}
-        () = close => {}
-    }
-}
-
-/// hyper's timer, of which it only uses the head time-out.
-struct HeadTimer(Arc<Signals>);
-
-impl Timer for HeadTimer {
-    fn sleep(&self, duration: Duration) -> Pin<Box<dyn Sleep>> {
-        self.sleep_until(Instant::now() + duration)
-    }
-
-    fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn Sleep>> {
-        self.0.head_deadline.set(deadline);
-        Box::pin(HeadSleep(Arc::clone(&self.0)))
-    }
-
-    fn reset(&self, _: &mut Pin<Box<dyn Sleep>>, deadline: Instant) {
-        self.0.head_deadline.set(deadline);
-    }
-}
-
-struct HeadSleep(Arc<Signals>);
-
-impl Sleep for HeadSleep {}
-
-impl Future for HeadSleep {
-    type Output = ();
-
-    /// Needs no waker: the watch runs in the same task and is woken by a real timer.
-    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
-        if self.0.head_late.load(Ordering::Relaxed) { Poll::Ready(()) } else { Poll::Pending }
-    }
-}
-
-impl Drop for HeadSleep {
-    fn drop(&mut self) {
-        self.0.head_deadline.clear();
+        ended = deadlines => ended,
+        () = close => Ended::Cut,
     }
 }
 
 /// A future beside the main one of a task, polled only after something has woken it and not
 /// whenever the task runs.
 struct Aside {
-    future: Pin<Box<dyn Future<Output = ()> + Send>>,
+    future: Pin<Box<dyn Future<Output = Ended> + Send>>,
     bell: Arc<Bell>,
     waker: Waker,
 }
@@ -280,12 +283,12 @@ impl Wake for Bell {
 }
 
 impl Aside {
-    fn new(future: impl Future<Output = ()> + Send + 'static) -> Self {
+    fn new(future: impl Future<Output = Ended> + Send + 'static) -> Self {
         let bell = Arc::new(Bell { rung: AtomicBool::new(true), task: AtomicWaker::new() });
         Self { future: Box::pin(future), waker: Waker::from(bell.clone()), bell }
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
         if !self.bell.rung.load(Ordering::Acquire) {
             return Poll::Pending;
         }

@@ -1,10 +1,7 @@
 //! Counting: parse, stamp the hour once, record, wait for the durability asked for, answer.
 
-use std::future::{Future, Ready, ready};
 use std::time::Duration;
 
-use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, Either};
 use hyper::{Method, StatusCode};
 use warp::reply::Response;
 
@@ -12,31 +9,29 @@ use super::State;
 use super::answer::{ApiError, json};
 use super::gate;
 use super::query_string::{Parameters, RawQuery};
-use crate::batch::{AckError, Recorded, Ticket};
+use crate::batch::{Recorded, Ticket};
 use crate::domain::{Ack, EventName, Hour, parse_num};
 
 const CREATED: &str = r#"{"status":true,"response":201}"#;
 /// HTTP 204 may not carry a body, so the number is in the envelope and the status is 200.
 const KNOWN: &str = r#"{"status":true,"response":204}"#;
 
-/// An answer that is there, or one that waits for more than its connection waits for anyhow. Small,
-/// since it is copied for each request.
-pub(super) type Counted = Either<Ready<Response>, BoxFuture<'static, Response>>;
+/// An increment is counted, and its answer waits for no more than its connection waits for anyhow.
+pub(super) struct Counted {
+    pub(super) answer: Response,
+    /// But for the commit of this.
+    pub(super) uncommitted: Option<Ticket>,
+}
 
 /// `POST /api/events/{event}`
-pub(super) fn one(state: &'static State, event: &str, query: Option<&RawQuery>) -> Result<Counted, ApiError> {
+pub(super) fn one(state: &State, event: &str, query: Option<&RawQuery>) -> Result<Counted, ApiError> {
     let event = EventName::from_path_segment(event).map_err(ApiError::NotCountable)?;
     let (recorded, ack) = count(state, &event, 1, query)?;
     Ok(acknowledge(state, recorded.ticket, ack, json(StatusCode::CREATED, CREATED)))
 }
 
 /// `POST /api/events/{event}/{num}`
-pub(super) fn many(
-    state: &'static State,
-    event: &str,
-    num: &str,
-    query: Option<&RawQuery>,
-) -> Result<Counted, ApiError> {
+pub(super) fn many(state: &State, event: &str, num: &str, query: Option<&RawQuery>) -> Result<Counted, ApiError> {
     let event = EventName::from_path_segment(event).map_err(ApiError::NotCountableMany)?;
     let num = parse_num(num).ok_or(ApiError::BadNum)?;
     let (recorded, ack) = count(state, &event, num, query)?;
@@ -58,44 +53,33 @@ pub(super) fn requested_ack(query: &RawQuery) -> Result<Option<Ack>, ApiError> {
     parameters.get("ack").map(|text| Ack::parse(text).ok_or(ApiError::BadAck)).transpose()
 }
 
-/// `answer`, as soon as what `ack` names has happened.
-pub(super) fn acknowledge(state: &'static State, ticket: Ticket, ack: Ack, answer: Response) -> Counted {
+/// `answer`, for when what `ack` names has happened.
+pub(super) fn acknowledge(state: &State, ticket: Ticket, ack: Ack, answer: Response) -> Counted {
     match ack {
-        Ack::Memory => {
-            state.batches.write_behind();
-            return Either::Left(ready(answer));
-        }
-        Ack::Journal => {
-            gate::owe(ticket);
-            return Either::Left(ready(answer));
-        }
-        Ack::Disk | Ack::Store => {}
+        Ack::Memory => state.batches.write_behind(),
+        Ack::Journal => gate::owe(ticket, false),
+        Ack::Disk => gate::owe(ticket, true),
+        Ack::Store => return Counted { answer, uncommitted: Some(ticket) },
     }
-    let confirmed = state.batches.wait_durable(ticket, ack);
-    Either::Right(
-        async move {
-            match confirm(state, confirmed, ack).await {
-                Ok(()) => answer,
-                Err(error) => error.answer(&Method::POST),
-            }
+    Counted { answer, uncommitted: None }
+}
+
+impl Counted {
+    pub(super) async fn answer(self, state: &State) -> Response {
+        match self.uncommitted {
+            Some(ticket) => committed(state, ticket, self.answer).await,
+            None => self.answer,
         }
-        .boxed(),
-    )
+    }
 }
 
 /// It is counted by now, so an error means "counted: unknown".
-async fn confirm(
-    state: &State,
-    confirmed: impl Future<Output = Result<(), AckError>>,
-    ack: Ack,
-) -> Result<(), ApiError> {
-    if ack == Ack::Store {
-        let patience = Duration::from_millis(state.options.store_ack_timeout_ms);
-        match tokio::time::timeout(patience, confirmed).await {
-            Ok(confirmed) => confirmed.map_err(|_| ApiError::NotConfirmed),
-            Err(_) => Err(ApiError::StoreAckTimeout),
-        }
-    } else {
-        confirmed.await.map_err(|_| ApiError::NotConfirmed)
-    }
+async fn committed(state: &State, ticket: Ticket, answer: Response) -> Response {
+    let patience = Duration::from_millis(state.options.store_ack_timeout_ms);
+    let error = match tokio::time::timeout(patience, state.batches.wait_durable(ticket, Ack::Store)).await {
+        Ok(Ok(())) => return answer,
+        Ok(Err(_)) => ApiError::NotConfirmed,
+        Err(_) => ApiError::StoreAckTimeout,
+    };
+    error.answer(&Method::POST)
 }

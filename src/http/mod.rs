@@ -11,12 +11,10 @@
 //! another's 405.
 
 use std::convert::Infallible;
-use std::future::ready;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
 
 use bytes::Bytes;
-use chrono::{DateTime, Utc};
-use futures_util::future::Either;
 use hyper::header::{ALLOW, HeaderValue};
 use hyper::{HeaderMap, Method, StatusCode};
 use tokio::sync::Semaphore;
@@ -47,12 +45,13 @@ mod service;
 mod wire;
 
 use answer::ApiError;
+use ingest::Counted;
 pub use options::Options;
 use query_string::RawQuery;
 pub use server::{listen, serve};
 
 /// The wall clock, injected so that hours can be tested.
-pub type Clock = Box<dyn Fn() -> DateTime<Utc> + Send + Sync>;
+pub type Clock = Box<dyn Fn() -> SystemTime + Send + Sync>;
 
 /// What the endpoints work with. It lives as long as the process (`Box::leak`), so that a request
 /// borrows it without touching a reference count that all cores share.
@@ -235,15 +234,13 @@ fn batches(state: &'static State) -> impl Filter<Extract = (impl warp::Reply,), 
         .then(move |headers, query, body| batch::take(state, headers, query, body))
 }
 
-/// All other POSTs. The filter is `Copy` and holds nothing but the `'static` state: a request copies a
-/// pointer.
+/// POSTs without a query, whose answers are there at once. The filter is `Copy` and holds nothing but
+/// the `'static` state: a request copies a pointer.
 fn counting(state: &'static State) -> impl Filter<Extract = (impl warp::Reply,), Error = Infallible> + Copy {
-    warp::path::full()
-        .and(warp::ext::optional::<RawQuery>())
-        .then(move |path: FullPath, query: Option<RawQuery>| count(state, &path, query.as_ref()))
+    warp::path::full().map(move |path: FullPath| count(state, path.as_str()))
 }
 
-/// All other methods.
+/// Everything else.
 fn others(state: &'static State) -> impl Filter<Extract = (impl warp::Reply,), Error = Infallible> + Copy {
     warp::method()
         .and(warp::path::full())
@@ -252,16 +249,23 @@ fn others(state: &'static State) -> impl Filter<Extract = (impl warp::Reply,), E
         .then(move |method, path, query, headers| look(state, method, path, query, headers))
 }
 
-fn count(state: &'static State, path: &FullPath, query: Option<&RawQuery>) -> ingest::Counted {
-    let counted = match find(&Method::POST, path.as_str()) {
-        Ok((Endpoint::CountOne, [event, _])) => ingest::one(state, event, query),
-        Ok((Endpoint::CountMany, [event, num])) => ingest::many(state, event, num, query),
-        Ok((Endpoint::Batch, _)) => Err(ApiError::NotABatch { why: "the request has no body" }),
+fn count(state: &State, path: &str) -> Response {
+    let counted = match find(&Method::POST, path) {
+        Ok((Endpoint::CountOne, [event, _])) => ingest::one(state, event, None),
+        Ok((Endpoint::CountMany, [event, num])) => ingest::many(state, event, num, None),
+        Ok((Endpoint::Batch, _)) => Err(ApiError::NotABatch { why: NO_BODY }),
         Ok(_) => Err(ApiError::NotFound),
         Err(error) => Err(error),
     };
-    counted.unwrap_or_else(|error| Either::Left(ready(error.answer(&Method::POST))))
+    match counted {
+        Ok(Counted { answer, uncommitted: None }) => answer,
+        // No default level waits for a commit.
+        Ok(_) => ApiError::NotConfirmed.answer(&Method::POST),
+        Err(error) => error.answer(&Method::POST),
+    }
 }
+
+const NO_BODY: &str = "the request has no body";
 
 async fn look(
     state: &'static State,
@@ -284,7 +288,15 @@ async fn look(
         Ok((Endpoint::Live, _)) => Ok(health::live()),
         Ok((Endpoint::Ready, _)) => health::ready(state),
         Ok((Endpoint::Home, _)) => Ok(health::home()),
-        Ok((Endpoint::CountOne | Endpoint::CountMany | Endpoint::Batch, _)) => Err(ApiError::NotFound),
+        Ok((Endpoint::CountOne, [event, _])) => match ingest::one(state, event, query.as_ref()) {
+            Ok(counted) => Ok(counted.answer(state).await),
+            Err(error) => Err(error),
+        },
+        Ok((Endpoint::CountMany, [event, num])) => match ingest::many(state, event, num, query.as_ref()) {
+            Ok(counted) => Ok(counted.answer(state).await),
+            Err(error) => Err(error),
+        },
+        Ok((Endpoint::Batch, _)) => Err(ApiError::NotABatch { why: NO_BODY }),
         Err(error) => Err(error),
     };
     answer.unwrap_or_else(|error| error.answer(&method))

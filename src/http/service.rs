@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::convert::Infallible;
-use std::future::{Future, ready};
+use std::future::{Future, Ready, ready};
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
@@ -47,14 +47,14 @@ pub(super) struct Rules {
     pub(super) cors: &'static Cors,
 }
 
-/// What hyper polls for a request. Its size is copied for each, so only counting is in it bare;
-/// everything else is on the heap.
-type Answering<C> = Either<C, BoxFuture<'static, Result<Response, Infallible>>>;
+/// What hyper polls for a request. Its size is copied for each, so what is not answered at once is on
+/// the heap.
+type Answering = Either<Ready<Result<Response, Infallible>>, BoxFuture<'static, Result<Response, Infallible>>>;
 
-/// Answers one request, whatever happens: a panic becomes one 500. `counting` takes the POSTs,
-/// `batches` those of them whose body matters, `others` the rest.
+/// Answers one request, whatever happens: a panic becomes one 500. `counting` takes the
+/// POSTs without query and body, `batches` those whose body matters, `others` the rest.
 pub(super) fn answer<C, B, O>(
-    (counting, batches, others): (C, B, O),
+    routes: (C, B, O),
     admin: Admin,
     rules: Rules,
     request: Request<Incoming>,
@@ -72,25 +72,28 @@ where
         tracing::error!(message = message.unwrap_or("no message"), "a handler panicked");
         Ok(ApiError::Panicked.answer(if is_post { &Method::POST } else { &Method::GET }))
     };
-    // Filters run partly when they are called and partly when they are polled.
-    let answering = AssertUnwindSafe(|| admit((counting, batches, others), admin, rules, request));
-    let answering = std::panic::catch_unwind(answering);
-    let answering = answering.unwrap_or_else(|panic| Either::Right(ready(panicked(panic)).boxed()));
-    AssertUnwindSafe(answering).catch_unwind().map(move |answer| {
-        let mut answer = answer.unwrap_or_else(panicked);
-        if let (Some(stamp), Ok(answer)) = (stamp, &mut answer) {
-            stamp.put(answer);
+    let finish = move |answer: Result<Response, Infallible>| {
+        answer.map(|mut answer| {
+            stamp.into_iter().for_each(|stamp| stamp.put(&mut answer));
+            answer
+        })
+    };
+    let answering = std::panic::catch_unwind(AssertUnwindSafe(|| admit(routes, admin, rules, request)));
+    match answering.unwrap_or_else(|panic| Either::Left(ready(panicked(panic)))) {
+        Either::Left(answer) => Either::Left(ready(finish(answer.into_inner()))),
+        Either::Right(answer) => {
+            let answer = AssertUnwindSafe(answer).catch_unwind();
+            Either::Right(answer.map(move |answer| finish(answer.unwrap_or_else(panicked))))
         }
-        answer
-    })
+    }
 }
 
 fn admit<C, B, O>(
     (mut counting, mut batches, mut others): (C, B, O),
     admin: Admin,
     rules: Rules,
-    request: Request<Incoming>,
-) -> Answering<C::Future>
+    mut request: Request<Incoming>,
+) -> Answering
 where
     C: Routes<Empty<Bytes>, Future: Send + 'static> + Send + 'static,
     B: Routes<Incoming, Future: Send + 'static>,
@@ -100,13 +103,14 @@ where
     // form is for proxies.
     let is_path = request.uri().scheme().is_none() && request.uri().path().starts_with('/');
     if !is_path || request.method() == Method::CONNECT {
-        return Either::Right(ready(Ok(ApiError::BadTarget.answer(request.method()))).boxed());
+        return Either::Left(ready(Ok(ApiError::BadTarget.answer(request.method()))));
     }
     if admin::is_ours(request.uri().path()) {
         return Either::Right(delegate(admin, rules, request).map(Ok).boxed());
     }
-    let mut request = request;
-    if request.uri().query().is_some() {
+    let is_post = request.method() == Method::POST;
+    let has_query = request.uri().query().is_some();
+    if has_query {
         let query = RawQuery(request.uri().clone());
         request.extensions_mut().insert(query);
     }
@@ -119,16 +123,18 @@ where
         body = has_body.then_some(incoming);
         Empty::new()
     });
-    let is_post = request.method() == Method::POST;
     match body {
-        None if is_post => Either::Left(counting.call(request)),
+        // The answer is there at the first poll, so what makes it is never moved to the heap.
+        None if is_post && !has_query => match counting.call(request).now_or_never() {
+            Some(answer) => Either::Left(ready(answer)),
+            None => Either::Left(ready(Ok(ApiError::Panicked.answer(&Method::POST)))),
+        },
         None => Either::Right(others.call(request).boxed()),
         // No other route reads a body. Left unread, hyper would close the connection under the
         // client's next request, so it is taken in first, within limits.
         Some(body) => Either::Right(
             async move {
                 match take_in(body, rules, false).await {
-                    Ok(_) if is_post => counting.call(request).await,
                     Ok(_) => others.call(request).await,
                     Err(error) => Ok(error.answer(request.method())),
                 }

@@ -8,6 +8,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use hyper::rt::{Read, ReadBufCursor, Write};
@@ -29,35 +30,45 @@ struct Gathered {
     refused: bool,
 }
 
+/// What both sides see. They live in one task, so the lock is never contended.
+#[derive(Default)]
+struct Shared {
+    gathered: Mutex<Gathered>,
+    /// hyper has asked for bytes and got none.
+    lacks_bytes: AtomicBool,
+}
+
 /// hyper's side.
 pub(super) struct Wire {
     read: TokioIo<OwnedReadHalf>,
-    gathered: Arc<Mutex<Gathered>>,
+    shared: Arc<Shared>,
 }
 
-/// The side that sends. Both live in one task, so the lock is never contended.
+/// The side that sends.
 pub(super) struct Outlet {
     write: OwnedWriteHalf,
-    gathered: Arc<Mutex<Gathered>>,
+    shared: Arc<Shared>,
     /// What is gathered begins in the middle of an answer.
     partly_sent: bool,
 }
 
 pub(super) fn wire(stream: TcpStream) -> (Wire, Outlet) {
     let (read, write) = stream.into_split();
-    let gathered = Arc::<Mutex<Gathered>>::default();
-    (Wire { read: TokioIo::new(read), gathered: Arc::clone(&gathered) }, Outlet { write, gathered, partly_sent: false })
+    let shared = Arc::<Shared>::default();
+    (Wire { read: TokioIo::new(read), shared: Arc::clone(&shared) }, Outlet { write, shared, partly_sent: false })
 }
 
 impl Read for Wire {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.read).poll_read(cx, into)
+        let read = Pin::new(&mut self.read).poll_read(cx, into);
+        self.shared.lacks_bytes.store(read.is_pending(), Ordering::Relaxed);
+        read
     }
 }
 
 impl Write for Wire {
     fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let mut gathered = self.gathered.lock();
+        let mut gathered = self.shared.gathered.lock();
         if gathered.bytes.len() >= GATHERED_BYTES_MAX {
             gathered.refused = true;
             return Poll::Pending;
@@ -86,13 +97,18 @@ pub(super) enum Sent {
 }
 
 impl Outlet {
+    /// Whether hyper waits for the client to send something.
+    pub(super) fn lacks_bytes(&self) -> bool {
+        self.shared.lacks_bytes.load(Ordering::Relaxed)
+    }
+
     pub(super) fn has_bytes(&self) -> bool {
-        !self.gathered.lock().bytes.is_empty()
+        !self.shared.gathered.lock().bytes.is_empty()
     }
 
     /// Puts `answer` in the place of all that is gathered; `false` when some of that is sent already.
     pub(super) fn answer_instead(&mut self, answer: &[u8]) -> bool {
-        let mut gathered = self.gathered.lock();
+        let mut gathered = self.shared.gathered.lock();
         // A long body comes in pieces: only a status line is the beginning of an answer.
         let replaceable = !self.partly_sent && gathered.bytes.starts_with(b"HTTP/1.1 ");
         if replaceable {
@@ -107,7 +123,7 @@ impl Outlet {
     /// # Errors
     /// When the connection is broken.
     pub(super) fn send(&mut self, cx: &mut Context<'_>) -> io::Result<Sent> {
-        let mut gathered = self.gathered.lock();
+        let mut gathered = self.shared.gathered.lock();
         let mut sent = 0;
         while sent < gathered.bytes.len() {
             match Pin::new(&mut self.write).poll_write(cx, &gathered.bytes[sent..]) {

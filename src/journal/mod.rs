@@ -25,6 +25,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, Waker};
 
 pub use folder::{DataFolder, OpenError};
 pub use options::Options;
@@ -204,16 +205,19 @@ impl Journal {
     /// # Errors
     /// As [`Journal::wait_written`], and when the sync fails.
     pub async fn wait_synced(&self, position: Position) -> Result<(), Unavailable> {
-        let mut synced = self.shared.synced.subscribe();
-        self.shared.request_sync(position);
-        loop {
-            if *synced.borrow_and_update() >= position.0 {
-                return Ok(());
-            }
-            if self.shared.state() != State::Healthy || synced.changed().await.is_err() {
-                return Err(Unavailable);
-            }
-        }
+        let mut registered = None;
+        std::future::poll_fn(|cx| self.poll_synced(position, &mut registered, cx)).await
+    }
+
+    /// [`Journal::wait_synced`] for who can't keep a future. `registered` is `None` at the first
+    /// call, and the task must stay the same.
+    pub fn poll_synced(
+        &self,
+        position: Position,
+        registered: &mut Option<Waker>,
+        cx: &Context<'_>,
+    ) -> Poll<Result<(), Unavailable>> {
+        self.shared.poll_synced(position, registered, cx)
     }
 
     /// Ends the active segment and goes on in `next`. To be called while nobody appends.
@@ -233,16 +237,18 @@ impl Journal {
             return Err(Unavailable);
         }
         if let Err(error) = active.file.write_all_at(&end_mark, active.length) {
-            shared.stall(&active, &error);
+            shared.stall(&mut active, &error);
             let _ = fs::remove_file(&next.path);
             return Err(Unavailable);
         }
         let end = Position(buffer.end.0 + end_mark.len() as u64);
-        let sealed = SealedSegment::new(active.path.clone(), active.length + end_mark.len() as u64);
+        active.length += end_mark.len() as u64;
+        active.give_room_back();
+        let sealed = SealedSegment::new(active.path.clone(), active.length);
         shared.queue.lock().sealed.push(Arc::clone(&active.file));
         active.path = next.path;
         active.file = Arc::new(next.file);
-        active.length = HEADER_BYTES;
+        (active.length, active.room, active.synced) = (HEADER_BYTES, HEADER_BYTES, false);
         active.written = end;
         (buffer.offset, buffer.end, buffer.seed) = (HEADER_BYTES, end, next.seed);
         shared.appended.store(end.0, Ordering::Release);
@@ -261,7 +267,7 @@ impl Journal {
         shared.bytes.fetch_sub(active.length, Ordering::Relaxed);
         shared.bytes.fetch_add(length, Ordering::Relaxed);
         active.file = Arc::new(snapshot.file);
-        active.length = length;
+        (active.length, active.room, active.synced) = (length, length, false);
         buffer.offset = length;
         buffer.seed = snapshot.seed;
     }
@@ -351,15 +357,8 @@ impl Journal {
 
     /// Returns once the journal is poisoned, with the reason.
     pub async fn poisoned(&self) -> String {
-        let mut synced = self.shared.synced.subscribe();
-        loop {
-            if self.shared.state() == State::Poisoned {
-                return self.shared.reason.lock().clone();
-            }
-            if synced.changed().await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        }
+        self.shared.poisoned.cancelled().await;
+        self.shared.reason.lock().clone()
     }
 }
 

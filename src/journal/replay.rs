@@ -17,7 +17,7 @@ pub struct Replayed {
     /// Sum of its records, by hour and event. Empty: nothing was counted in this batch.
     pub counts: BTreeMap<(Hour, EventName), u64>,
     pub records: u64,
-    /// Bytes of a half-written record at the end. Nothing in them was acknowledged at level
+    /// Bytes of a half-written record at the end, without zeros behind it. Nothing in them was acknowledged at level
     /// `journal` before a crash of the process, or at level `disk` before a power cut.
     pub torn_bytes: u64,
     pub damage: Option<Damage>,
@@ -119,7 +119,9 @@ fn read_records(bytes: &[u8], seed: Seed, replayed: &mut Replayed) {
                         offset = next;
                     }
                     None => {
-                        replayed.torn_bytes = unreadable_bytes;
+                        // Zeros at the end are room that was never used.
+                        let torn = bytes[offset..].iter().rposition(|byte| *byte != 0);
+                        replayed.torn_bytes = torn.map_or(0, |last| last as u64 + 1);
                         break;
                     }
                 }

@@ -8,16 +8,21 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::time::Duration;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 use super::segment::{HEADER_BYTES, Segment};
-use super::{Options, Position, record};
+use super::{Options, Position, Unavailable, record};
 
 /// How long a record that nobody waits for may stay in the buffer.
 const WRITE_BEHIND: Duration = Duration::from_millis(20);
+/// By how much a file grows ahead of what is written: some thousand records, which sync in less than
+/// a millisecond.
+const ROOM_BYTES: u64 = 256 << 10;
 /// How often a stalled journal tries again.
 const STALL_RETRY: Duration = Duration::from_millis(250);
 /// Whoever appends beyond this writes, so that the buffer stays small whatever nobody waits for.
@@ -45,6 +50,10 @@ pub(super) struct Active {
     pub(super) file: Arc<File>,
     /// Length of the part that is known to be good.
     pub(super) length: u64,
+    /// How far the file reaches: behind `length` there may be zeros.
+    pub(super) room: u64,
+    /// The file was synced since it became the active one.
+    pub(super) synced: bool,
     /// Position of its end.
     pub(super) written: Position,
     /// Taken in turn with the buffer's own, so that neither is allocated anew for each write.
@@ -80,12 +89,48 @@ impl Drop for Turn<'_> {
     }
 }
 
+impl Active {
+    /// Where one sync follows another, the file grows ahead, by zeros: a sync of bytes within a file
+    /// need not write the file's new length, too, which makes it half as long.
+    fn make_room(&mut self) {
+        if self.length + ROOM_BYTES / 2 > self.room {
+            let from = self.room.max(self.length);
+            let zeros = vec![0; ROOM_BYTES as usize];
+            // If the disk is full, the next write will say so.
+            self.room = if self.file.write_all_at(&zeros, from).is_ok() { from + ROOM_BYTES } else { self.length };
+        }
+    }
+
+    /// Cuts off room that was not used. Zeros that stay are no harm: replay knows them.
+    pub(super) fn give_room_back(&mut self) {
+        if self.room > self.length {
+            let _ = self.file.set_len(self.length);
+        }
+    }
+}
+
 #[derive(Default)]
 pub(super) struct SyncQueue {
     pub(super) requested: u64,
+    /// Who waits, and for what.
+    waiting: Vec<(u64, Waker)>,
+    /// Before this, only a full group begins a sync.
+    hold: Option<Hold>,
     /// Sealed files whose last bytes have not been synced yet, oldest first.
     pub(super) sealed: Vec<Arc<File>>,
     pub(super) closing: bool,
+}
+
+/// Longest rest between two syncs. A disk that takes longer gathers large groups by itself.
+const HOLD_MAX: Duration = Duration::from_millis(1);
+
+/// On a quick disk, syncs one right after the other would take most of a core for groups of a few
+/// records. So after a group was released, the next sync begins when as many wait again, or after a
+/// rest as long as the last sync took. Who was alone does not wait.
+#[derive(Clone, Copy)]
+struct Hold {
+    until: Instant,
+    group: usize,
 }
 
 pub(super) struct Shared {
@@ -98,7 +143,8 @@ pub(super) struct Shared {
     pub(super) appended: AtomicU64,
     pub(super) written: AtomicU64,
     pub(super) wrote: Notify,
-    pub(super) synced: watch::Sender<u64>,
+    synced: AtomicU64,
+    pub(super) poisoned: CancellationToken,
     pub(super) queue: Mutex<SyncQueue>,
     pub(super) wake: Condvar,
     /// Somebody appended and does not wait.
@@ -117,6 +163,8 @@ impl Shared {
             path: segment.path,
             file: Arc::new(segment.file),
             length: HEADER_BYTES,
+            room: HEADER_BYTES,
+            synced: false,
             written: Position(0),
             spare: Vec::new(),
         };
@@ -128,7 +176,8 @@ impl Shared {
             appended: AtomicU64::new(0),
             written: AtomicU64::new(0),
             wrote: Notify::new(),
-            synced: watch::Sender::new(0),
+            synced: AtomicU64::new(0),
+            poisoned: CancellationToken::new(),
             queue: Mutex::default(),
             wake: Condvar::new(),
             unattended: AtomicBool::new(false),
@@ -195,14 +244,15 @@ impl Shared {
     }
 
     /// After a failed write: no half-written record may stay before what is written later.
-    pub(super) fn stall(&self, active: &Active, error: &io::Error) {
+    pub(super) fn stall(&self, active: &mut Active, error: &io::Error) {
+        active.room = active.length;
         if let Err(truncating) = active.file.set_len(active.length) {
             self.poison(&format!("after a failed write ({error}) the segment can't be cut back: {truncating}"));
         } else if self.state() == State::Healthy {
             tracing::error!(%error, "The journal can't be written: POSTs are refused until it can");
             *self.reason.lock() = error.to_string();
             self.state.store(State::Stalled as u8, Ordering::Release);
-            self.synced.send_modify(|_| ());
+            self.release(u64::MAX);
             self.wake.notify_one();
         }
     }
@@ -211,16 +261,49 @@ impl Shared {
         tracing::error!(reason, "The journal is poisoned");
         *self.reason.lock() = reason.to_owned();
         self.state.store(State::Poisoned as u8, Ordering::Release);
-        self.synced.send_modify(|_| ());
+        self.release(u64::MAX);
         self.wrote.notify_waiters();
+        self.poisoned.cancel();
     }
 
-    pub(super) fn request_sync(&self, position: Position) {
-        let mut queue = self.queue.lock();
-        if queue.requested < position.0 {
-            queue.requested = position.0;
-            self.wake.notify_one();
+    /// Asks for a sync and is ready when it has reached `position`, or failed. `registered` is `None`
+    /// at the first call.
+    pub(super) fn poll_synced(
+        &self,
+        position: Position,
+        registered: &mut Option<Waker>,
+        cx: &Context<'_>,
+    ) -> Poll<Result<(), Unavailable>> {
+        if self.synced.load(Ordering::Acquire) >= position.0 {
+            return Poll::Ready(Ok(()));
         }
+        let mut queue = self.queue.lock();
+        // Looked at with the lock that `release` takes afterwards, so that nobody is left behind.
+        if self.synced.load(Ordering::Acquire) >= position.0 {
+            return Poll::Ready(Ok(()));
+        }
+        if self.state() != State::Healthy {
+            return Poll::Ready(Err(Unavailable));
+        }
+        if !registered.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            *registered = Some(cx.waker().clone());
+            queue.waiting.push((position.0, cx.waker().clone()));
+            queue.requested = queue.requested.max(position.0);
+            // Between the first and a full group, the journal's thread waits for time to pass.
+            let waiting = queue.waiting.len();
+            if waiting == 1 || queue.hold.is_none_or(|hold| waiting >= hold.group) {
+                self.wake.notify_one();
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Wakes who waits for something up to `position`; returns how many.
+    fn release(&self, position: u64) -> usize {
+        let released: Vec<_> = self.queue.lock().waiting.extract_if(.., |(waits, _)| *waits <= position).collect();
+        let group = released.len();
+        released.into_iter().for_each(|(_, waker)| waker.wake());
+        group
     }
 
     /// The journal's own thread: syncs for who waits, writes for who does not, retries when stalled.
@@ -230,7 +313,7 @@ impl Shared {
             if self.unattended.swap(false, Ordering::Relaxed) || self.state() == State::Stalled || closing {
                 self.write(&mut self.turn());
             }
-            if self.state() == State::Healthy && *self.synced.borrow() < self.queue.lock().requested {
+            if self.state() == State::Healthy && self.is_behind(&self.queue.lock()) {
                 self.sync();
             }
             if closing {
@@ -239,12 +322,27 @@ impl Shared {
         }
     }
 
+    fn is_behind(&self, queue: &SyncQueue) -> bool {
+        self.synced.load(Ordering::Relaxed) < queue.requested
+    }
+
     fn wait_for_work(&self) -> bool {
         let mut queue = self.queue.lock();
         loop {
             let state = self.state();
-            if queue.closing || (state == State::Healthy && *self.synced.borrow() < queue.requested) {
-                return queue.closing;
+            if queue.closing {
+                return true;
+            }
+            if state == State::Healthy && self.is_behind(&queue) {
+                match queue.hold {
+                    Some(Hold { until, group }) if queue.waiting.len() < group => {
+                        if self.wake.wait_until(&mut queue, until).timed_out() {
+                            queue.hold = None;
+                        }
+                        continue;
+                    }
+                    _ => return false,
+                }
             }
             if state == State::Stalled {
                 self.wake.wait_for(&mut queue, STALL_RETRY);
@@ -260,8 +358,12 @@ impl Shared {
     }
 
     fn sync(&self) {
+        let began = Instant::now();
         let mut turn = self.turn();
         self.write(&mut turn);
+        if std::mem::replace(&mut turn.synced, true) {
+            turn.make_room();
+        }
         let (file, through) = (Arc::clone(&turn.file), turn.written);
         drop(turn);
         let sealed = std::mem::take(&mut self.queue.lock().sealed);
@@ -272,6 +374,9 @@ impl Shared {
                 return;
             }
         }
-        self.synced.send_replace(through.0);
+        self.synced.store(through.0, Ordering::Release);
+        let group = self.release(through.0);
+        let now = Instant::now();
+        self.queue.lock().hold = (group > 1).then(|| Hold { until: now + (now - began).min(HOLD_MAX), group });
     }
 }

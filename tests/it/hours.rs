@@ -56,7 +56,7 @@ impl Service {
             admin,
             Ack::Journal,
             http::Options::default(),
-            Box::new(move || *clock.lock()),
+            Box::new(move || (*clock.lock()).into()),
         );
         let listener = http::listen("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());

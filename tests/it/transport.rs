@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use chrono::Utc;
 use event_tracker::batch::Batches;
@@ -61,7 +61,7 @@ async fn serve(options: Options) -> Served {
     let panics = Arc::clone(&clock_panics);
     let clock = move || {
         assert!(!panics.load(Ordering::Relaxed), "the clock was told to panic");
-        Utc::now()
+        SystemTime::now()
     };
     let listener = http::listen(&options.listen).unwrap();
     let address = listener.local_addr().unwrap();
@@ -430,6 +430,24 @@ async fn a_body_that_does_not_come_is_answered_408() {
     let answer = served.ask("POST /api/events/a HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nabc").await;
     assert_eq!(answer.status, 408);
     assert!(answer.internal().ends_with("; counted: no"));
+}
+
+#[tokio::test]
+async fn all_who_wait_for_the_disk_together_are_answered() {
+    let served = serve(defaults()).await;
+    let clients = (1..=32).map(async |pipelined: usize| {
+        let mut client = served.connect().await;
+        for _ in 0..20 {
+            client.send(&post("/api/events/a?ack=disk").repeat(pipelined)).await;
+            for _ in 0..pipelined {
+                assert_eq!(client.answer().await.status, 201);
+            }
+        }
+    });
+    futures_util::future::join_all(clients).await;
+    let all = 20 * (1..=32).sum::<u64>();
+    let expected = format!(r#"{{"status":true,"response":[[{{"event":"a","count":{all}}}]]}}"#);
+    assert_eq!(served.ask(&get("/api/events/unique")).await.body, expected);
 }
 
 #[tokio::test]

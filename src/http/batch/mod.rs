@@ -87,7 +87,7 @@ async fn record(state: &'static State, mut tally: Tally, ack: Ack) -> Result<Res
     let outcome = Outcome { accepted: tally.accepted(), rejected: tally.rejected(), errors: tally.errors() };
     let answer = success(&outcome);
     Ok(match recorded.ticket {
-        Some(ticket) => acknowledge(state, ticket, ack, answer).await,
+        Some(ticket) => acknowledge(state, ticket, ack, answer).answer(state).await,
         None => answer,
     })
 }

@@ -49,6 +49,19 @@ async fn the_overview_goes_live_when_events_are_posted_until_the_program_drains(
 }
 
 #[tokio::test]
+async fn the_live_stream_is_not_cut_by_the_time_out_for_request_heads() {
+    let app = TestApp::with(Backend::Sqlite).config("http.header_timeout_ms", 100).start().await;
+    let admin = Superuser::of(&app).await;
+    let mut stream = app.client().get(app.url("/admin/live")).bearer_auth(&admin.key).send().await.unwrap();
+    let mut said = String::new();
+    // One a second at most.
+    while said.matches("\n\n").count() < 4 {
+        app.count("login", 1).await;
+        said += std::str::from_utf8(&stream.chunk().await.unwrap().expect("the stream goes on")).unwrap();
+    }
+}
+
+#[tokio::test]
 async fn what_is_renamed_has_no_rate_since_it_has_not_just_been_counted() {
     let app = TestApp::with(Backend::Sqlite).config("flush.interval_ms", 50).start().await;
     let admin = Superuser::of(&app).await;
