@@ -1,10 +1,11 @@
-//! Passwords: which are strong enough, and Argon2id, off the async threads and few at a time.
+//! Passwords: which are strong enough, and Argon2id, one at a time on a thread that gives way to
+//! counting.
 
-use std::sync::Arc;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use argon2::password_hash::{PasswordHasher, PasswordVerifier};
 use argon2::{Algorithm, Argon2, Params, Version};
-use tokio::sync::Semaphore;
+use tokio::sync::{mpsc, oneshot};
 
 pub const BYTES_MIN: usize = 12;
 pub const BYTES_MAX: usize = 1024;
@@ -13,10 +14,6 @@ pub const BYTES_MAX: usize = 1024;
 const MEMORY_KIB: u32 = 19 * 1024;
 const PASSES: u32 = 2;
 const LANES: u32 = 1;
-
-/// Hashing at the same time. Each takes a whole core for tens of milliseconds, which counting must
-/// not feel: on a small machine one core stays free.
-const HASHES_MAX: usize = 2;
 
 /// From 0 to 4: more than 10^10 guesses are needed.
 const STRENGTH_MIN: u8 = 3;
@@ -52,9 +49,15 @@ pub fn check_strength(user: &str, password: &str) -> Result<(), WeakPassword> {
     Err(WeakPassword::Guessable(why.unwrap_or_else(|| "add more words that do not belong together.".into())))
 }
 
-/// Hashes and verifies. One for the whole process: it bounds how much is done at once.
+type Task = Box<dyn FnOnce() + Send>;
+
+/// Hashes and verifies, for the whole process on one thread: each hash takes a whole core for more
+/// than ten milliseconds and 19 MiB, which counting must not feel.
+///
+/// Those who wait are requests, at most `http.connections_max`, served in the order they came; one
+/// whose client has gone is not hashed.
 pub struct Passwords {
-    permits: Arc<Semaphore>,
+    tasks: mpsc::Sender<Task>,
 }
 
 /// What the password of an unknown user is compared with, so that the answer takes as long: random
@@ -68,8 +71,24 @@ pub struct HashError;
 
 impl Default for Passwords {
     fn default() -> Self {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { permits: Arc::new(Semaphore::new((cores / 2).clamp(1, HASHES_MAX))) }
+        let (tasks, waiting) = mpsc::channel(1);
+        if let Err(error) = std::thread::Builder::new().name("passwords".into()).spawn(|| run(waiting)) {
+            tracing::error!(%error, "There is no thread to hash passwords on: nobody can sign in");
+        }
+        Self { tasks }
+    }
+}
+
+fn run(mut tasks: mpsc::Receiver<Task>) {
+    // With Linux a thread has a priority of its own, elsewhere only the process has one. It is lowered
+    // to the least: when all cores are busy, logins wait and counting goes on.
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::setpriority_process(None, 19) {
+        tracing::warn!(%error, "The priority of hashing passwords could not be lowered");
+    }
+    while let Some(task) = tasks.blocking_recv() {
+        // A panic is the end of one task, whose answer is dropped with it, and not of the thread.
+        let _ = catch_unwind(AssertUnwindSafe(task));
     }
 }
 
@@ -100,13 +119,14 @@ impl Passwords {
     }
 
     async fn aside<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, HashError> {
-        let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| HashError)?;
-        tokio::task::spawn_blocking(move || {
-            let _permit = permit;
-            work()
-        })
-        .await
-        .map_err(|_| HashError)
+        let (answer, answered) = oneshot::channel();
+        let task = move || {
+            if !answer.is_closed() {
+                let _ = answer.send(work());
+            }
+        };
+        self.tasks.send(Box::new(task)).await.map_err(|_| HashError)?;
+        answered.await.map_err(|_| HashError)
     }
 }
 
@@ -123,6 +143,11 @@ pub fn hash(password: &[u8]) -> Result<String, HashError> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use parking_lot::Mutex;
+
     use super::*;
 
     #[test]
@@ -153,5 +178,55 @@ mod tests {
         assert!(passwords.verify("quiet-lamp-9-orchard".into(), Some(hash.clone())).await.unwrap());
         assert!(!passwords.verify("quiet-lamp-9-orchar".into(), Some(hash)).await.unwrap());
         assert!(!passwords.verify("quiet-lamp-9-orchard".into(), None).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn hashes_are_made_one_at_a_time_in_the_order_they_were_asked_for() {
+        let passwords = Passwords::default();
+        let (running, order) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+        let (running, order) = (Arc::new(running), Arc::new(order));
+        let tasks = (0..100).map(|number| {
+            let (running, order) = (Arc::clone(&running), Arc::clone(&order));
+            passwords.aside(move || {
+                assert_eq!(running.fetch_add(1, Ordering::SeqCst), 0);
+                order.lock().push(number);
+                running.fetch_sub(1, Ordering::SeqCst);
+            })
+        });
+        assert!(futures_util::future::join_all(tasks).await.iter().all(Result::is_ok));
+        assert_eq!(*order.lock(), (0..100).collect::<Vec<_>>());
+    }
+
+    #[tokio::test]
+    async fn a_panic_fails_one_attempt_and_no_other() {
+        let passwords = Passwords::default();
+        assert_eq!(passwords.aside(|| panic!("as a test")).await, Err::<(), _>(HashError));
+        assert_eq!(passwords.aside(|| 7).await, Ok(7));
+    }
+
+    #[tokio::test]
+    async fn whoever_goes_away_is_not_hashed_and_holds_up_nobody() {
+        let passwords = Passwords::default();
+        let (begin, begun) = std::sync::mpsc::channel();
+        let (go, wait) = std::sync::mpsc::channel::<()>();
+        let ran = Arc::new(AtomicUsize::new(0));
+        {
+            let first = passwords.aside(move || {
+                begin.send(()).unwrap();
+                wait.recv()
+            });
+            let gone = (0..100).map(|_| {
+                let ran = Arc::clone(&ran);
+                passwords.aside(move || ran.fetch_add(1, Ordering::SeqCst))
+            });
+            // The first keeps the thread, the others wait behind it; then all of them go away.
+            let mut all = (std::pin::pin!(first), std::pin::pin!(futures_util::future::join_all(gone)));
+            assert!(futures_util::poll!(&mut all.0).is_pending());
+            begun.recv().unwrap();
+            assert!(futures_util::poll!(&mut all.1).is_pending());
+        }
+        go.send(()).unwrap();
+        assert_eq!(passwords.aside(|| 7).await, Ok(7));
+        assert_eq!(ran.load(Ordering::SeqCst), 0);
     }
 }
