@@ -56,7 +56,8 @@ struct EventPage {
     heat_weeks: i64,
     /// Path of the picture of the day, which is a UTC day.
     picture: String,
-    hours: Vec<(u32, String, u64)>,
+    /// That can be corrected: number, time and count, with all digits and grouped.
+    hours: Vec<(u32, String, u64, String)>,
     changes: Vec<LogLine>,
     grace_hours: u32,
 }
@@ -190,7 +191,9 @@ pub(super) async fn page(
             .map(|hours| day_range.first.plus(hours))
             .zip(&day_counts)
             .filter(|(hour, _)| *hour < now)
-            .map(|(hour, count)| (hour.number(), zone.local(hour.start()).format("%H:%M").to_string(), *count))
+            .map(|(hour, count)| {
+                (hour.number(), zone.local(hour.start()).format("%H:%M").to_string(), *count, grouped(*count))
+            })
             .collect(),
         changes: changes.into_iter().map(|change| LogLine::of(change, &page)).collect(),
         grace_hours: state.options.delete_grace_hours,

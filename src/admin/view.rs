@@ -118,7 +118,7 @@ impl Page {
     }
 
     pub(super) fn time(&self, at: &DateTime<Utc>) -> String {
-        self.zone.local(*at).format("%-d %b %Y, %H:%M").to_string()
+        self.zone.time(*at)
     }
 
     pub(super) fn hour(&self, hour: &Hour) -> String {

@@ -38,6 +38,12 @@ impl Zone {
         at.with_timezone(&self.0)
     }
 
+    /// Such as `25 Aug 2026, 20:00`.
+    #[must_use]
+    pub fn time(self, at: DateTime<Utc>) -> String {
+        self.local(at).format("%-d %b %Y, %H:%M").to_string()
+    }
+
     /// Such as `UTC+05:30`.
     #[must_use]
     pub fn offset(self, at: DateTime<Utc>) -> String {

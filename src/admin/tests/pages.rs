@@ -156,7 +156,9 @@ async fn a_past_hour_is_corrected_with_a_reason() {
     assert_eq!(browser.post("/admin/events/login/correct", &fields).await.status, StatusCode::SEE_OTHER);
     assert_eq!(browser.post("/admin/events/login/correct", &fields).await.status, StatusCode::CONFLICT, "it is 40 now");
     let log = browser.get("/admin/changes").await.body;
-    assert!(log.contains("twice &#60;sent&#62;"), "{log}");
+    assert!(log.contains("15 May 2024, 10:00: 40 (twice &#60;sent&#62;)"), "{log}");
+    browser.post("/admin/events/login/describe", &[("description", "2024051510: 1200")]).await;
+    assert!(browser.get("/admin/changes").await.body.contains("2024051510: 1200"), "somebody's own words");
     assert!(dashboard.store.audit().await.unwrap().balance());
 }
 
