@@ -5,6 +5,7 @@
 //! against inline styles leaves only attributes and classes.
 
 use std::fmt::Write as _;
+use std::ops::Range;
 
 use askama::Template;
 use chrono::{Datelike, NaiveDate, TimeDelta, Timelike};
@@ -28,6 +29,8 @@ pub(super) struct Column {
     pub(super) days: (NaiveDate, NaiveDate),
     pub(super) value: u64,
     pub(super) before: Option<u64>,
+    /// Not over yet: it will grow.
+    pub(super) so_far: bool,
 }
 
 #[derive(Template, Debug)]
@@ -52,7 +55,8 @@ const HOURS_MAX: u32 = 8 * 24;
 const DAYS_MAX: u32 = 370 * 24;
 
 /// Cuts a range into hours, local days or local months, whichever gives a readable number of columns.
-pub(super) fn columns(range: HourRange, counts: &[u64], before: Option<&[u64]>, zone: Zone) -> Vec<Column> {
+/// The one that holds the hour `now` is not over yet.
+pub(super) fn columns(range: HourRange, counts: &[u64], before: Option<&[u64]>, zone: Zone, now: Hour) -> Vec<Column> {
     let length = range.last.number() - range.first.number() + 1;
     let key = |hour: Hour| -> i64 {
         let day = zone.day_of(hour);
@@ -79,10 +83,23 @@ pub(super) fn columns(range: HourRange, counts: &[u64], before: Option<&[u64]>, 
                 let (label, tick) = names(hour, length, zone);
                 let range = HourRange { first: hour, last: hour };
                 let day = zone.day_of(hour);
-                columns.push(Column { label, tick, spare: false, range, days: (day, day), value, before });
+                columns.push(Column {
+                    label,
+                    tick,
+                    spare: false,
+                    range,
+                    days: (day, day),
+                    value,
+                    before,
+                    so_far: false,
+                });
             }
         }
         last_key = Some(key);
+    }
+    if let Some(column) = columns.iter_mut().find(|column| column.range.contains(now)) {
+        column.so_far = true;
+        column.label.push_str(", so far");
     }
     thin_out(&mut columns, length);
     columns
@@ -178,11 +195,12 @@ impl Chart {
                     );
                 }
             };
+            let class = if column.so_far { "bar so-far" } else { "bar" };
             match column.before {
-                None => bar("bar", column.value, 18, 64),
+                None => bar(class, column.value, 18, 64),
                 Some(before) => {
                     bar("before", before, 10, 36);
-                    bar("bar", column.value, 50, 40);
+                    bar(class, column.value, 50, 40);
                 }
             }
         }
@@ -191,35 +209,47 @@ impl Chart {
     fn draw_area(&self, svg: &mut String, top: u128) {
         svg.push_str(r#"<svg viewBox="0 0 1000 1000" preserveAspectRatio="none">"#);
         if !self.before.is_empty() {
-            let before = self.columns.iter().map(|column| column.before.unwrap_or(0));
-            let _ = write!(svg, r#"<path class="before-line" d="{}"/>"#, line(before, top));
+            let before: Vec<u64> = self.columns.iter().map(|column| column.before.unwrap_or(0)).collect();
+            let _ = write!(svg, r#"<path class="before-line" d="{}"/>"#, line(&before, 0..before.len(), top));
         }
-        let path = line(self.columns.iter().map(|column| column.value), top);
-        let last = 1000 - 500 / self.columns.len().max(1);
-        let first = 500 / self.columns.len().max(1);
-        let _ = write!(svg, r#"<path class="area" d="{path}L{last} 1000L{first} 1000Z"/>"#);
-        let _ = write!(svg, r#"<path class="line" d="{path}"/></svg>"#);
+        let values: Vec<u64> = self.columns.iter().map(|column| column.value).collect();
+        let n = values.len().max(1);
+        // What is not over yet is only pointed at.
+        let over = self.columns.iter().position(|column| column.so_far).unwrap_or(n);
+        let path = line(&values, 0..over, top);
+        if over > 0 {
+            let (first, last) = (500 / n, (over * 1000 - 500) / n);
+            let _ = write!(svg, r#"<path class="area" d="{path}L{last} 1000L{first} 1000Z"/>"#);
+        }
+        let _ = write!(svg, r#"<path class="line" d="{path}"/>"#);
+        if over < n {
+            let _ = write!(svg, r#"<path class="line so-far" d="{}"/>"#, line(&values, over.saturating_sub(1)..n, top));
+        }
+        svg.push_str("</svg>");
     }
 }
 
-/// A path through the middles of the columns, in a square of 1000.
-fn line(values: impl ExactSizeIterator<Item = u64>, top: u128) -> String {
+/// A path through the middles of the columns `part`, in a square of 1000 that holds all.
+fn line(values: &[u64], part: Range<usize>, top: u128) -> String {
     let mut path = String::new();
     let n = values.len().max(1);
-    for (index, value) in values.enumerate() {
-        let (x, y) = ((index * 1000 + 500) / n, 1000 - u128::from(value) * 1000 / top.max(1));
-        let _ = write!(path, "{}{x} {y}", if index == 0 { 'M' } else { 'L' });
+    for (index, value) in values.iter().enumerate().take(part.end).skip(part.start) {
+        let (x, y) = ((index * 1000 + 500) / n, 1000 - u128::from(*value) * 1000 / top.max(1));
+        let _ = write!(path, "{}{x} {y}", if index == part.start { 'M' } else { 'L' });
     }
     path
 }
 
-/// A small line without axes; `None` where there is nothing to draw.
-pub(super) fn sparkline(values: &[u64]) -> Option<String> {
-    const POINTS_MAX: usize = 48;
-    let per_point = values.len().div_ceil(POINTS_MAX).max(1);
-    let points: Vec<u64> = values.chunks(per_point).map(|chunk| chunk.iter().sum()).collect();
+/// A small line without axes through hours that are over; `None` where there is nothing to draw.
+/// Points are of equal length and end with the last hour.
+pub(super) fn sparkline(hours: &[u64]) -> Option<String> {
+    const POINTS_MAX: usize = 90;
+    // Parts of a day or whole ones, or the hours of the day would beat against the points.
+    let per_point = [1, 4, 24].into_iter().find(|length| hours.len() / length <= POINTS_MAX).unwrap_or(hours.len());
+    let mut points: Vec<u64> = hours.rchunks_exact(per_point).map(|chunk| chunk.iter().sum()).collect();
+    points.reverse();
     let top = points.iter().copied().max().filter(|top| *top > 0)?;
-    let path = line(points.iter().copied(), u128::from(top));
+    let path = line(&points, 0..points.len(), u128::from(top));
     Some(format!(
         r#"<svg class="spark" viewBox="0 -60 1000 1120" preserveAspectRatio="none" aria-hidden="true"><path d="{path}"/></svg>"#
     ))
@@ -295,7 +325,7 @@ mod tests {
     fn cut(first: &str, last: &str, zone: &str) -> Vec<Column> {
         let range = range(first, last);
         let counts = vec![1; (range.last.number() - range.first.number()) as usize + 1];
-        columns(range, &counts, Some(&counts), Zone::parse(zone).unwrap())
+        columns(range, &counts, Some(&counts), Zone::parse(zone).unwrap(), range.last.plus(1))
     }
 
     #[test]
@@ -334,6 +364,37 @@ mod tests {
             assert!(!drawing.contains("101."), "{drawing}");
             assert_eq!(chart.y_labels().last().map(String::as_str), Some("0"));
         }
+    }
+
+    #[test]
+    fn what_is_not_over_yet_is_drawn_apart_and_said_to_be() {
+        let now = range("2024050123", "2024050123").first;
+        for (first, last, class) in
+            [("2024050100", "2024050123", "bar so-far"), ("2024010100", "2024050123", "line so-far")]
+        {
+            let range = range(first, last);
+            let counts = vec![1; (range.last.number() - range.first.number()) as usize + 1];
+            let columns = columns(range, &counts, None, Zone::default(), now);
+            assert!(columns.last().unwrap().label.ends_with(", so far"));
+            assert_eq!(columns.iter().filter(|column| column.so_far).count(), 1);
+            let chart = Chart { id: "x", description: String::new(), columns, before: "", zoom: false };
+            assert_eq!(chart.drawing().matches(class).count(), 1);
+        }
+    }
+
+    #[test]
+    fn a_sparkline_has_points_of_equal_length_that_end_with_the_last_hour() {
+        let path = |hours: &[u64]| {
+            let drawing = sparkline(hours).unwrap();
+            drawing.split_once("d=\"").unwrap().1.split('"').next().unwrap().to_owned()
+        };
+        assert_eq!(path(&[1, 2]), "M250 500L750 0");
+        assert_eq!(path(&[1; 24]).matches(['M', 'L']).count(), 24);
+        // A flat week stays flat although 167 hours are no whole number of points.
+        let week = path(&[3; 167]);
+        assert_eq!((week.matches(['M', 'L']).count(), week.matches(" 0").count()), (41, 41));
+        assert_eq!(sparkline(&[0; 24]), None);
+        assert_eq!(sparkline(&[]), None);
     }
 
     #[test]

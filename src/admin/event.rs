@@ -163,7 +163,7 @@ pub(super) async fn page(
         day_chart: Chart {
             id: "day",
             description: format!("{name} on {} by hour", asked.day.format("%-d %B %Y")),
-            columns: columns(day_range, &day_counts, None, zone),
+            columns: columns(day_range, &day_counts, None, zone, now),
             before: "",
             zoom: false,
         },
@@ -180,7 +180,7 @@ pub(super) async fn page(
         range_chart: Chart {
             id: "range",
             description: format!("{name} from {first_day} to {last_day}"),
-            columns: columns(asked.range, &counts, asked.compare.then_some(&counts_before[..]), zone),
+            columns: columns(asked.range, &counts, asked.compare.then_some(&counts_before[..]), zone, now),
             before: if asked.compare { "before" } else { "" },
             zoom: true,
         },

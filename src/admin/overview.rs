@@ -94,7 +94,7 @@ pub(super) async fn page(state: &'static State, request: &Request, who: &Who) ->
         Chart {
             id: "traffic",
             description: format!("All events together in the last {period_name}"),
-            columns: columns(range, &period.hours, before, zone),
+            columns: columns(range, &period.hours, before, zone, now),
             before: if compare { "before" } else { "" },
             zoom: false,
         }
@@ -138,7 +138,8 @@ fn top_line(top: &Top, most: u64) -> TopLine {
         count: grouped(top.count),
         share: (u128::from(top.count) * 100 / u128::from(most)).try_into().unwrap_or(100),
         trend: Trend::between(top.before, top.count),
-        spark: sparkline(&top.hours).unwrap_or_default(),
+        // Without the hour that is not over: it would always fall.
+        spark: top.hours.split_last().and_then(|(_, over)| sparkline(over)).unwrap_or_default(),
     }
 }
 
