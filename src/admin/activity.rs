@@ -55,6 +55,8 @@ pub(super) struct Top {
     pub(super) event: EventName,
     pub(super) count: u64,
     pub(super) before: u64,
+    /// First counted within the period, when others had been counted before.
+    pub(super) is_new: bool,
     /// By hour of the period.
     pub(super) hours: Vec<u64>,
 }
@@ -227,10 +229,17 @@ fn period(rows: &[HourlyCount], totals: Vec<EventTotal>, range: HourRange, earli
         }
     }
     events.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.2[0].event.cmp(&b.2[0].event)));
+    // On a fresh installation everything is new, which says nothing about any event.
+    let has_past = hours_before.iter().any(|count| *count > 0);
+    let is_first_within = |event: &EventName| {
+        let total = totals.binary_search_by(|total| total.event.cmp(event)).ok().map(|index| &totals[index]);
+        total.is_some_and(|total| range.contains(total.first_hour))
+    };
     let top = events.iter().take(TOP).map(|(count, before, rows)| {
+        let is_new = has_past && is_first_within(&rows[0].event);
         let mut hours = hours_of(range);
         rows.iter().for_each(|row| add(&mut hours, range.first, row));
-        Top { event: rows[0].event.clone(), count: *count, before: *before, hours }
+        Top { event: rows[0].event.clone(), count: *count, before: *before, is_new, hours }
     });
     let top = top.collect();
     let mut new_names: Vec<_> = totals.into_iter().filter(|total| range.contains(total.first_hour)).collect();
@@ -289,9 +298,21 @@ mod tests {
         let totals = vec![total("a", 15, 76, 100), total("b", 2, 77, 77), total("c", 5, 101, 101)];
         let period = period(&rows, totals, range, before(range));
         assert_eq!((period.hours, period.hours_before), (vec![5, 5], vec![1, 2]));
-        let top: Vec<_> = period.top.iter().map(|top| (top.event.as_str(), top.count, top.before)).collect();
-        assert_eq!(top, [("a", 5, 1), ("c", 5, 0)]);
+        let top: Vec<_> =
+            period.top.iter().map(|top| (top.event.as_str(), top.count, top.before, top.is_new)).collect();
+        assert_eq!(top, [("a", 5, 1, false), ("c", 5, 0, true)]);
         assert_eq!((period.events, period.new_names_count), (2, 1));
         assert_eq!(period.new_names[0].event, name("c"));
+    }
+
+    #[test]
+    fn nothing_is_new_where_nothing_was_counted_before_nor_what_only_paused() {
+        let range = HourRange { first: Hour::from_number(100).unwrap(), last: Hour::from_number(101).unwrap() };
+        let is_new = |rows: &[HourlyCount], totals| period(rows, totals, range, before(range)).top[0].is_new;
+        assert!(!is_new(&[row("a", 100, 5)], vec![total("a", 5, 100, 100)]), "a fresh installation");
+        let with_past = [row("a", 100, 5), row("b", 77, 2)];
+        let totals = |first| vec![total("a", 9, first, 100), total("b", 2, 77, 77)];
+        assert!(is_new(&with_past, totals(100)));
+        assert!(!is_new(&with_past, totals(3)), "it was counted long before");
     }
 }

@@ -176,7 +176,7 @@ pub(super) async fn page(
         preset: asked.preset,
         compare: asked.compare,
         range_total: grouped(sum),
-        range_trend: Trend::between(sum_before, sum).filter(|_| sum_before > 0),
+        range_trend: Trend::between(sum_before, sum),
         range_chart: Chart {
             id: "range",
             description: format!("{name} from {first_day} to {last_day}"),

@@ -111,7 +111,7 @@ pub(super) async fn page(state: &'static State, request: &Request, who: &Who) ->
         compare,
         chart,
         period_total: grouped(sum),
-        period_trend: Trend::between(sum_before, sum).filter(|_| sum_before > 0),
+        period_trend: Trend::between(sum_before, sum),
         events: grouped(period.events as u64),
         top: period.top.iter().map(|top| top_line(top, most)).collect(),
         new_names: period
@@ -137,7 +137,7 @@ fn top_line(top: &Top, most: u64) -> TopLine {
         url: event_url(top.event.as_str()),
         count: grouped(top.count),
         share: (u128::from(top.count) * 100 / u128::from(most)).try_into().unwrap_or(100),
-        trend: Trend::between(top.before, top.count),
+        trend: if top.is_new { Some(Trend::new_name()) } else { Trend::between(top.before, top.count) },
         // Without the hour that is not over: it would always fall.
         spark: top.hours.split_last().and_then(|(_, over)| sparkline(over)).unwrap_or_default(),
     }
@@ -195,7 +195,7 @@ async fn figures(
             value: short(counted_today),
             exact: grouped(counted_today),
             number: counted_today.into(),
-            trend: Trend::between(last_week, counted_today).filter(|_| last_week > 0),
+            trend: Trend::between(last_week, counted_today),
             note: format!("to last {weekday}, same time"),
         },
         Figure {
@@ -204,7 +204,7 @@ async fn figures(
             value: short(counted_yesterday),
             exact: grouped(counted_yesterday),
             number: counted_yesterday.into(),
-            trend: Trend::between(before_yesterday, counted_yesterday).filter(|_| before_yesterday > 0),
+            trend: Trend::between(before_yesterday, counted_yesterday),
             note: "to a week before".into(),
         },
         Figure {

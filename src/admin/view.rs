@@ -176,8 +176,7 @@ impl Trend {
             std::cmp::Ordering::Equal => "flat",
         };
         let text = match (before, now) {
-            (0, 0) => return None,
-            (0, _) => "new".to_owned(),
+            (0, _) => return None,
             #[allow(clippy::cast_precision_loss)]
             _ => match now as f64 / before as f64 {
                 ratio if ratio >= 10.0 => format!("×{ratio:.0}"),
@@ -186,6 +185,11 @@ impl Trend {
             },
         };
         Some(Self { direction, text })
+    }
+
+    /// Of a name that was never counted before.
+    pub(super) fn new_name() -> Self {
+        Self { direction: "up", text: "new".into() }
     }
 }
 
