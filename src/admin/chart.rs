@@ -150,6 +150,10 @@ impl Chart {
         self.columns.len() <= BARS_MAX
     }
 
+    fn has_so_far(&self) -> bool {
+        self.columns.iter().any(|column| column.so_far && column.value > 0)
+    }
+
     /// From the top down.
     fn y_labels(&self) -> Vec<String> {
         let ticks = self.ticks();
@@ -214,7 +218,7 @@ impl Chart {
         }
         let values: Vec<u64> = self.columns.iter().map(|column| column.value).collect();
         let n = values.len().max(1);
-        // What is not over yet is only pointed at.
+        // A line to what is not over yet would fall every time: that is a dot.
         let over = self.columns.iter().position(|column| column.so_far).unwrap_or(n);
         let path = line(&values, 0..over, top);
         if over > 0 {
@@ -223,7 +227,7 @@ impl Chart {
         }
         let _ = write!(svg, r#"<path class="line" d="{path}"/>"#);
         if over < n {
-            let _ = write!(svg, r#"<path class="line so-far" d="{}"/>"#, line(&values, over.saturating_sub(1)..n, top));
+            let _ = write!(svg, r#"<path class="line so-far" d="{}h0"/>"#, line(&values, over..over + 1, top));
         }
         svg.push_str("</svg>");
     }
@@ -379,6 +383,11 @@ mod tests {
             assert_eq!(columns.iter().filter(|column| column.so_far).count(), 1);
             let chart = Chart { id: "x", description: String::new(), columns, before: "", zoom: false };
             assert_eq!(chart.drawing().matches(class).count(), 1);
+            assert!(chart.render().unwrap().contains("</svg> so far</p>"));
+            if let Some((_, line)) = chart.drawing().split_once("class=\"line\" d=\"") {
+                let points = line.split('"').next().unwrap().matches(['M', 'L']).count();
+                assert_eq!(points, chart.columns.len() - 1, "the line ends before it");
+            }
         }
     }
 
