@@ -124,6 +124,11 @@ async fn an_event_is_described_disabled_renamed_deleted_and_all_of_it_undone() {
     let deleted = browser.post("/admin/events/login/delete", &[]).await.location().to_owned();
     assert!(!browser.get("/admin/events").await.body.contains("1–1 of 1"));
     assert!(browser.get("/admin/events?show=deleted").await.body.contains("42"));
+    let page = browser.get("/admin/events/login").await.body;
+    assert!(
+        !page.contains("id=\"describe\"") && page.contains("/undo\""),
+        "what is deleted can only be restored: {page}"
+    );
     let number = deleted.rsplit('=').next().unwrap();
     browser.post(&format!("/admin/changes/{number}/undo"), &[]).await;
     let page = browser.get("/admin/events/login").await.body;
