@@ -178,7 +178,7 @@ async fn figures(
     let total = totals.iter().map(|total| u128::from(total.count)).sum::<u128>();
     #[allow(clippy::cast_precision_loss)]
     let per_second = at(now) as f64 / elapsed_s as f64;
-    let weekday = zone.local(page.now).format("%A");
+    let weekday = zone.local(page.now).format("%a");
     Ok(vec![
         Figure {
             id: "rate",
