@@ -115,6 +115,8 @@ pub struct Batches {
     /// all shards of the counts and over the journal.
     open: RwLock<OpenBatch>,
     waiting: Mutex<Waiting>,
+    /// Held by who seals: a flush that is cut off leaves its seal behind, running.
+    sealing: Mutex<()>,
     committed: watch::Sender<BatchSeq>,
     /// This process's writer and those of the batches it recovered.
     writers: Vec<WriterId>,
@@ -236,6 +238,7 @@ impl Batches {
     /// # Errors
     /// When the journal can't be rotated; then the batch stays open.
     pub fn seal(&self) -> io::Result<bool> {
+        let _sealing = self.sealing.lock();
         let current = BatchId { writer: self.writer, seq: self.open.read().seq };
         if self.open.read().counts.is_empty() || self.waiting.lock().sealed.iter().any(|b| b.id.writer == self.writer) {
             return Ok(false);

@@ -119,8 +119,8 @@ impl Flusher {
         self.commit_sealed(&mut refused).await?;
         let batches = self.batches;
         match tokio::task::spawn_blocking(|| batches.seal()).await {
-            Ok(Ok(false)) => {}
-            Ok(Ok(true)) => self.commit_sealed(&mut refused).await?,
+            // Also when nothing was sealed just now: a flush that was cut off may have done it meanwhile.
+            Ok(Ok(_)) => self.commit_sealed(&mut refused).await?,
             Ok(Err(error)) => {
                 tracing::warn!(%error, "Can't seal the open batch: the journal can't be rotated");
                 return Err(StoreError::Unavailable("the journal can't be rotated".into()));

@@ -95,6 +95,7 @@ impl Batches {
             names,
             open: RwLock::new(OpenBatch { seq: BatchSeq::FIRST, counts: Arc::new(Counts::with_capacity(0)) }),
             waiting: Mutex::new(Waiting { sealed, commits: RecentCommits::default() }),
+            sealing: Mutex::default(),
             committed: watch::Sender::new(BatchSeq(0)),
             writers,
             changes: AtomicU64::new(0),

@@ -157,12 +157,14 @@ impl Journal {
         self.shared.is_written(position)
     }
 
-    /// Writes for all who wait, unless somebody else is at it: then `None`, and
+    /// Writes for all who wait, unless somebody else is long at it: then `None`, and
     /// [`Journal::wait_written`] waits. Else whether the record that ends at `position` is in the file.
     pub fn try_write(&self, position: Position) -> Option<Result<(), Unavailable>> {
         if !self.shared.is_written(position) {
-            let mut turn = self.shared.try_turn()?;
-            self.shared.write(&mut turn);
+            let mut turn = self.shared.turn_soon()?;
+            if !self.shared.is_written(position) {
+                self.shared.write(&mut turn);
+            }
         }
         Some(if self.shared.is_written(position) { Ok(()) } else { Err(Unavailable) })
     }

@@ -20,6 +20,7 @@ use super::{Options, Position, Unavailable, record};
 
 /// How long a record that nobody waits for may stay in the buffer.
 const WRITE_BEHIND: Duration = Duration::from_millis(20);
+const WRITE_PATIENCE: Duration = Duration::from_micros(50);
 /// By how much a file grows ahead of what is written: some thousand records, which sync in less than
 /// a millisecond.
 const ROOM_BYTES: u64 = 256 << 10;
@@ -126,7 +127,7 @@ const HOLD_MAX: Duration = Duration::from_millis(1);
 
 /// On a quick disk, syncs one right after the other would take most of a core for groups of a few
 /// records. So after a group was released, the next sync begins when as many wait again, or after a
-/// rest as long as the last sync took. Who was alone does not wait.
+/// rest twice as long as the last sync took. Who was alone does not wait.
 #[derive(Clone, Copy)]
 struct Hold {
     until: Instant,
@@ -209,6 +210,12 @@ impl Shared {
 
     pub(super) fn try_turn(&self) -> Option<Turn<'_>> {
         Some(Turn { active: Some(self.active.try_lock()?), wrote: &self.wrote })
+    }
+
+    /// Waits for its turn about as long as a write into the page cache takes, which costs less than to
+    /// be woken.
+    pub(super) fn turn_soon(&self) -> Option<Turn<'_>> {
+        Some(Turn { active: Some(self.active.try_lock_for(WRITE_PATIENCE)?), wrote: &self.wrote })
     }
 
     /// Writes the whole buffer at the end of the active segment.
@@ -377,6 +384,6 @@ impl Shared {
         self.synced.store(through.0, Ordering::Release);
         let group = self.release(through.0);
         let now = Instant::now();
-        self.queue.lock().hold = (group > 1).then(|| Hold { until: now + (now - began).min(HOLD_MAX), group });
+        self.queue.lock().hold = (group > 1).then(|| Hold { until: now + (2 * (now - began)).min(HOLD_MAX), group });
     }
 }

@@ -19,17 +19,17 @@ use tokio_util::sync::CancellationToken;
 use crate::harness::{Answer, eventually};
 
 /// The service without a flusher: what is pending stays so until [`Service::flush`].
-struct Service {
+pub struct Service {
     url: String,
     now: Arc<Mutex<DateTime<Utc>>>,
-    batches: &'static Batches,
-    flusher: Flusher,
+    pub batches: &'static Batches,
+    pub flusher: Flusher,
     client: reqwest::Client,
     _folder: tempfile::TempDir,
 }
 
 impl Service {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         let temporary = tempfile::tempdir().unwrap();
         let folder = DataFolder::lock(temporary.path()).unwrap();
         let options = journal::Options {
@@ -69,7 +69,7 @@ impl Service {
         *self.now.lock() = now.parse().unwrap();
     }
 
-    async fn post(&self, target: &str) {
+    pub async fn post(&self, target: &str) {
         let answer = self.client.post(format!("{}{target}", self.url)).send().await.unwrap();
         assert!(answer.status().is_success(), "{answer:?}");
     }

@@ -148,8 +148,8 @@ async fn every_total_stays_exact_whatever_administrators_do_while_clients_post_a
     let totals = app.totals().await;
     let sum: u64 = totals.values().sum();
     settle(&tally, totals);
-    app.stop().await;
-    assert_eq!(app.audit().await, sum);
+    let log = app.stop().await;
+    assert_eq!(app.audit().await, sum, "{log}");
 }
 
 async fn an_event_that_is_counted_without_a_pause_can_be_managed_before_its_first_flush(backend: Backend) {

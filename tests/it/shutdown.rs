@@ -5,7 +5,10 @@ use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use event_tracker::domain::HourRange;
+
 use crate::harness::{Backend, Tally, TestApp, Traffic, eventually, on_both_stores};
+use crate::hours::Service;
 
 on_both_stores!(
     stopping_under_load_loses_nothing_at_any_ack_level,
@@ -37,6 +40,25 @@ async fn what_was_only_counted_in_memory_is_in_the_store_after_a_stop(backend: B
     app.count("login", 12).await;
     app.stop().await;
     assert_eq!(app.audit().await, 12);
+}
+
+#[tokio::test]
+async fn a_flush_that_is_cut_off_leaves_nothing_behind_for_the_next() {
+    let service = Service::start().await;
+    for round in 0..200 {
+        service.post("/api/events/login").await;
+        let mut cut_off = Box::pin(service.flusher.flush());
+        // As far as it gets: the seal is under way then, on a thread of its own.
+        while futures_util::poll!(&mut cut_off).is_pending() && service.batches.oldest_sealed(&[]).is_none() {
+            if round % 2 == 0 {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        drop(cut_off);
+        service.flusher.flush().await.unwrap();
+        assert_eq!(service.batches.pending().within(HourRange::ALL), [], "round {round}");
+    }
 }
 
 /// A request whose body is still to come: it keeps the drain waiting.
