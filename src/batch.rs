@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, watch};
@@ -187,7 +187,7 @@ impl Batches {
     pub fn poll_synced(
         &self,
         ticket: Ticket,
-        registered: &mut Option<Waker>,
+        registered: &mut Option<u64>,
         cx: &Context<'_>,
     ) -> Poll<Result<(), AckError>> {
         self.journal.poll_synced(ticket.position, registered, cx).map_err(|_| AckError)

@@ -6,7 +6,7 @@
 
 use std::cell::Cell;
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 use crate::batch::{AckError, Batches, Ticket};
 use crate::domain::Ack;
@@ -53,7 +53,7 @@ enum Waiting {
     /// For somebody else's write.
     ForWrite(Pin<Box<dyn Future<Output = Result<(), AckError>> + Send>>),
     /// For the disk.
-    ForSync(Ticket, Option<Waker>),
+    ForSync(Ticket, Option<u64>),
 }
 
 impl Gate {

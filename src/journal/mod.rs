@@ -25,7 +25,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 pub use folder::{DataFolder, OpenError};
 pub use options::Options;
@@ -216,7 +216,7 @@ impl Journal {
     pub fn poll_synced(
         &self,
         position: Position,
-        registered: &mut Option<Waker>,
+        registered: &mut Option<u64>,
         cx: &Context<'_>,
     ) -> Poll<Result<(), Unavailable>> {
         self.shared.poll_synced(position, registered, cx)

@@ -115,6 +115,8 @@ pub(super) struct SyncQueue {
     pub(super) requested: u64,
     /// Who waits, and for what.
     waiting: Vec<(u64, Waker)>,
+    /// How often all who waited were told that the journal has failed.
+    failures: u64,
     /// Before this, only a full group begins a sync.
     hold: Option<Hold>,
     /// Sealed files whose last bytes have not been synced yet, oldest first.
@@ -259,7 +261,7 @@ impl Shared {
             tracing::error!(%error, "The journal can't be written: POSTs are refused until it can");
             *self.reason.lock() = error.to_string();
             self.state.store(State::Stalled as u8, Ordering::Release);
-            self.release(u64::MAX);
+            self.fail_waiting();
             self.wake.notify_one();
         }
     }
@@ -268,7 +270,7 @@ impl Shared {
         tracing::error!(reason, "The journal is poisoned");
         *self.reason.lock() = reason.to_owned();
         self.state.store(State::Poisoned as u8, Ordering::Release);
-        self.release(u64::MAX);
+        self.fail_waiting();
         self.wrote.notify_waiters();
         self.poisoned.cancel();
     }
@@ -278,7 +280,7 @@ impl Shared {
     pub(super) fn poll_synced(
         &self,
         position: Position,
-        registered: &mut Option<Waker>,
+        registered: &mut Option<u64>,
         cx: &Context<'_>,
     ) -> Poll<Result<(), Unavailable>> {
         if self.synced.load(Ordering::Acquire) >= position.0 {
@@ -289,11 +291,12 @@ impl Shared {
         if self.synced.load(Ordering::Acquire) >= position.0 {
             return Poll::Ready(Ok(()));
         }
-        if self.state() != State::Healthy {
+        // Nobody wakes again who was told of a failure, even if the journal is healthy by now.
+        if self.state() != State::Healthy || registered.is_some_and(|failures| failures != queue.failures) {
             return Poll::Ready(Err(Unavailable));
         }
-        if !registered.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
-            *registered = Some(cx.waker().clone());
+        if registered.is_none() {
+            *registered = Some(queue.failures);
             queue.waiting.push((position.0, cx.waker().clone()));
             queue.requested = queue.requested.max(position.0);
             // Between the first and a full group, the journal's thread waits for time to pass.
@@ -303,6 +306,16 @@ impl Shared {
             }
         }
         Poll::Pending
+    }
+
+    /// Has all who wait for a sync hear that the journal has failed.
+    fn fail_waiting(&self) {
+        let waiting = {
+            let mut queue = self.queue.lock();
+            queue.failures += 1;
+            std::mem::take(&mut queue.waiting)
+        };
+        waiting.into_iter().for_each(|(_, waker)| waker.wake());
     }
 
     /// Wakes who waits for something up to `position`; returns how many.
