@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use warp::reply::Response;
 
 use super::gate::Gate;
+use super::ingest;
 use super::wire::{Sent, wire};
 use crate::batch::Batches;
 
@@ -52,7 +53,7 @@ where
     F: Future<Output = Result<Response, Infallible>>,
 {
     let signals = Arc::<Signals>::default();
-    let (wire, mut outlet) = wire(stream);
+    let (wire, outlet) = wire(stream);
     let mut builder = Builder::new();
     builder
         // Not `max_headers`: hyper's own limit of 100 lives on the stack, any other on the heap.
@@ -82,6 +83,7 @@ where
             // What wakes a connection at the gate may be meant for hyper: it gets its turn afterwards.
             let at_gate = gate.is_waiting();
             if !done && !at_gate {
+                ingest::forget_hour();
                 done = connection.as_mut().poll(cx).is_ready();
                 gate.collect();
                 // A head that is begun has to be completed in time; a new one gets a new deadline.
@@ -93,8 +95,8 @@ where
                     signals.head_deadline.set(Instant::now() + rules.patience);
                 }
             }
-            if outlet.has_bytes() {
-                match gate.poll(cx) {
+            if at_gate || outlet.has_bytes() {
+                match gate.poll(&outlet, cx) {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(Ok(())) => {}
                     // The first request hears that it may not be counted, the others hear nothing.

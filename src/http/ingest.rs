@@ -1,5 +1,6 @@
 //! Counting: parse, stamp the hour once, record, wait for the durability asked for, answer.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use hyper::{Method, StatusCode};
@@ -15,6 +16,25 @@ use crate::domain::{Ack, EventName, Hour, parse_num};
 const CREATED: &str = r#"{"status":true,"response":201}"#;
 /// HTTP 204 may not carry a body, so the number is in the envelope and the status is 200.
 const KNOWN: &str = r#"{"status":true,"response":204}"#;
+
+thread_local! {
+    /// The hour that counts of the present poll of a connection are stamped with: one look at the
+    /// clock serves all requests that came together.
+    static STAMP: Cell<Option<Hour>> = const { Cell::new(None) };
+}
+
+/// To be called before every poll of a connection.
+pub(super) fn forget_hour() {
+    STAMP.set(None);
+}
+
+fn hour(state: &State) -> Hour {
+    STAMP.get().unwrap_or_else(|| {
+        let hour = Hour::containing((state.clock)());
+        STAMP.set(Some(hour));
+        hour
+    })
+}
 
 /// An increment is counted, and its answer waits for no more than its connection waits for anyhow.
 pub(super) struct Counted {
@@ -44,8 +64,7 @@ fn count(state: &State, event: &EventName, count: u64, query: Option<&RawQuery>)
         None => state.ack,
         Some(query) => requested_ack(query)?.unwrap_or(state.ack),
     };
-    let hour = Hour::containing((state.clock)());
-    Ok((state.batches.record(event, hour, count)?, ack))
+    Ok((state.batches.record(event, hour(state), count)?, ack))
 }
 
 pub(super) fn requested_ack(query: &RawQuery) -> Result<Option<Ack>, ApiError> {

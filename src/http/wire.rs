@@ -6,6 +6,7 @@
 //! before a half-received request, before a refusal (400, 431), and when the connection closes.
 
 use std::io;
+use std::net::Shutdown;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +15,7 @@ use std::task::{Context, Poll};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
-use tokio::io::{AsyncWrite, AsyncWriteExt};
+use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
@@ -28,11 +29,16 @@ struct Gathered {
     bytes: Vec<u8>,
     /// hyper was told to wait.
     refused: bool,
+    /// What is gathered begins in the middle of an answer.
+    partly_sent: bool,
+    /// Counts how often hyper got its turn to write again; see [`Loan`].
+    turn: u64,
 }
 
-/// What both sides see. They live in one task, so the lock is never contended.
-#[derive(Default)]
+/// What both sides see, and who sends for this connection among others. The lock is hardly ever
+/// contended.
 struct Shared {
+    write: OwnedWriteHalf,
     gathered: Mutex<Gathered>,
     /// hyper has asked for bytes and got none.
     lacks_bytes: AtomicBool,
@@ -46,16 +52,20 @@ pub(super) struct Wire {
 
 /// The side that sends.
 pub(super) struct Outlet {
-    write: OwnedWriteHalf,
     shared: Arc<Shared>,
-    /// What is gathered begins in the middle of an answer.
-    partly_sent: bool,
+}
+
+/// The right to send what was gathered when it was lent, for who sends for several connections. It
+/// ends when the connection takes it back: what is gathered later is not meant.
+pub(super) struct Loan {
+    shared: Arc<Shared>,
+    turn: u64,
 }
 
 pub(super) fn wire(stream: TcpStream) -> (Wire, Outlet) {
     let (read, write) = stream.into_split();
-    let shared = Arc::<Shared>::default();
-    (Wire { read: TokioIo::new(read), shared: Arc::clone(&shared) }, Outlet { write, shared, partly_sent: false })
+    let shared = Arc::new(Shared { write, gathered: Mutex::default(), lacks_bytes: AtomicBool::new(false) });
+    (Wire { read: TokioIo::new(read), shared: Arc::clone(&shared) }, Outlet { shared })
 }
 
 impl Read for Wire {
@@ -96,6 +106,39 @@ pub(super) enum Sent {
     Some,
 }
 
+impl Shared {
+    fn send(&self, gathered: &mut Gathered) -> io::Result<Sent> {
+        let mut sent = 0;
+        while sent < gathered.bytes.len() {
+            match self.write.try_write(&gathered.bytes[sent..]) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(bytes) => sent += bytes,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    gathered.bytes.drain(..sent);
+                    gathered.partly_sent |= sent > 0;
+                    return Ok(Sent::Some);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        gathered.partly_sent = false;
+        if gathered.bytes.capacity() > KEPT_BYTES_MAX {
+            gathered.bytes = Vec::new();
+        } else {
+            gathered.bytes.clear();
+        }
+        Ok(if std::mem::take(&mut gathered.refused) { Sent::AllAndMoreWaits } else { Sent::All })
+    }
+}
+
+impl Loan {
+    /// Sends all; `false` if the connection has to look after it itself.
+    pub(super) fn send(&self) -> bool {
+        let mut gathered = self.shared.gathered.lock();
+        gathered.turn != self.turn || matches!(self.shared.send(&mut gathered), Ok(Sent::All))
+    }
+}
+
 impl Outlet {
     /// Whether hyper waits for the client to send something.
     pub(super) fn lacks_bytes(&self) -> bool {
@@ -107,10 +150,10 @@ impl Outlet {
     }
 
     /// Puts `answer` in the place of all that is gathered; `false` when some of that is sent already.
-    pub(super) fn answer_instead(&mut self, answer: &[u8]) -> bool {
+    pub(super) fn answer_instead(&self, answer: &[u8]) -> bool {
         let mut gathered = self.shared.gathered.lock();
         // A long body comes in pieces: only a status line is the beginning of an answer.
-        let replaceable = !self.partly_sent && gathered.bytes.starts_with(b"HTTP/1.1 ");
+        let replaceable = !gathered.partly_sent && gathered.bytes.starts_with(b"HTTP/1.1 ");
         if replaceable {
             gathered.bytes.clear();
             gathered.bytes.extend_from_slice(answer);
@@ -118,47 +161,46 @@ impl Outlet {
         replaceable
     }
 
-    /// Sends what is gathered, as far as the client takes it.
+    /// Lets somebody else send what is gathered. To be taken back before hyper writes again.
+    pub(super) fn lend(&self) -> Loan {
+        Loan { shared: Arc::clone(&self.shared), turn: self.shared.gathered.lock().turn }
+    }
+
+    pub(super) fn take_back(&self) {
+        self.shared.gathered.lock().turn += 1;
+    }
+
+    /// Sends what is gathered, as far as the client takes it; after [`Sent::Some`] the task is woken
+    /// when it takes more.
     ///
     /// # Errors
     /// When the connection is broken.
-    pub(super) fn send(&mut self, cx: &mut Context<'_>) -> io::Result<Sent> {
-        let mut gathered = self.shared.gathered.lock();
-        let mut sent = 0;
-        while sent < gathered.bytes.len() {
-            match Pin::new(&mut self.write).poll_write(cx, &gathered.bytes[sent..]) {
-                Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
-                Poll::Ready(Ok(bytes)) => sent += bytes,
-                Poll::Ready(Err(error)) => return Err(error),
-                Poll::Pending => {
-                    gathered.bytes.drain(..sent);
-                    self.partly_sent = true;
-                    return Ok(Sent::Some);
-                }
+    pub(super) fn send(&self, cx: &mut Context<'_>) -> io::Result<Sent> {
+        let stream: &TcpStream = self.shared.write.as_ref();
+        loop {
+            match self.shared.send(&mut self.shared.gathered.lock())? {
+                Sent::Some => match stream.poll_write_ready(cx) {
+                    Poll::Ready(ready) => ready?,
+                    Poll::Pending => return Ok(Sent::Some),
+                },
+                all => return Ok(all),
             }
         }
-        self.partly_sent = false;
-        if gathered.bytes.capacity() > KEPT_BYTES_MAX {
-            gathered.bytes = Vec::new();
-        } else {
-            gathered.bytes.clear();
-        }
-        Ok(if std::mem::take(&mut gathered.refused) { Sent::AllAndMoreWaits } else { Sent::All })
     }
 
     /// Sends the rest and closes our side, then waits for the client to close its own. Without that
     /// wait, bytes that nobody reads would reset the connection, and the reset may overtake the
     /// answer.
-    pub(super) async fn close(mut self) {
+    pub(super) async fn close(self) {
         let sent = std::future::poll_fn(|cx| match self.send(cx) {
             Ok(Sent::Some) => Poll::Pending,
             Ok(_) => Poll::Ready(Ok(())),
             Err(error) => Poll::Ready(Err(error)),
         });
-        if sent.await.is_err() || self.write.shutdown().await.is_err() {
+        let stream: &TcpStream = self.shared.write.as_ref();
+        if sent.await.is_err() || SockRef::from(stream).shutdown(Shutdown::Write).is_err() {
             return;
         }
-        let stream: &TcpStream = self.write.as_ref();
         while stream.readable().await.is_ok() {
             match stream.try_read(&mut [0; 4096]) {
                 Ok(1..) => {}
