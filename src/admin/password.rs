@@ -3,8 +3,10 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use argon2::password_hash::{PasswordHasher, PasswordVerifier};
-use argon2::{Algorithm, Argon2, Params, Version};
+use argon2::password_hash::PasswordHasher;
+use argon2::password_hash::phc::{Output, PasswordHash};
+use argon2::{Algorithm, Argon2, Block, Params, Version};
+use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot};
 
 pub const BYTES_MIN: usize = 12;
@@ -49,7 +51,11 @@ pub fn check_strength(user: &str, password: &str) -> Result<(), WeakPassword> {
     Err(WeakPassword::Guessable(why.unwrap_or_else(|| "add more words that do not belong together.".into())))
 }
 
-type Task = Box<dyn FnOnce() + Send>;
+/// What Argon2 fills. Kept from one hash to the next while more wait: to take it anew from the system
+/// would cost as much as a third of a hash, and disturb the threads that count.
+type Memory = Vec<Block>;
+
+type Task = Box<dyn FnOnce(&mut Memory) + Send>;
 
 /// Hashes and verifies, for the whole process on one thread: each hash takes a whole core for more
 /// than ten milliseconds and 19 MiB, which counting must not feel.
@@ -86,9 +92,18 @@ fn run(mut tasks: mpsc::Receiver<Task>) {
     if let Err(error) = rustix::process::setpriority_process(None, 19) {
         tracing::warn!(%error, "The priority of hashing passwords could not be lowered");
     }
-    while let Some(task) = tasks.blocking_recv() {
+    let mut memory = Memory::new();
+    loop {
+        let task = match tasks.try_recv() {
+            Err(TryRecvError::Empty) => {
+                memory = Memory::new();
+                tasks.blocking_recv()
+            }
+            task => task.ok(),
+        };
+        let Some(task) = task else { return };
         // A panic is the end of one task, whose answer is dropped with it, and not of the thread.
-        let _ = catch_unwind(AssertUnwindSafe(task));
+        let _ = catch_unwind(AssertUnwindSafe(|| task(&mut memory)));
     }
 }
 
@@ -98,7 +113,7 @@ impl Passwords {
     /// # Errors
     /// See [`HashError`].
     pub async fn hash(&self, password: String) -> Result<String, HashError> {
-        self.aside(move || hash(password.as_bytes())).await?
+        self.aside(move |_| hash(password.as_bytes())).await?
     }
 
     /// Whether the password belongs to the hash; without one (an unknown user) it takes as long.
@@ -109,25 +124,40 @@ impl Passwords {
         let known = hash.is_some();
         let hash = hash.unwrap_or_else(|| DUMMY.to_owned());
         let matches = self
-            .aside(move || {
+            .aside(move |memory| {
                 // Longer ones are never kept; not hashing them bounds the work.
-                password.len() <= BYTES_MAX
-                    && Argon2::default().verify_password(password.as_bytes(), hash.as_str()).is_ok()
+                password.len() <= BYTES_MAX && matches(password.as_bytes(), &hash, memory).unwrap_or(false)
             })
             .await?;
         Ok(matches && known)
     }
 
-    async fn aside<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, HashError> {
+    async fn aside<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Memory) -> T + Send + 'static,
+    ) -> Result<T, HashError> {
         let (answer, answered) = oneshot::channel();
-        let task = move || {
+        let task = move |memory: &mut Memory| {
             if !answer.is_closed() {
-                let _ = answer.send(work());
+                let _ = answer.send(work(memory));
             }
         };
         self.tasks.send(Box::new(task)).await.map_err(|_| HashError)?;
         answered.await.map_err(|_| HashError)
     }
+}
+
+/// Whether the password belongs to the hash; `None` if that is none. Blocks for tens of milliseconds.
+fn matches(password: &[u8], hash: &str, memory: &mut Memory) -> Option<bool> {
+    let hash = PasswordHash::new(hash).ok()?;
+    let version = hash.version.map_or(Some(Version::default()), |version| version.try_into().ok())?;
+    let params = Params::try_from(&hash).ok()?;
+    memory.resize(memory.len().max(params.block_count()), Block::new());
+    let argon2 = Argon2::new(hash.algorithm.as_str().try_into().ok()?, version, params);
+    let mut found = vec![0; hash.hash?.len()];
+    argon2.hash_password_into_with_memory(password, &hash.salt?, &mut found, &mut memory[..]).ok()?;
+    // An `Output` compares in constant time.
+    Some(Output::new(&found).ok()? == hash.hash?)
 }
 
 /// Blocks for tens of milliseconds.
@@ -187,7 +217,7 @@ mod tests {
         let (running, order) = (Arc::new(running), Arc::new(order));
         let tasks = (0..100).map(|number| {
             let (running, order) = (Arc::clone(&running), Arc::clone(&order));
-            passwords.aside(move || {
+            passwords.aside(move |_| {
                 assert_eq!(running.fetch_add(1, Ordering::SeqCst), 0);
                 order.lock().push(number);
                 running.fetch_sub(1, Ordering::SeqCst);
@@ -200,8 +230,8 @@ mod tests {
     #[tokio::test]
     async fn a_panic_fails_one_attempt_and_no_other() {
         let passwords = Passwords::default();
-        assert_eq!(passwords.aside(|| panic!("as a test")).await, Err::<(), _>(HashError));
-        assert_eq!(passwords.aside(|| 7).await, Ok(7));
+        assert_eq!(passwords.aside(|_| panic!("as a test")).await, Err::<(), _>(HashError));
+        assert_eq!(passwords.aside(|_| 7).await, Ok(7));
     }
 
     #[tokio::test]
@@ -211,13 +241,13 @@ mod tests {
         let (go, wait) = std::sync::mpsc::channel::<()>();
         let ran = Arc::new(AtomicUsize::new(0));
         {
-            let first = passwords.aside(move || {
+            let first = passwords.aside(move |_| {
                 begin.send(()).unwrap();
                 wait.recv()
             });
             let gone = (0..100).map(|_| {
                 let ran = Arc::clone(&ran);
-                passwords.aside(move || ran.fetch_add(1, Ordering::SeqCst))
+                passwords.aside(move |_| ran.fetch_add(1, Ordering::SeqCst))
             });
             // The first keeps the thread, the others wait behind it; then all of them go away.
             let mut all = (std::pin::pin!(first), std::pin::pin!(futures_util::future::join_all(gone)));
@@ -226,7 +256,7 @@ mod tests {
             assert!(futures_util::poll!(&mut all.1).is_pending());
         }
         go.send(()).unwrap();
-        assert_eq!(passwords.aside(|| 7).await, Ok(7));
+        assert_eq!(passwords.aside(|_| 7).await, Ok(7));
         assert_eq!(ran.load(Ordering::SeqCst), 0);
     }
 }
