@@ -245,8 +245,9 @@ impl Batches {
         }
         let next = BatchId { seq: current.seq.next(), ..current };
         let segment = self.journal.prepare(next)?;
+        // As much room as this batch took, made before POSTs have to wait.
+        let counts = Arc::new(Counts::with_capacity(self.open.read().counts.len()));
         let mut open = self.open.write();
-        let counts = Arc::new(Counts::with_capacity(open.counts.len()));
         let (segment, end) = self.journal.rotate(segment).map_err(io::Error::other)?;
         let counts = std::mem::replace(&mut *open, OpenBatch { seq: next.seq, counts }).counts;
         self.waiting.lock().sealed.push_back(Arc::new(SealedBatch { id: current, counts, segment, end: Some(end) }));
@@ -275,8 +276,12 @@ impl Batches {
         self.journal.discard(&batch.segment)?;
         {
             let mut waiting = self.waiting.lock();
+            let before = waiting.sealed.len();
             waiting.sealed.retain(|sealed| sealed.id != batch.id);
-            waiting.commits.push(batch.id, rows);
+            // A flush that was cut off may have done it.
+            if waiting.sealed.len() < before {
+                waiting.commits.push(batch.id, rows);
+            }
         }
         if batch.id.writer == self.writer {
             self.committed.send_replace(batch.id.seq);

@@ -162,10 +162,7 @@ impl Flusher {
     async fn commit_sealed(&self, refused: &mut Vec<WriterId>) -> Result<(), StoreError> {
         while let Some(batch) = self.batches.oldest_sealed(refused) {
             match self.commit(&batch).await {
-                Ok(rows) => self.batches.discard(&batch, rows).map_err(|error| {
-                    tracing::error!(%error, batch.seq = batch.id.seq.0, "Can't delete a committed segment");
-                    StoreError::Unavailable("a committed segment can't be deleted".into())
-                })?,
+                Ok(rows) => self.discard(&batch, rows).await?,
                 Err(StoreError::Unavailable(reason)) => return Err(StoreError::Unavailable(reason)),
                 Err(error) => {
                     tracing::error!(
@@ -208,6 +205,16 @@ impl Flusher {
         }
         self.health.note_commit();
         Ok(rows)
+    }
+
+    /// Deleting a long file takes its time, which those who count do not have.
+    async fn discard(&self, batch: &Arc<SealedBatch>, rows: Arc<[HourlyCount]>) -> Result<(), StoreError> {
+        let (batches, sealed) = (self.batches, Arc::clone(batch));
+        let discarded = tokio::task::spawn_blocking(move || batches.discard(&sealed, rows)).await;
+        discarded.map_err(io::Error::other).flatten().map_err(|error| {
+            tracing::error!(%error, batch.seq = batch.id.seq.0, "Can't delete a committed segment");
+            StoreError::Unavailable("a committed segment can't be deleted".into())
+        })
     }
 
     async fn shorten_segments(&self) {
