@@ -111,14 +111,14 @@ const GENERATOR_BUSY_MAX: f64 = 0.95;
 const LATENCY_HEAD: [&str; 6] = ["p50", "p90", "p99", "p99.9", "p99.99", "max"];
 
 impl PhaseReport {
-    /// `server_cpu_us` and `generator_cpu_us` are what the phase cost, where that is known; `threads` sent.
+    /// `server_cpu_ns` and `generator_cpu_ns` are what the phase cost, where that is known; `threads` sent.
     #[must_use]
     pub fn new(
         phase: &Phase,
         tally: Tally,
         interrupted_after_ns: Option<u64>,
-        server_cpu_us: Option<u64>,
-        (generator_cpu_us, threads): (u64, usize),
+        server_cpu_ns: Option<u64>,
+        (generator_cpu_ns, threads): (u64, usize),
     ) -> Self {
         // A closed list (a replay as fast as it goes) ends with its last answer, all else not before its time.
         let ends_early = phase.schedule.is_none() && phase.intended().is_some();
@@ -162,9 +162,9 @@ impl PhaseReport {
                     latency: Latency::of(&operation.latencies),
                 })
                 .collect(),
-            server_cpu_us_per_request: server_cpu_us.zip(answered).map(|(us, answered)| us as f64 / answered),
-            generator_cpu_us_per_request: answered.map(|answered| generator_cpu_us as f64 / answered),
-            generator_busy: generator_cpu_us as f64 / 1e6 / elapsed_s / threads as f64,
+            server_cpu_us_per_request: server_cpu_ns.zip(answered).map(|(ns, answered)| ns as f64 / 1e3 / answered),
+            generator_cpu_us_per_request: answered.map(|answered| generator_cpu_ns as f64 / 1e3 / answered),
+            generator_busy: generator_cpu_ns as f64 / 1e9 / elapsed_s / threads as f64,
             tally,
         }
     }

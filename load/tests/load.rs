@@ -285,8 +285,8 @@ fn impossible_scenarios_are_refused_with_the_reason() {
 fn a_listening_process_is_found_by_its_port() {
     let fake = Fake::start(Faults::default());
     assert_eq!(Processes::listening_on(fake.port), Processes::of(std::process::id()));
-    assert!(Processes::listening_on(fake.port).cpu_us().is_some());
-    assert_eq!(Processes::listening_on(1).cpu_us(), None);
+    assert!(Processes::listening_on(fake.port).cpu_ns().is_some());
+    assert_eq!(Processes::listening_on(1).cpu_ns(), None);
 }
 
 #[test]
