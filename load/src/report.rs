@@ -54,7 +54,7 @@ pub struct PhaseReport {
     pub operations: Vec<OperationReport>,
     pub server_cpu_us_per_request: Option<f64>,
     pub generator_cpu_us_per_request: Option<f64>,
-    /// Share of the sending threads' time that they worked, 0 to 1. Near 1, the generator was the limit.
+    /// Share of the sending threads' time that they worked, 0 to 1; see [`GENERATOR_BUSY_MAX`].
     pub generator_busy: f64,
     /// What the picture is drawn from.
     #[serde(skip)]
@@ -105,8 +105,9 @@ impl Latency {
     }
 }
 
-/// A sending thread that works more than this share of the time may be what limits the rate.
-const GENERATOR_BUSY_MAX: f64 = 0.95;
+/// A generator that works more than this share of the time could not drive twice the rate, and may be
+/// what limits it.
+pub const GENERATOR_BUSY_MAX: f64 = 0.5;
 
 const LATENCY_HEAD: [&str; 6] = ["p50", "p90", "p99", "p99.9", "p99.99", "max"];
 
@@ -213,11 +214,11 @@ impl Report {
                 let _ = writeln!(text, "unknown outcome in {}: {}", phase.name, table::integer(phase.unknown));
             }
             if phase.generator_busy > GENERATOR_BUSY_MAX {
-                let share = phase.generator_busy * 100.0;
                 let _ = writeln!(
                     text,
-                    "note: in {} event-load itself was busy {share:.0} % of the time and may be the limit; try more --threads",
-                    phase.name
+                    "note: in {} the generator may be the limit: it was busy for {} of the time (more --threads need more cores)",
+                    phase.name,
+                    table::percent(phase.generator_busy)
                 );
             }
         }

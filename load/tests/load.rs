@@ -10,11 +10,13 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use chrono::Utc;
 use event_load::cpu::Processes;
 use event_load::plan::Phase;
-use event_load::report::Report;
+use event_load::report::{PhaseReport, Report};
 use event_load::run::{Options, run};
 use event_load::scenario::{SHIPPED, Scenario};
+use event_load::tally::Tally;
 use event_load::target::Target;
 use event_load::yardsticks::Yardstick;
 use fake::{Fake, Faults};
@@ -282,6 +284,27 @@ fn impossible_scenarios_are_refused_with_the_reason() {
 }
 
 #[test]
+fn a_generator_without_room_for_twice_the_rate_says_that_it_may_be_the_limit() {
+    let scenario = Scenario::parse(&scenario("duration_s = 1", SINGLE)).unwrap();
+    let phases = Phase::from_scenario(&scenario, "127.0.0.1", PREFIX).unwrap();
+    for (cpu_ns, told) in [(490_000_000, false), (510_000_000, true)] {
+        let phase = PhaseReport::new(&phases[0], Tally::new(1, 1), None, None, (cpu_ns, 1));
+        let (name, target, notes) = ("test".to_owned(), String::new(), Vec::new());
+        let report = Report {
+            name,
+            target,
+            began: Utc::now(),
+            interrupted: false,
+            phases: vec![phase],
+            verification: None,
+            notes,
+        };
+        let summary = report.summary();
+        assert_eq!(summary.contains("the generator may be the limit: it was busy for 51 %"), told, "{summary}");
+    }
+}
+
+#[test]
 fn a_listening_process_is_found_by_its_port() {
     let fake = Fake::start(Faults::default());
     assert_eq!(Processes::listening_on(fake.port), Processes::of(std::process::id()));
@@ -302,5 +325,8 @@ fn the_comparison_measures_what_is_installed_and_leaves_nothing_behind() {
         assert_eq!(tables.contains(&format!("| {} ", yardstick.name())), installed, "{tables}");
         assert_eq!(progress.contains(&format!("left out, not installed: {}\n", yardstick.name())), !installed);
     }
+    let redis = Yardstick::Redis { always: false }.version("".as_ref()).is_some();
+    assert_eq!(tables.matches(" generator busy |").count(), if redis { 3 } else { 2 }, "{tables}");
+    assert!(tables.contains("busy for more than 50 % of the time"), "{tables}");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "data of ended servers is removed");
 }
