@@ -49,7 +49,8 @@ pub struct PhaseReport {
     pub connects: u64,
     pub bytes_sent: u64,
     pub bytes_received: u64,
-    /// From the intended start to the whole answer, of good answers.
+    /// From the intended start to the whole answer, of good answers; and of the requests that were
+    /// given up (time-outs, not sent in time), as long as they took.
     pub latency: Latency,
     pub operations: Vec<OperationReport>,
     pub server_cpu_us_per_request: Option<f64>,
@@ -100,7 +101,7 @@ impl Latency {
 
     fn cells(&self) -> [String; 6] {
         let cells = [self.p50_us, self.p90_us, self.p99_us, self.p99_9_us, self.p99_99_us, self.max_us];
-        // Without a good answer there is no latency.
+        // Without an answer there is no latency.
         cells.map(|us| if us > 0.0 { table::duration(us) } else { "-".to_owned() })
     }
 }
@@ -209,6 +210,10 @@ impl Report {
         for phase in &self.phases {
             for (kind, count) in &phase.errors {
                 let _ = writeln!(text, "error in {}: {kind}: {}", phase.name, table::integer(*count));
+            }
+            if phase.tally.given_up > 0 {
+                let given_up = table::integer(phase.tally.given_up);
+                let _ = writeln!(text, "latencies in {} hold {given_up} requests that were given up", phase.name);
             }
             if phase.unknown > 0 {
                 let _ = writeln!(text, "unknown outcome in {}: {}", phase.name, table::integer(phase.unknown));
