@@ -95,7 +95,9 @@ impl Workload {
         }
         let scenario = Scenario::parse(&text).map_err(|error| Usage(format!("--seconds: {error:#}")))?;
         let mut phases = Phase::from_scenario(&scenario, host, "event-")?;
-        phases.iter_mut().for_each(|phase| phase.dialect.redis = yardstick.speaks_redis());
+        for phase in &mut phases {
+            (phase.dialect.redis, phase.dialect.ack) = (yardstick.speaks_redis(), yardstick.asks_for());
+        }
         Ok(phases)
     }
 }

@@ -32,11 +32,12 @@ pub enum Yardstick {
 }
 
 impl Yardstick {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Bare,
         Self::Service(AckLevel::Memory),
         Self::Service(AckLevel::Journal),
         Self::Service(AckLevel::Disk),
+        Self::Service(AckLevel::Store),
         Self::NginxLua,
         Self::Redis { always: false },
         Self::Redis { always: true },
@@ -59,6 +60,15 @@ impl Yardstick {
     #[must_use]
     pub fn speaks_redis(self) -> bool {
         matches!(self, Self::Redis { .. })
+    }
+
+    /// The level that each request asks for, where it can't be the service's default.
+    #[must_use]
+    pub fn asks_for(self) -> Option<AckLevel> {
+        match self {
+            Self::Service(AckLevel::Store) => Some(AckLevel::Store),
+            _ => None,
+        }
     }
 
     /// The line in which the program says its version; `None` if it is not installed.
@@ -85,7 +95,9 @@ impl Yardstick {
                 let data = folder.join("data");
                 command.arg(service).args(["serve", "--listen"]).arg(format!("127.0.0.1:{port}"));
                 command.arg("--data-dir").arg(data).current_dir(folder);
-                command.env("EVENT_TRACKER__JOURNAL__ACK", ack.name());
+                if self.asks_for().is_none() {
+                    command.env("EVENT_TRACKER__JOURNAL__ACK", ack.name());
+                }
                 command.env_remove("DATABASE_URL").env_remove("PORT");
             }
             Self::Bare => {
