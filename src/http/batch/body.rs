@@ -38,6 +38,11 @@ impl Sink {
             Self::Nowhere => {}
             Self::Document(bytes) => bytes.extend_from_slice(piece),
             Self::Lines(lines) => lines.push(piece),
+            // Mostly all of it comes at once, and need not be copied.
+            Self::Beginning(form, beginning) if beginning.is_empty() => match form.settle(piece, false) {
+                Some(form) => self.begin(form, piece),
+                None => beginning.extend_from_slice(piece),
+            },
             Self::Beginning(_, beginning) => {
                 beginning.extend_from_slice(piece);
                 self.settle(false);
@@ -50,11 +55,15 @@ impl Sink {
         let Self::Beginning(form, beginning) = self else { return };
         let Some(form) = form.settle(beginning, is_all) else { return };
         let beginning = std::mem::take(beginning);
+        self.begin(form, &beginning);
+    }
+
+    fn begin(&mut self, form: Form, beginning: &[u8]) {
         *self = match form {
             Form::Document => Self::Document(Vec::new()),
             Form::Lines | Form::Sniffed => Self::Lines(Lines::default()),
         };
-        self.push(form::without_mark(&beginning));
+        self.push(form::without_mark(beginning));
     }
 
     pub(super) async fn finish(mut self) -> Result<Tally, ApiError> {

@@ -51,16 +51,18 @@ impl Form {
         if !is_all && BYTE_ORDER_MARK.starts_with(beginning) {
             return None;
         }
-        let is_all = is_all || beginning.len() >= SNIFFED_BYTES_MAX;
         let text = parse::without_blanks(without_mark(beginning));
+        let is_enough = beginning.len() >= SNIFFED_BYTES_MAX;
+        let of_line = |line| if parse::is_line(line) { Self::Lines } else { Self::Document };
         match (self, text.first()) {
             (Self::Document | Self::Lines, _) => Some(self),
-            (Self::Sniffed, None) => is_all.then_some(Self::Lines),
+            (Self::Sniffed, None) => (is_all || is_enough).then_some(Self::Lines),
             (Self::Sniffed, Some(b'[')) => Some(Self::Document),
-            (Self::Sniffed, Some(b'{')) => {
-                let end = memchr::memchr(b'\n', text).or(is_all.then_some(text.len()))?;
-                Some(if parse::is_line(&text[..end]) { Self::Lines } else { Self::Document })
-            }
+            (Self::Sniffed, Some(b'{')) => match memchr::memchr(b'\n', &text[..text.len().min(SNIFFED_BYTES_MAX)]) {
+                Some(end) => Some(of_line(&text[..end])),
+                None if is_enough => Some(Self::Document),
+                None => is_all.then(|| of_line(text)),
+            },
             (Self::Sniffed, Some(_)) => Some(Self::Lines),
         }
     }
