@@ -256,7 +256,8 @@ fn tables(args: &CompareArgs, all: &[Series], versions: &[String]) -> String {
         }
     }
     let batches = |series: &&Series| matches!(series.workload, Workload::Batches(_) | Workload::Pipelined(64));
-    let series: Vec<_> = all.iter().filter(batches).collect();
+    let mut series: Vec<_> = all.iter().filter(batches).collect();
+    series.sort_by_key(|series| Yardstick::ALL.iter().position(|yardstick| *yardstick == series.yardstick));
     if !series.is_empty() {
         let _ = write!(text, "\n**in bulk**\n\n{}", batches_table(&series));
     }

@@ -71,7 +71,7 @@ impl Yardstick {
         }
     }
 
-    /// The line in which the program says its version; `None` if it is not installed.
+    /// The program's name and version; `None` if it is not installed.
     #[must_use]
     pub fn version(self, service: &Path) -> Option<String> {
         let (program, argument) = match self {
@@ -83,7 +83,9 @@ impl Yardstick {
         };
         let output = Command::new(program).arg(argument).stdin(Stdio::null()).output().ok()?;
         let text = [output.stdout, output.stderr].concat();
-        String::from_utf8_lossy(&text).lines().next().map(str::to_owned)
+        let line = String::from_utf8_lossy(&text).lines().next()?.to_owned();
+        let line = line.replace("nginx version: nginx/", "nginx ").replace("Redis server v=", "Redis ");
+        line.split(" sha=").next().map(str::to_owned)
     }
 
     fn command(self, service: &Path, port: u16, folder: &Path, lifetime: Duration) -> anyhow::Result<Command> {
