@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -12,11 +12,11 @@ use chrono::Utc;
 use clap::Args;
 
 use crate::plan::Phase;
-use crate::report::PhaseReport;
+use crate::report::{GENERATOR_BUSY_MAX, PhaseReport, Report};
 use crate::run::{Options, run};
 use crate::scenario::{AckLevel, BatchFormat, Scenario};
 use crate::table;
-use crate::target::{Target, Usage};
+use crate::target::Usage;
 use crate::yardsticks::{Server, Yardstick};
 
 #[derive(Debug, Args)]
@@ -24,11 +24,11 @@ pub struct CompareArgs {
     /// The service's program; unset, the `event-tracker` beside this program
     #[arg(long, value_name = "FILE")]
     service: Option<PathBuf>,
-    /// Rounds; the tables show medians
+    /// Rounds; the tables show medians, and medians of the ratios within a round
     #[arg(long, default_value_t = 5)]
     rounds: usize,
     /// Length of each measurement in seconds
-    #[arg(long, default_value_t = 3.0)]
+    #[arg(long, default_value_t = 2.0)]
     seconds: f64,
     /// Leaves out servers whose name does not hold one of these words
     #[arg(long, value_delimiter = ',', value_name = "WORDS")]
@@ -41,7 +41,7 @@ pub struct CompareArgs {
 /// Longest comparison: what is not done by then fails instead of running for ever.
 const SERVER_LIFETIME_SLACK: Duration = Duration::from_secs(120);
 
-/// Before each measurement: connections open, buffers grow, names become known.
+/// Before each measurement: the server's buffers grow, names become known.
 const WARM_UP_S: f64 = 0.5;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,17 +52,21 @@ enum Workload {
 }
 
 impl Workload {
-    /// What is measured at a server.
-    fn of(yardstick: Yardstick) -> Vec<Self> {
-        let mut workloads = vec![Self::OneByOne, Self::Pipelined(16)];
-        match yardstick {
-            Yardstick::Service(_) => {
-                workloads.extend([BatchFormat::Json, BatchFormat::Ndjson].map(Self::Batches));
-            }
-            Yardstick::Redis { .. } => workloads.push(Self::Pipelined(64)),
-            _ => {}
+    const ALL: [Self; 5] = [
+        Self::OneByOne,
+        Self::Pipelined(16),
+        Self::Batches(BatchFormat::Json),
+        Self::Batches(BatchFormat::Ndjson),
+        Self::Pipelined(64),
+    ];
+
+    /// Batches are the service's way to send much, a long pipeline is Redis'.
+    fn suits(self, yardstick: Yardstick) -> bool {
+        match self {
+            Self::OneByOne | Self::Pipelined(16) => true,
+            Self::Batches(_) => matches!(yardstick, Yardstick::Service(_)),
+            Self::Pipelined(_) => yardstick.speaks_redis(),
         }
-        workloads
     }
 
     fn name(self) -> String {
@@ -91,31 +95,49 @@ impl Workload {
         }
         let scenario = Scenario::parse(&text).map_err(|error| Usage(format!("--seconds: {error:#}")))?;
         let mut phases = Phase::from_scenario(&scenario, host, "event-")?;
-        phases.iter_mut().for_each(|phase| phase.dialect.redis = yardstick.speaks_redis());
+        for phase in &mut phases {
+            (phase.dialect.redis, phase.dialect.ack) = (yardstick.speaks_redis(), yardstick.asks_for());
+        }
         Ok(phases)
     }
 }
 
-/// All rounds of one workload at one server.
+/// What one round found for one workload at one server. Rows of batches count one by one.
+#[derive(Debug)]
+struct Sample {
+    per_s: f64,
+    p99_us: f64,
+    cpu_us: Option<f64>,
+    generator_busy: f64,
+}
+
+impl Sample {
+    fn of(phase: &PhaseReport) -> Self {
+        let rows = (phase.increments_per_s / phase.achieved_per_s.max(1e-9)).max(1.0);
+        Self {
+            per_s: phase.increments_per_s,
+            p99_us: phase.latency.p99_us,
+            cpu_us: phase.server_cpu_us_per_request.map(|us| us / rows),
+            generator_busy: phase.generator_busy,
+        }
+    }
+}
+
+/// All rounds of one workload at one server, in order.
 #[derive(Debug)]
 struct Series {
     yardstick: Yardstick,
     workload: Workload,
-    per_s: Vec<f64>,
-    p99_us: Vec<f64>,
-    cpu_us: Vec<f64>,
-    own_cpu_us: Vec<f64>,
+    rounds: Vec<Sample>,
 }
 
-impl Series {
-    fn add(&mut self, phase: &PhaseReport) {
-        let rows = (phase.increments_per_s / phase.achieved_per_s.max(1e-9)).max(1.0);
-        self.per_s.push(phase.increments_per_s);
-        self.p99_us.push(phase.latency.p99_us);
-        self.cpu_us.extend(phase.server_cpu_us_per_request.map(|us| us / rows));
-        self.own_cpu_us.extend(phase.generator_cpu_us_per_request.map(|us| us / rows));
-    }
-}
+/// One column of a [`Sample`].
+type Figure = fn(&Sample) -> Option<f64>;
+
+const PER_S: Figure = |sample| Some(sample.per_s);
+const P99_US: Figure = |sample| Some(sample.p99_us);
+const CPU_US: Figure = |sample| sample.cpu_us;
+const GENERATOR_BUSY: Figure = |sample| Some(sample.generator_busy);
 
 /// Runs the comparison and prints its tables; `false` if a count was wrong or a request failed.
 ///
@@ -152,56 +174,53 @@ pub fn execute(args: &CompareArgs, stop: Arc<AtomicBool>) -> anyhow::Result<bool
         return Err(Usage("--only leaves nothing to compare".to_owned()).into());
     }
     versions.dedup();
-    let mut all: Vec<Series> = Vec::new();
+    // What is compared with each other is measured one right after the other: a noisy machine changes within minutes.
+    let pairs = Workload::ALL.into_iter().flat_map(|workload| present.iter().map(move |one| (workload, *one)));
+    let pairs = pairs.filter(|(workload, yardstick)| workload.suits(*yardstick));
+    let new = |(workload, yardstick)| Series { yardstick, workload, rounds: Vec::new() };
+    let mut all: Vec<Series> = pairs.map(new).collect();
     let mut sound = true;
     for round in 1..=args.rounds {
-        for yardstick in &present {
-            for workload in Workload::of(*yardstick) {
-                if stop.load(Ordering::Relaxed) {
-                    continue;
-                }
-                // A new server for each measurement: none inherits another's memory or files.
-                let lifetime = Duration::from_secs_f64(args.seconds) + SERVER_LIFETIME_SLACK;
-                let server = Server::start(*yardstick, &service, &args.folder, lifetime)?;
-                let phases = workload.phases(*yardstick, &server.target.host, args.seconds)?;
-                let options = options(*yardstick, server.target.clone(), Arc::clone(&stop));
-                let report = run(yardstick.name(), &phases, &options)
-                    .with_context(|| format!("{}, {}", yardstick.name(), workload.name()))?;
-                if !report.passed(0) {
-                    sound = false;
-                    writeln!(err, "{}", report.summary())?;
-                }
-                let Some(measured) = report.phases.last().filter(|_| !report.interrupted) else { continue };
-                let per_s = table::number(measured.increments_per_s);
-                let label = format!("{}, {}", yardstick.name(), workload.name());
-                writeln!(err, "round {round} of {}: {label}: {per_s}/s", args.rounds)?;
-                let known = all.iter().position(|series| (series.yardstick, series.workload) == (*yardstick, workload));
-                let index = known.unwrap_or(all.len());
-                if known.is_none() {
-                    all.push(Series::new(*yardstick, workload));
-                }
-                all[index].add(measured);
+        for series in &mut all {
+            if stop.load(Ordering::Relaxed) {
+                break;
             }
+            let label = format!("{}, {}", series.yardstick.name(), series.workload.name());
+            let report = measure(series, &service, args, &stop).with_context(|| label.clone())?;
+            if !report.passed(0) {
+                sound = false;
+                writeln!(err, "{}", report.summary())?;
+            }
+            let Some(measured) = report.phases.last().filter(|_| !report.interrupted) else { break };
+            let per_s = table::number(measured.increments_per_s);
+            writeln!(err, "round {round} of {}: {label}: {per_s}/s", args.rounds)?;
+            series.rounds.push(Sample::of(measured));
         }
     }
+    all.retain(|series| !series.rounds.is_empty());
     std::io::stdout().write_all(tables(args, &all, &versions).as_bytes())?;
     Ok(sound && !stop.load(Ordering::Relaxed))
 }
 
-fn options(yardstick: Yardstick, target: Target, stop: Arc<AtomicBool>) -> Options {
-    let verify = matches!(yardstick, Yardstick::Service(_));
-    Options { target, threads: 1, verify, prefix: None, server_pid: None, progress: false, stop }
+/// One round at a new server: none inherits another's memory or files.
+fn measure(series: &Series, service: &Path, args: &CompareArgs, stop: &Arc<AtomicBool>) -> anyhow::Result<Report> {
+    let lifetime = Duration::from_secs_f64(args.seconds) + SERVER_LIFETIME_SLACK;
+    let server = Server::start(series.yardstick, service, &args.folder, lifetime)?;
+    let phases = series.workload.phases(series.yardstick, &server.target.host, args.seconds)?;
+    let options = Options {
+        target: server.target.clone(),
+        threads: 1,
+        verify: matches!(series.yardstick, Yardstick::Service(_)),
+        prefix: None,
+        server_pid: None,
+        progress: false,
+        stop: Arc::clone(stop),
+    };
+    run(series.yardstick.name(), &phases, &options)
 }
 
-impl Series {
-    fn new(yardstick: Yardstick, workload: Workload) -> Self {
-        let none = Vec::new;
-        Self { yardstick, workload, per_s: none(), p99_us: none(), cpu_us: none(), own_cpu_us: none() }
-    }
-}
-
-fn median(values: &[f64]) -> Option<f64> {
-    let mut sorted = values.to_vec();
+fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
+    let mut sorted: Vec<f64> = values.collect();
     sorted.sort_by(f64::total_cmp);
     let middle = sorted.len() / 2;
     if sorted.len().is_multiple_of(2) {
@@ -211,10 +230,24 @@ fn median(values: &[f64]) -> Option<f64> {
     }
 }
 
+impl Series {
+    /// The median of the rounds.
+    fn cell(&self, figure: Figure, show: fn(f64) -> String) -> String {
+        median(self.rounds.iter().filter_map(figure)).map_or_else(|| "?".to_owned(), show)
+    }
+
+    /// The median of the ratios, each within one round; a dash where there is none.
+    fn ratio(&self, to: Option<&Self>, figure: Figure) -> String {
+        let rounds = self.rounds.iter().zip(to.map_or(&[][..], |to| &to.rounds));
+        let ratios = rounds.filter_map(|(of, to)| Some(figure(of)? / figure(to).filter(|to| *to > 0.0)?));
+        median(ratios).map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}"))
+    }
+}
+
 fn tables(args: &CompareArgs, all: &[Series], versions: &[String]) -> String {
     let date = Utc::now().format("%Y-%m-%d");
-    let rounds = format!("medians of {} × {} s", args.rounds, args.seconds);
-    let mut text = format!("Measured {date} on {}; {rounds}; client on the same machine.\n", machine());
+    let rounds = format!("closed loop; medians of {} × {} s, of ratios within a round", args.rounds, args.seconds);
+    let mut text = format!("Measured {date} on {}; client on the same machine; {rounds}.\n", machine());
     let _ = writeln!(text, "Versions: {}.", versions.join("; "));
     for workload in [Workload::OneByOne, Workload::Pipelined(16)] {
         let series: Vec<_> = all.iter().filter(|series| series.workload == workload).collect();
@@ -223,23 +256,22 @@ fn tables(args: &CompareArgs, all: &[Series], versions: &[String]) -> String {
         }
     }
     let batches = |series: &&Series| matches!(series.workload, Workload::Batches(_) | Workload::Pipelined(64));
-    let series: Vec<_> = all.iter().filter(batches).collect();
+    let mut series: Vec<_> = all.iter().filter(batches).collect();
+    series.sort_by_key(|series| Yardstick::ALL.iter().position(|yardstick| *yardstick == series.yardstick));
     if !series.is_empty() {
         let _ = write!(text, "\n**in bulk**\n\n{}", batches_table(&series));
     }
+    let limit = table::percent(GENERATOR_BUSY_MAX);
+    let _ = write!(
+        text,
+        "\nWhere the generator, one thread, is busy for more than {limit} of the time, it could not have driven twice the\n\
+         rate: a rate there may be limited by it, and the processor time is the figure to compare.\n"
+    );
     text
 }
 
-/// A ratio of medians, or a dash where one of them is not known.
-fn ratio(of: &[f64], to: Option<&[f64]>) -> String {
-    match (median(of), to.and_then(median)) {
-        (Some(of), Some(to)) if to > 0.0 => format!("{:.2}", of / to),
-        _ => "-".to_owned(),
-    }
-}
-
 fn requests_table(series: &[&Series]) -> String {
-    let find = |yardstick| series.iter().find(|series| series.yardstick == yardstick);
+    let find = |yardstick| series.iter().find(|series| series.yardstick == yardstick).copied();
     let (bare, nginx) = (find(Yardstick::Bare), find(Yardstick::NginxLua));
     let memory = find(Yardstick::Service(AckLevel::Memory));
     let head = [
@@ -247,7 +279,7 @@ fn requests_table(series: &[&Series]) -> String {
         "requests/s",
         "p99",
         "CPU/request",
-        "own CPU",
+        "generator busy",
         "rate ÷ bare",
         "CPU ÷ bare",
         "rate ÷ nginx",
@@ -257,35 +289,35 @@ fn requests_table(series: &[&Series]) -> String {
     ];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     for one in series {
-        let show = |values: &[f64], show: fn(f64) -> String| median(values).map_or_else(|| "?".to_owned(), show);
         rows.push(vec![
             one.yardstick.name().to_owned(),
-            show(&one.per_s, table::number),
-            show(&one.p99_us, table::duration),
-            show(&one.cpu_us, table::duration),
-            show(&one.own_cpu_us, table::duration),
-            ratio(&one.per_s, bare.map(|bare| &*bare.per_s)),
-            ratio(&one.cpu_us, bare.map(|bare| &*bare.cpu_us)),
-            ratio(&one.per_s, nginx.map(|nginx| &*nginx.per_s)),
-            ratio(&one.per_s, memory.map(|memory| &*memory.per_s)),
-            ratio(&one.cpu_us, memory.map(|memory| &*memory.cpu_us)),
-            ratio(&one.p99_us, memory.map(|memory| &*memory.p99_us)),
+            one.cell(PER_S, table::number),
+            one.cell(P99_US, table::duration),
+            one.cell(CPU_US, table::duration),
+            one.cell(GENERATOR_BUSY, table::percent),
+            one.ratio(bare, PER_S),
+            one.ratio(bare, CPU_US),
+            one.ratio(nginx, PER_S),
+            one.ratio(memory, PER_S),
+            one.ratio(memory, CPU_US),
+            one.ratio(memory, P99_US),
         ]);
     }
     table::markdown(&rows)
 }
 
 fn batches_table(series: &[&Series]) -> String {
-    let redis = series.iter().find(|series| series.yardstick == Yardstick::Redis { always: false });
-    let head = ["server", "how", "events/s", "CPU/event", "rate ÷ Redis by 64"];
+    let redis = series.iter().find(|series| series.yardstick == Yardstick::Redis { always: false }).copied();
+    let head = ["server", "how", "events/s", "CPU/event", "generator busy", "rate ÷ Redis by 64"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     for one in series {
         rows.push(vec![
             one.yardstick.name().to_owned(),
             one.workload.name(),
-            median(&one.per_s).map_or_else(|| "?".to_owned(), table::number),
-            median(&one.cpu_us).map_or_else(|| "?".to_owned(), table::duration),
-            ratio(&one.per_s, redis.map(|redis| &*redis.per_s)),
+            one.cell(PER_S, table::number),
+            one.cell(CPU_US, table::duration),
+            one.cell(GENERATOR_BUSY, table::percent),
+            one.ratio(redis, PER_S),
         ]);
     }
     table::markdown(&rows)

@@ -3,6 +3,10 @@
 use std::collections::HashSet;
 use std::fs;
 
+use nix::sys::time::TimeValLike as _;
+use nix::time::clock_getcpuclockid;
+use nix::unistd::Pid;
+
 /// The processes whose processor time is measured.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Processes(Vec<u32>);
@@ -47,19 +51,18 @@ impl Processes {
         Self(pids.filter(|pid| holds_one(*pid)).collect())
     }
 
-    /// User and system time of all of them so far, in microseconds; `None` if one can't be read.
+    /// User and system time of all of them so far, in nanoseconds; `None` if one has ended.
     #[must_use]
-    pub fn cpu_us(&self) -> Option<u64> {
-        let ticks: Option<u64> = self.0.iter().map(|pid| ticks(*pid)).sum();
-        let ticks = ticks.filter(|_| !self.0.is_empty())?;
-        Some(ticks * 1_000_000 / rustix::param::clock_ticks_per_second().max(1))
+    pub fn cpu_ns(&self) -> Option<u64> {
+        let sum: Option<u64> = self.0.iter().map(|pid| cpu_ns(*pid)).sum();
+        sum.filter(|_| !self.0.is_empty())
     }
 }
 
-/// This process's own user and system time so far, in microseconds.
+/// This process's own user and system time so far, in nanoseconds.
 #[must_use]
-pub fn own_cpu_us() -> u64 {
-    Processes::of(std::process::id()).cpu_us().unwrap_or_default()
+pub fn own_cpu_ns() -> u64 {
+    cpu_ns(std::process::id()).unwrap_or_default()
 }
 
 /// The inode of the socket in a line of `/proc/net/tcp`, if it listens on `port`.
@@ -71,13 +74,10 @@ fn listening_inode(line: &str, port: u16) -> Option<&str> {
     if listens { fields.get(9).copied() } else { None }
 }
 
-/// Fields 14 and 15 of `/proc/PID/stat`. The second field, the program's name in parentheses, may
-/// hold spaces and parentheses itself, so counting begins behind the last one.
-fn ticks(pid: u32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let (_, after_name) = stat.rsplit_once(") ")?;
-    let mut fields = after_name.split(' ').skip(11);
-    let user: u64 = fields.next()?.parse().ok()?;
-    let system: u64 = fields.next()?.parse().ok()?;
-    Some(user + system)
+/// The process's own clock. `/proc/PID/stat` counts in ticks of 10 ms, and `/proc/PID/task/*/schedstat`
+/// forgets threads that have ended.
+fn cpu_ns(pid: u32) -> Option<u64> {
+    let clock = clock_getcpuclockid(Pid::from_raw(i32::try_from(pid).ok()?)).ok()?;
+    let time = clock.now().ok()?;
+    u64::try_from(time.num_nanoseconds()).ok()
 }

@@ -2,6 +2,10 @@
 
 use std::process::ExitCode;
 
+/// The service's. The bare server of the comparison is this program, and is to differ by the service only.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     event_load::cli::main()
 }

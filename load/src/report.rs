@@ -49,12 +49,13 @@ pub struct PhaseReport {
     pub connects: u64,
     pub bytes_sent: u64,
     pub bytes_received: u64,
-    /// From the intended start to the whole answer, of good answers.
+    /// From the intended start to the whole answer, of good answers; and of the requests that were
+    /// given up (time-outs, not sent in time), as long as they took.
     pub latency: Latency,
     pub operations: Vec<OperationReport>,
     pub server_cpu_us_per_request: Option<f64>,
     pub generator_cpu_us_per_request: Option<f64>,
-    /// Share of the sending threads' time that they worked, 0 to 1. Near 1, the generator was the limit.
+    /// Share of the sending threads' time that they worked, 0 to 1; see [`GENERATOR_BUSY_MAX`].
     pub generator_busy: f64,
     /// What the picture is drawn from.
     #[serde(skip)]
@@ -100,25 +101,26 @@ impl Latency {
 
     fn cells(&self) -> [String; 6] {
         let cells = [self.p50_us, self.p90_us, self.p99_us, self.p99_9_us, self.p99_99_us, self.max_us];
-        // Without a good answer there is no latency.
+        // Without an answer there is no latency.
         cells.map(|us| if us > 0.0 { table::duration(us) } else { "-".to_owned() })
     }
 }
 
-/// A sending thread that works more than this share of the time may be what limits the rate.
-const GENERATOR_BUSY_MAX: f64 = 0.95;
+/// A generator that works more than this share of the time could not drive twice the rate, and may be
+/// what limits it.
+pub const GENERATOR_BUSY_MAX: f64 = 0.5;
 
 const LATENCY_HEAD: [&str; 6] = ["p50", "p90", "p99", "p99.9", "p99.99", "max"];
 
 impl PhaseReport {
-    /// `server_cpu_us` and `generator_cpu_us` are what the phase cost, where that is known; `threads` sent.
+    /// `server_cpu_ns` and `generator_cpu_ns` are what the phase cost, where that is known; `threads` sent.
     #[must_use]
     pub fn new(
         phase: &Phase,
         tally: Tally,
         interrupted_after_ns: Option<u64>,
-        server_cpu_us: Option<u64>,
-        (generator_cpu_us, threads): (u64, usize),
+        server_cpu_ns: Option<u64>,
+        (generator_cpu_ns, threads): (u64, usize),
     ) -> Self {
         // A closed list (a replay as fast as it goes) ends with its last answer, all else not before its time.
         let ends_early = phase.schedule.is_none() && phase.intended().is_some();
@@ -162,9 +164,9 @@ impl PhaseReport {
                     latency: Latency::of(&operation.latencies),
                 })
                 .collect(),
-            server_cpu_us_per_request: server_cpu_us.zip(answered).map(|(us, answered)| us as f64 / answered),
-            generator_cpu_us_per_request: answered.map(|answered| generator_cpu_us as f64 / answered),
-            generator_busy: generator_cpu_us as f64 / 1e6 / elapsed_s / threads as f64,
+            server_cpu_us_per_request: server_cpu_ns.zip(answered).map(|(ns, answered)| ns as f64 / 1e3 / answered),
+            generator_cpu_us_per_request: answered.map(|answered| generator_cpu_ns as f64 / 1e3 / answered),
+            generator_busy: generator_cpu_ns as f64 / 1e9 / elapsed_s / threads as f64,
             tally,
         }
     }
@@ -209,15 +211,19 @@ impl Report {
             for (kind, count) in &phase.errors {
                 let _ = writeln!(text, "error in {}: {kind}: {}", phase.name, table::integer(*count));
             }
+            if phase.tally.given_up > 0 {
+                let given_up = table::integer(phase.tally.given_up);
+                let _ = writeln!(text, "latencies in {} hold {given_up} requests that were given up", phase.name);
+            }
             if phase.unknown > 0 {
                 let _ = writeln!(text, "unknown outcome in {}: {}", phase.name, table::integer(phase.unknown));
             }
             if phase.generator_busy > GENERATOR_BUSY_MAX {
-                let share = phase.generator_busy * 100.0;
                 let _ = writeln!(
                     text,
-                    "note: in {} event-load itself was busy {share:.0} % of the time and may be the limit; try more --threads",
-                    phase.name
+                    "note: in {} the generator may be the limit: it was busy for {} of the time (more --threads need more cores)",
+                    phase.name,
+                    table::percent(phase.generator_busy)
                 );
             }
         }

@@ -77,7 +77,7 @@ pub fn run(name: &str, phases: &[Phase], options: &Options) -> anyhow::Result<Re
 fn run_phase(phase: &Phase, options: &Options, server: &Processes, books: &mut Books) -> anyhow::Result<PhaseReport> {
     let workers = options.threads.clamp(1, phase.connections);
     let progress: Vec<Progress> = (0..workers).map(|_| Progress::default()).collect();
-    let cpu_before = (server.cpu_us(), cpu::own_cpu_us());
+    let cpu_before = (server.cpu_ns(), cpu::own_cpu_ns());
     let began = Instant::now();
     let outcomes: Vec<anyhow::Result<Outcome>> = std::thread::scope(|scope| {
         let threads: Vec<_> = progress
@@ -97,8 +97,8 @@ fn run_phase(phase: &Phase, options: &Options, server: &Processes, books: &mut B
         threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(anyhow!("a worker panicked")))).collect()
     });
     let elapsed_ns = began.elapsed().as_nanos() as u64;
-    let server_cpu_us = server.cpu_us().zip(cpu_before.0).map(|(after, before)| after.saturating_sub(before));
-    let generator_cpu_us = cpu::own_cpu_us() - cpu_before.1;
+    let server_cpu_ns = server.cpu_ns().zip(cpu_before.0).map(|(after, before)| after.saturating_sub(before));
+    let generator_cpu_ns = cpu::own_cpu_ns().saturating_sub(cpu_before.1);
     let mut whole: Option<Tally> = None;
     for (index, outcome) in outcomes.into_iter().enumerate() {
         let Outcome { tally, ledger } = outcome?;
@@ -110,7 +110,7 @@ fn run_phase(phase: &Phase, options: &Options, server: &Processes, books: &mut B
     }
     let tally = whole.ok_or_else(|| anyhow!("a phase needs at least one worker"))?;
     let interrupted_after_ns = options.stop.load(Ordering::Relaxed).then_some(elapsed_ns);
-    Ok(PhaseReport::new(phase, tally, interrupted_after_ns, server_cpu_us, (generator_cpu_us, workers)))
+    Ok(PhaseReport::new(phase, tally, interrupted_after_ns, server_cpu_ns, (generator_cpu_ns, workers)))
 }
 
 fn show_progress(phase: &Phase, began: Instant, progress: &[Progress], finished: impl Fn() -> bool) {

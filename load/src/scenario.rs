@@ -20,6 +20,10 @@ pub const SHIPPED: &[(&str, &str)] = &[
     ("dashboards", include_str!("../scenarios/dashboards.toml")),
     ("mobile", include_str!("../scenarios/mobile.toml")),
     ("soak", include_str!("../scenarios/soak.toml")),
+    ("bars-reads", include_str!("../scenarios/bars-reads.toml")),
+    ("bars-live", include_str!("../scenarios/bars-live.toml")),
+    ("bars-flush", include_str!("../scenarios/bars-flush.toml")),
+    ("bars-fill", include_str!("../scenarios/bars-fill.toml")),
 ];
 
 /// Longest scenario. A run without an end is a mistake, not a test.

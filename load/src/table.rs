@@ -72,6 +72,12 @@ pub fn duration(us: f64) -> String {
     }
 }
 
+/// 0.256 as `26 %`.
+#[must_use]
+pub fn percent(share: f64) -> String {
+    format!("{:.0} %", share * 100.0)
+}
+
 /// Bytes in the unit that suits them.
 #[must_use]
 pub fn bytes(count: u64) -> String {

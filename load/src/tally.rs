@@ -40,10 +40,14 @@ pub struct Tally {
     pub operations: Vec<OperationTally>,
     pub slices: Vec<Slice>,
     slice_ns: u64,
+    /// How long requests waited that were never sent, and so are of no operation.
+    not_sent_latencies: Histogram<u64>,
     /// Failed requests by kind. A request is in exactly one of `ok` and `errors`.
     pub errors: BTreeMap<String, u64>,
     pub sent: u64,
     pub not_sent: u64,
+    /// Errors that are in the latencies, as long as they took.
+    pub given_up: u64,
     pub unknown: u64,
     /// Increments that were acknowledged, rows of batches counted one by one.
     pub rows: u64,
@@ -62,9 +66,11 @@ impl Tally {
             operations: vec![operation; operations],
             slices: Vec::new(),
             slice_ns: slice_ns.max(1),
+            not_sent_latencies: latencies(),
             errors: BTreeMap::new(),
             sent: 0,
             not_sent: 0,
+            given_up: 0,
             unknown: 0,
             rows: 0,
             connects: 0,
@@ -94,6 +100,32 @@ impl Tally {
         self.count_errors(kind, 1);
     }
 
+    /// A failed request whose client waited until `now_ns`, longer than for most good answers: left out,
+    /// it would make the percentiles look better than what clients saw.
+    pub fn record_given_up(&mut self, operation: usize, intended_ns: u64, now_ns: u64, kind: &str) {
+        let latency_ns = now_ns.saturating_sub(intended_ns);
+        if let Some(operation) = self.operations.get_mut(operation) {
+            operation.latencies.saturating_record(latency_ns);
+        }
+        self.slice(intended_ns).latencies.saturating_record(latency_ns);
+        self.given_up += 1;
+        self.record_error(operation, intended_ns, kind);
+    }
+
+    /// A request that should have started at `intended_ns` and did not until `now_ns`; in a closed loop
+    /// the two are the same, and nobody waited.
+    pub fn record_not_sent(&mut self, intended_ns: u64, now_ns: u64) {
+        let latency_ns = now_ns.saturating_sub(intended_ns);
+        if latency_ns > 0 {
+            self.not_sent_latencies.saturating_record(latency_ns);
+            self.slice(intended_ns).latencies.saturating_record(latency_ns);
+            self.given_up += 1;
+        }
+        self.slice(intended_ns).errors += 1;
+        self.not_sent += 1;
+        self.count_errors("not sent in time", 1);
+    }
+
     pub fn count_errors(&mut self, kind: &str, count: u64) {
         match self.errors.get_mut(kind) {
             Some(errors) => *errors += count,
@@ -121,10 +153,10 @@ impl Tally {
         self.operations.iter().map(|operation| operation.ok).sum()
     }
 
-    /// Of all operations together.
+    /// Of all operations together, and of what was not sent.
     #[must_use]
     pub fn latencies(&self) -> Histogram<u64> {
-        let mut all = latencies();
+        let mut all = self.not_sent_latencies.clone();
         for operation in &self.operations {
             // The bounds are equal, so that adding can't fail.
             let _ = all.add(&operation.latencies);
@@ -154,7 +186,9 @@ impl Tally {
             self.count_errors(kind, *count);
         }
         self.sent += other.sent;
+        let _ = self.not_sent_latencies.add(&other.not_sent_latencies);
         self.not_sent += other.not_sent;
+        self.given_up += other.given_up;
         self.unknown += other.unknown;
         self.rows += other.rows;
         self.connects += other.connects;

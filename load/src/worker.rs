@@ -145,9 +145,7 @@ impl<'a> Worker<'a> {
                 }
             }
         }
-        // What should have started and did not is an error, not a gap.
-        self.tally.not_sent = self.pacing.remaining();
-        self.tally.count_errors("not sent in time", self.tally.not_sent);
+        self.give_up_rest();
         self.tick(self.now_ns());
         Ok(Outcome { tally: self.tally, ledger: self.ledger })
     }
@@ -301,6 +299,7 @@ impl<'a> Worker<'a> {
 
     /// Closes a connection and settles the requests it carried. None of them is sent again.
     fn lose(&mut self, id: usize, lost: Lost) {
+        let now_ns = self.now_ns();
         let lost_requests = self.connections[id].close();
         self.in_flight -= lost_requests.len();
         for (request, seen) in lost_requests {
@@ -308,7 +307,11 @@ impl<'a> Worker<'a> {
                 self.tally.unknown += u64::from(!matches!(request.written.credit, Credit::Nothing));
                 self.ledger.doubt(&request.written.credit);
             }
-            self.tally.record_error(request.written.operation, request.intended_ns, lost.kind());
+            let (operation, intended_ns) = (request.written.operation, request.intended_ns);
+            match lost {
+                Lost::Timeout => self.tally.record_given_up(operation, intended_ns, now_ns, lost.kind()),
+                _ => self.tally.record_error(operation, intended_ns, lost.kind()),
+            }
         }
         let pause_ns = match self.pacing {
             Pacing::Closed { .. } if lost == Lost::Refused => CONNECT_PAUSE_NS,
@@ -316,9 +319,18 @@ impl<'a> Worker<'a> {
             Pacing::Open(_) => 0,
         };
         if pause_ns > 0 && !self.connections[id].queued {
-            self.thinking.push_back((self.now_ns() + pause_ns, id));
+            self.thinking.push_back((now_ns + pause_ns, id));
         } else {
             self.offer(id);
+        }
+    }
+
+    /// What should have started and did not is an error, not a gap.
+    fn give_up_rest(&mut self) {
+        let now_ns = self.now_ns();
+        for _ in 0..self.pacing.remaining() {
+            let Some(due) = self.pacing.take_due(now_ns, u64::MAX) else { break };
+            self.tally.record_not_sent(due.intended_ns, now_ns);
         }
     }
 

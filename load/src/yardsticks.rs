@@ -32,11 +32,12 @@ pub enum Yardstick {
 }
 
 impl Yardstick {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Bare,
         Self::Service(AckLevel::Memory),
         Self::Service(AckLevel::Journal),
         Self::Service(AckLevel::Disk),
+        Self::Service(AckLevel::Store),
         Self::NginxLua,
         Self::Redis { always: false },
         Self::Redis { always: true },
@@ -61,7 +62,16 @@ impl Yardstick {
         matches!(self, Self::Redis { .. })
     }
 
-    /// The line in which the program says its version; `None` if it is not installed.
+    /// The level that each request asks for, where it can't be the service's default.
+    #[must_use]
+    pub fn asks_for(self) -> Option<AckLevel> {
+        match self {
+            Self::Service(AckLevel::Store) => Some(AckLevel::Store),
+            _ => None,
+        }
+    }
+
+    /// The program's name and version; `None` if it is not installed.
     #[must_use]
     pub fn version(self, service: &Path) -> Option<String> {
         let (program, argument) = match self {
@@ -73,7 +83,9 @@ impl Yardstick {
         };
         let output = Command::new(program).arg(argument).stdin(Stdio::null()).output().ok()?;
         let text = [output.stdout, output.stderr].concat();
-        String::from_utf8_lossy(&text).lines().next().map(str::to_owned)
+        let line = String::from_utf8_lossy(&text).lines().next()?.to_owned();
+        let line = line.replace("nginx version: nginx/", "nginx ").replace("Redis server v=", "Redis ");
+        line.split(" sha=").next().map(str::to_owned)
     }
 
     fn command(self, service: &Path, port: u16, folder: &Path, lifetime: Duration) -> anyhow::Result<Command> {
@@ -85,7 +97,9 @@ impl Yardstick {
                 let data = folder.join("data");
                 command.arg(service).args(["serve", "--listen"]).arg(format!("127.0.0.1:{port}"));
                 command.arg("--data-dir").arg(data).current_dir(folder);
-                command.env("EVENT_TRACKER__JOURNAL__ACK", ack.name());
+                if self.asks_for().is_none() {
+                    command.env("EVENT_TRACKER__JOURNAL__ACK", ack.name());
+                }
                 command.env_remove("DATABASE_URL").env_remove("PORT");
             }
             Self::Bare => {

@@ -5,18 +5,21 @@ mod fake;
 mod parts;
 
 use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use chrono::Utc;
 use event_load::cpu::Processes;
 use event_load::plan::Phase;
-use event_load::report::Report;
+use event_load::report::{PhaseReport, Report};
 use event_load::run::{Options, run};
-use event_load::scenario::{SHIPPED, Scenario};
+use event_load::scenario::{AckLevel, SHIPPED, Scenario};
+use event_load::tally::Tally;
 use event_load::target::Target;
-use event_load::yardsticks::Yardstick;
+use event_load::yardsticks::{Server, Yardstick};
 use fake::{Fake, Faults};
 
 const PREFIX: &str = "test-";
@@ -150,6 +153,10 @@ fn what_can_not_be_sent_in_time_is_an_error_and_not_a_gap() {
     assert_eq!(phase.ok + phase.error_sum, 500, "{}", report.summary());
     assert!(phase.errors["not sent in time"] > 100, "{}", report.summary());
     assert!(phase.errors["timeout"] > 0, "{}", report.summary());
+    // Clients waited for them, so they are in the percentiles and in the picture.
+    assert!(phase.latency.p99_us >= 300_000.0, "{}", report.summary());
+    assert_eq!(phase.tally.slices.iter().map(|slice| slice.errors).sum::<u64>(), phase.error_sum);
+    assert!(report.summary().contains("requests that were given up"), "{}", report.summary());
 }
 
 #[test]
@@ -282,11 +289,32 @@ fn impossible_scenarios_are_refused_with_the_reason() {
 }
 
 #[test]
+fn a_generator_without_room_for_twice_the_rate_says_that_it_may_be_the_limit() {
+    let scenario = Scenario::parse(&scenario("duration_s = 1", SINGLE)).unwrap();
+    let phases = Phase::from_scenario(&scenario, "127.0.0.1", PREFIX).unwrap();
+    for (cpu_ns, told) in [(490_000_000, false), (510_000_000, true)] {
+        let phase = PhaseReport::new(&phases[0], Tally::new(1, 1), None, None, (cpu_ns, 1));
+        let (name, target, notes) = ("test".to_owned(), String::new(), Vec::new());
+        let report = Report {
+            name,
+            target,
+            began: Utc::now(),
+            interrupted: false,
+            phases: vec![phase],
+            verification: None,
+            notes,
+        };
+        let summary = report.summary();
+        assert_eq!(summary.contains("the generator may be the limit: it was busy for 51 %"), told, "{summary}");
+    }
+}
+
+#[test]
 fn a_listening_process_is_found_by_its_port() {
     let fake = Fake::start(Faults::default());
     assert_eq!(Processes::listening_on(fake.port), Processes::of(std::process::id()));
-    assert!(Processes::listening_on(fake.port).cpu_us().is_some());
-    assert_eq!(Processes::listening_on(1).cpu_us(), None);
+    assert!(Processes::listening_on(fake.port).cpu_ns().is_some());
+    assert_eq!(Processes::listening_on(1).cpu_ns(), None);
 }
 
 #[test]
@@ -302,5 +330,46 @@ fn the_comparison_measures_what_is_installed_and_leaves_nothing_behind() {
         assert_eq!(tables.contains(&format!("| {} ", yardstick.name())), installed, "{tables}");
         assert_eq!(progress.contains(&format!("left out, not installed: {}\n", yardstick.name())), !installed);
     }
+    let redis = Yardstick::Redis { always: false }.version("".as_ref()).is_some();
+    assert_eq!(tables.matches(" generator busy |").count(), if redis { 3 } else { 2 }, "{tables}");
+    assert!(tables.contains("busy for more than 50 % of the time"), "{tables}");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "data of ended servers is removed");
+}
+
+/// The service itself: all else here talks to a fake one. `cargo test --workspace` has built it.
+fn service() -> PathBuf {
+    let load = Path::new(env!("CARGO_BIN_EXE_event-load"));
+    let service = load.with_file_name("event-tracker");
+    if !service.exists() {
+        let profile: &[&str] = if load.parent().unwrap().ends_with("release") { &["--release"] } else { &[] };
+        let mut build = Command::new(env!("CARGO"));
+        build.args(["build", "--quiet", "--package", "event-tracker"]).args(profile);
+        build.arg("--target-dir").arg(load.ancestors().nth(2).unwrap()).current_dir(env!("CARGO_MANIFEST_DIR"));
+        assert!(build.status().unwrap().success());
+    }
+    service
+}
+
+#[test]
+fn the_service_passes_the_smoke_test_synced_counts_and_the_comparison() {
+    let (service, folder) = (service(), tempfile::tempdir().unwrap());
+    let journal = Yardstick::Service(AckLevel::Journal);
+    let server = Server::start(journal, &service, folder.path(), Duration::from_secs(300)).unwrap();
+    let url = format!("http://{}", server.target.host);
+    let synced = file(&scenario("duration_s = 1\nrate_per_s = 200\nack = \"disk\"", ALL_OPERATIONS));
+    for scenario in ["smoke", synced.path().to_str().unwrap()] {
+        let output = event_load(&["run", scenario, "--target", &url]);
+        assert_eq!(output.status.code(), Some(0), "{}{}", text(&output.stdout), text(&output.stderr));
+        assert!(text(&output.stdout).contains("\nverified: "), "{}", text(&output.stdout));
+    }
+    drop(server);
+    let bounds = ["--rounds", "1", "--seconds", "0.2", "--folder", folder.path().to_str().unwrap()];
+    let service = ["--service", service.to_str().unwrap()];
+    let output = event_load(&[&["compare", "--only", "memory,store"][..], &bounds, &service].concat());
+    let (tables, progress) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(0), "{progress}");
+    for level in ["memory", "store"] {
+        let rows = tables.lines().filter(|line| line.starts_with(&format!("| event-tracker, {level} ")));
+        assert_eq!(rows.count(), 4, "one by one, pipelined, two forms of batches: {tables}");
+    }
 }

@@ -3,7 +3,7 @@
 //! The headers are put on every answer to a page of another site, failures included, in the one
 //! place that all answers pass: a browser hides an answer without them from the page, and a refusal
 //! that can't be read can't be understood. Credentials are never allowed, and the admin pages are
-//! never shared. A request without `Origin` pays for one look at its headers.
+//! never shared. A POST without `Origin` pays for one look at its headers.
 
 use hyper::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
@@ -54,9 +54,8 @@ impl Cors {
     /// mostly absent.
     pub(super) fn stamp<B>(&self, request: &Request<B>) -> Option<Box<Stamp>> {
         let origin = request.headers().get(ORIGIN);
-        if (origin.is_none() && (matches!(self, Self::Any) || request.method() == Method::POST))
-            || crate::admin::is_ours(request.uri().path())
-        {
+        // A read without `Origin`, as of an `<img>`, may fill a cache that serves a page of another site.
+        if (origin.is_none() && request.method() == Method::POST) || crate::admin::is_ours(request.uri().path()) {
             return None;
         }
         let (allowed, varies) = match self {
@@ -125,13 +124,15 @@ mod tests {
     }
 
     #[test]
-    fn what_may_be_cached_says_that_it_varies_also_where_no_origin_came() {
+    fn what_may_be_cached_is_the_same_or_says_that_it_varies_where_no_origin_came() {
         let listed = ["https://a.example"];
         let bare = Some(Box::new(Stamp { allowed: None, varies: true, preflight: false }));
         assert_eq!(stamp(&listed, "GET", "/api/events/unique", None), bare);
         assert_eq!(stamp(&listed, "GET", "/api/events/unique", Some("https://b.example")), bare);
         assert_eq!(stamp(&listed, "POST", "/api/events/a", None), None);
-        assert_eq!(stamp(&["*"], "GET", "/api/events/unique", None), None);
+        let any = Some(Box::new(Stamp { allowed: Some(ANY), varies: false, preflight: false }));
+        assert_eq!(stamp(&["*"], "GET", "/api/events/unique", None), any);
+        assert_eq!(stamp(&["*"], "POST", "/api/events/a", None), None);
         assert_eq!(stamp(&[], "GET", "/api/events/unique", Some("https://a.example")), None);
     }
 }

@@ -57,8 +57,13 @@ async fn every_form_of_a_batch_is_counted(backend: Backend) {
     let array = r#"["login",{"event":"login","count":4},{"event":"日 ☃"},{"count":2,"event":"a\/b","at":[1]}]"#;
     let wrapped = format!("{{\n  \"events\": {array},\n  \"sent\": \"now\"\n}}");
     let spread = format!("{{\"sent\":\"now\",\"events\":{array}}}");
+    // Its last element alone on a line, as an item in lines would be.
+    let pretty = "{\n  \"sent\": \"now\",\n  \"events\": [\n    {\"event\": \"login\", \"count\": 4},\n    \"login\",\n    \
+        {\"count\": 2, \"event\": \"a/b\"},\n    \"日 ☃\"\n  ]\n}\n";
     let lines =
         "\"login\"\n{\"event\":\"login\",\"count\":4}\r\n\n{\"event\":\"日 ☃\"}\n{\"count\":2,\"event\":\"a\\/b\"}";
+    let marked = [array, lines].map(|text| format!("\u{feff}{text}"));
+    let objects = lines.replacen("\"login\"", "{\"event\":\"login\"}", 1);
     let forms = [
         (JSON, array),
         ("application/json; charset=utf-8", &wrapped),
@@ -67,7 +72,15 @@ async fn every_form_of_a_batch_is_counted(backend: Backend) {
         ("application/jsonl", lines),
         (TEXT, array),
         (TEXT, &wrapped),
+        (TEXT, &spread),
+        (JSON, pretty),
+        (TEXT, pretty),
         (TEXT, lines),
+        (TEXT, &objects),
+        (JSON, &marked[0]),
+        (TEXT, &marked[0]),
+        (LINES, &marked[1]),
+        (TEXT, &marked[1]),
         ("application/x-www-form-urlencoded", array),
         ("", lines),
     ];
@@ -126,6 +139,14 @@ async fn what_can_t_be_counted_is_listed_and_the_rest_is_counted(backend: Backen
     assert_eq!(app.total("known").await, before + 11);
     assert_eq!(app.total("new").await, 2);
     assert_eq!(app.total("full").await, TOTAL_MAX - 5);
+
+    // Half an emoji, as `JSON.stringify` writes a text that was cut, and a number beyond all.
+    let odd = [r#""known""#, r#""\ud83d""#, r#"{"event":"known","count":1e999}"#, r#""known""#];
+    for (content_type, body) in [(JSON, format!("[{}]", odd.join(","))), (LINES, odd.join("\n"))] {
+        let (accepted, rejected, errors) = outcome(&post(&app, content_type, body).await);
+        assert_eq!((accepted, rejected), (2, 2));
+        assert!(errors.iter().all(|error| error["reason"].as_str().unwrap().starts_with("bad_item: ")), "{errors:?}");
+    }
 
     // Lines that are no JSON are rejected one by one, too; of all errors the first hundred are told.
     let lines = "known\n".repeat(150) + "\"known\"\n{\"event\":\"known\"";
@@ -280,6 +301,13 @@ async fn a_batch_up_to_the_limit_is_counted_and_one_beyond_is_413_and_not_counte
     assert_eq!(app.totals().await, before);
 }
 
+/// The most memory that the process ever had.
+fn peak_bytes(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    peak.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() * 1024
+}
+
 #[tokio::test]
 async fn a_gzip_bomb_is_413_and_damaged_gzip_is_400() {
     let app = TestApp::start(Backend::Sqlite).await;
@@ -288,10 +316,17 @@ async fn a_gzip_bomb_is_413_and_damaged_gzip_is_400() {
     let bomb = gzip(&vec![b' '; 500_000_000]);
     assert!(bomb.len() < 1 << 20);
     let members = gzip(&vec![b'\n'; 1_000_000]).repeat(11);
-    let nothings = gzip(b"").repeat(10_485_760 / 20 + 1);
-    for bomb in [bomb, members, nothings] {
+    for bomb in [bomb, members] {
         app.send("POST", "/api/events", &encoded, bomb).await.fails(413);
     }
+    let peak = peak_bytes(app.pid());
+    assert!(peak < 200_000_000, "nothing is inflated beyond the limit: {peak} bytes");
+    // Sent without its length, which would tell.
+    let nothings = gzip(b"").repeat(10_485_760 / 20 + 1);
+    let pieces: Vec<_> = nothings.chunks(100_000).map(|piece| Ok::<_, std::io::Error>(piece.to_vec())).collect();
+    let chunked = app.client().post(app.url("/api/events")).header("content-encoding", "gzip");
+    let chunked = chunked.body(reqwest::Body::wrap_stream(futures_util::stream::iter(pieces)));
+    Answer::of(chunked.send().await.unwrap()).await.unwrap().fails(413);
     let whole = gzip(b"\"login\"\n");
     let mut flipped = whole.clone();
     *flipped.last_mut().unwrap() ^= 1;

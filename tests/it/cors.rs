@@ -29,7 +29,7 @@ const ANSWERS: [Case<'static>; 20] = [
     ("POST", "/api/events", &[], "[", 400),
     ("POST", "/api/events", &[], "", 400),
     ("POST", "/api/events", &[("content-type", "text/html")], "x", 415),
-    ("POST", "/api/events", &[], "a body that is longer than the limit, which has been set to 1024 bytes", 400),
+    ("POST", "/api/events", &[], "login=1&logout=2", 400),
     ("POST", "/api/events/login?ack=no", &[], "", 400),
     ("POST", "/api/events/%00", &[], "", 403),
     ("POST", "/api/events/login/0", &[], "", 404),
@@ -58,7 +58,8 @@ async fn any_page_may_read_every_answer_without_credentials() {
         assert!(!answer.header("vary").contains("origin"));
         if body.len() < 1025 {
             let plain = app.send(method, target, headers, body).await;
-            assert!(!is_shared(&plain), "{method} {target} without an origin: {plain:?}");
+            // A cache that has a read keeps it for pages, too.
+            assert_eq!(is_shared(&plain), method != "POST", "{method} {target} without an origin: {plain:?}");
         }
     }
 }
@@ -118,7 +119,7 @@ async fn options_tells_the_methods_of_a_path() {
         ("/livez", "GET, HEAD, OPTIONS"),
     ] {
         let answer = app.send("OPTIONS", target, &[], "").await;
-        assert_eq!((answer.status, answer.header("allow"), is_shared(&answer)), (204, allow, false), "{target}");
+        assert_eq!((answer.status, answer.header("allow")), (204, allow), "{target}");
     }
     app.send("OPTIONS", "/nothing", &[], "").await.fails(404);
 }

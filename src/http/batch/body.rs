@@ -7,7 +7,7 @@ use bytes::Buf;
 use flate2::write::MultiGzDecoder;
 use futures_util::{Stream, StreamExt};
 
-use super::form::{Encoding, Form};
+use super::form::{self, Encoding, Form};
 use super::parse::{self, Lines, NotABatch};
 use super::tally::Tally;
 use crate::http::answer::ApiError;
@@ -21,7 +21,8 @@ const INFLATED_AT_ONCE_BYTES: usize = 1024;
 pub(super) enum Sink {
     /// They are read because the connection goes on after them.
     Nowhere,
-    Undecided(Vec<u8>),
+    /// The first bytes: they are looked at before they go on.
+    Beginning(Form, Vec<u8>),
     /// Parsed when it is whole: an error at its end means that nothing is counted.
     Document(Vec<u8>),
     Lines(Lines),
@@ -29,11 +30,7 @@ pub(super) enum Sink {
 
 impl Sink {
     pub(super) fn new(form: Form) -> Self {
-        match form {
-            Form::Document => Self::Document(Vec::new()),
-            Form::Lines => Self::Lines(Lines::default()),
-            Form::Sniffed => Self::Undecided(Vec::new()),
-        }
+        Self::Beginning(form, Vec::new())
     }
 
     fn push(&mut self, piece: &[u8]) {
@@ -41,30 +38,42 @@ impl Sink {
             Self::Nowhere => {}
             Self::Document(bytes) => bytes.extend_from_slice(piece),
             Self::Lines(lines) => lines.push(piece),
-            Self::Undecided(beginning) => {
+            // Mostly all of it comes at once, and need not be copied.
+            Self::Beginning(form, beginning) if beginning.is_empty() => match form.settle(piece, false) {
+                Some(form) => self.begin(form, piece),
+                None => beginning.extend_from_slice(piece),
+            },
+            Self::Beginning(_, beginning) => {
                 beginning.extend_from_slice(piece);
-                if let Some(form) = Form::sniff(beginning) {
-                    let beginning = std::mem::take(beginning);
-                    *self = Self::new(form);
-                    self.push(&beginning);
-                }
+                self.settle(false);
             }
         }
     }
 
-    pub(super) async fn finish(self) -> Result<Tally, ApiError> {
+    /// Ends the beginning, if it tells enough or `is_all` there is.
+    fn settle(&mut self, is_all: bool) {
+        let Self::Beginning(form, beginning) = self else { return };
+        let Some(form) = form.settle(beginning, is_all) else { return };
+        let beginning = std::mem::take(beginning);
+        self.begin(form, &beginning);
+    }
+
+    fn begin(&mut self, form: Form, beginning: &[u8]) {
+        *self = match form {
+            Form::Document => Self::Document(Vec::new()),
+            Form::Lines | Form::Sniffed => Self::Lines(Lines::default()),
+        };
+        self.push(form::without_mark(beginning));
+    }
+
+    pub(super) async fn finish(mut self) -> Result<Tally, ApiError> {
         let parse = |bytes: Vec<u8>| {
             let mut tally = Tally::default();
             parse::document(&bytes, &mut tally).map(|()| tally)
         };
+        self.settle(true);
         let tally = match self {
-            Self::Nowhere => Err(NotABatch("the body is not read")),
-            // A batch of one text may be as short as that, or nothing may have come.
-            Self::Undecided(beginning) => {
-                let mut lines = Lines::default();
-                lines.push(&beginning);
-                lines.finish()
-            }
+            Self::Nowhere | Self::Beginning(..) => Err(NotABatch("the body is not read")),
             Self::Lines(lines) => lines.finish(),
             Self::Document(bytes) if bytes.len() <= PARSED_HERE_BYTES_MAX => parse(bytes),
             Self::Document(bytes) => match tokio::task::spawn_blocking(move || parse(bytes)).await {

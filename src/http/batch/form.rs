@@ -3,6 +3,7 @@
 use hyper::HeaderMap;
 use hyper::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 
+use super::parse;
 use crate::http::answer::ApiError;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -24,6 +25,10 @@ const SNIFFED: [&str; 3] = ["text/plain", "application/x-www-form-urlencoded", "
 const LINES: [&str; 5] =
     ["application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines", "text/x-ndjson"];
 
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+/// Longer than the line of any item: what has no line end by then is a document.
+const SNIFFED_BYTES_MAX: usize = 8 * 1024;
+
 impl Form {
     pub(super) fn of(headers: &HeaderMap) -> Result<Self, ApiError> {
         let Some(value) = headers.get(CONTENT_TYPE) else { return Ok(Self::Sniffed) };
@@ -39,25 +44,33 @@ impl Form {
         }
     }
 
-    /// What the beginning of a body tells; `None` when it is too short to tell. A document begins
-    /// with a bracket, or with an object whose first field is `events`; anything else is lines.
-    pub(super) fn sniff(beginning: &[u8]) -> Option<Self> {
-        const EVENTS: &[u8] = b"\"events\"";
-        let beginning = beginning.trim_ascii_start();
-        match beginning.first()? {
-            b'[' => Some(Self::Document),
-            b'{' => {
-                let field = beginning[1..].trim_ascii_start();
-                let length = field.len().min(EVENTS.len());
-                match field[..length] == EVENTS[..length] {
-                    true if length < EVENTS.len() => None,
-                    true => Some(Self::Document),
-                    false => Some(Self::Lines),
-                }
-            }
-            _ => Some(Self::Lines),
+    /// What the beginning of a body tells; `None` when it is too short to tell, unless it `is_all`.
+    /// `[` begins a document. An object does, too, unless its line is a whole one without `events`:
+    /// an item. Anything else is lines.
+    pub(super) fn settle(self, beginning: &[u8], is_all: bool) -> Option<Self> {
+        if !is_all && BYTE_ORDER_MARK.starts_with(beginning) {
+            return None;
+        }
+        let text = parse::without_blanks(without_mark(beginning));
+        let is_enough = beginning.len() >= SNIFFED_BYTES_MAX;
+        let of_line = |line| if parse::is_line(line) { Self::Lines } else { Self::Document };
+        match (self, text.first()) {
+            (Self::Document | Self::Lines, _) => Some(self),
+            (Self::Sniffed, None) => (is_all || is_enough).then_some(Self::Lines),
+            (Self::Sniffed, Some(b'[')) => Some(Self::Document),
+            (Self::Sniffed, Some(b'{')) => match memchr::memchr(b'\n', &text[..text.len().min(SNIFFED_BYTES_MAX)]) {
+                Some(end) => Some(of_line(&text[..end])),
+                None if is_enough => Some(Self::Document),
+                None => is_all.then(|| of_line(text)),
+            },
+            (Self::Sniffed, Some(_)) => Some(Self::Lines),
         }
     }
+}
+
+/// Some editors begin files with it; it says nothing in UTF-8.
+pub(super) fn without_mark(beginning: &[u8]) -> &[u8] {
+    beginning.strip_prefix(BYTE_ORDER_MARK).unwrap_or(beginning)
 }
 
 impl Encoding {
@@ -103,20 +116,33 @@ mod tests {
     }
 
     #[test]
-    fn the_first_bytes_tell_the_form_as_soon_as_they_can() {
-        for (text, form) in [
-            (" \n[", Some(Form::Document)),
-            ("{\n \"events\"", Some(Form::Document)),
-            ("{\"event\":", Some(Form::Lines)),
-            ("{}", Some(Form::Lines)),
-            ("\"a", Some(Form::Lines)),
-            ("a=b", Some(Form::Lines)),
-            ("", None),
-            (" ", None),
-            ("{ ", None),
-            ("{\"event", None),
+    fn the_beginning_tells_the_form_as_soon_as_it_can() {
+        let (document, lines) = (Some(Form::Document), Some(Form::Lines));
+        let long = format!("{{\"sent\":\"{}", "x".repeat(SNIFFED_BYTES_MAX));
+        for (text, early, late) in [
+            (" \n[", document, document),
+            ("\u{feff}[", document, document),
+            ("{\n \"events\"", document, document),
+            ("{\"events\":[]", None, document),
+            ("{\"sent\":1,\"events\":[\"a\"]}", None, document),
+            ("{\"sent\":1,\"events\":[\"a\"]}\n", document, document),
+            ("{\"event\":\"a\"}", None, lines),
+            ("{\"event\":\"a\"}\r\n{", lines, lines),
+            ("{\"name\":\"a\"}\n{\"event\":", lines, lines),
+            ("{\"event\":\"\\ud83d\"}\n", lines, lines),
+            (long.as_str(), document, document),
+            ("\"a", lines, lines),
+            ("a=b", lines, lines),
+            ("", None, lines),
+            (" ", None, lines),
+            ("{ ", None, document),
         ] {
-            assert_eq!(Form::sniff(text.as_bytes()), form, "{text}");
+            assert_eq!(Form::Sniffed.settle(text.as_bytes(), false), early, "{text}");
+            assert_eq!(Form::Sniffed.settle(text.as_bytes(), true), late, "{text}");
         }
+        for form in [Form::Document, Form::Lines, Form::Sniffed] {
+            assert_eq!(form.settle(b"\xef\xbb", false), None, "it may be the mark");
+        }
+        assert_eq!(Form::Document.settle(b"\"", false), document);
     }
 }

@@ -11,6 +11,7 @@ use super::item::{self, Item};
 use super::tally::Tally;
 
 const NOT_JSON: &str = "bad_item: the line is not JSON";
+const UNREADABLE: &str = "bad_item: a text in it is not Unicode, or a number too large";
 
 /// The body is no batch at all, and why.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -39,8 +40,7 @@ struct Rest<'b> {
 impl<'b> Rest<'b> {
     /// The next byte that is no blank; what was before it is gone.
     fn peek(&mut self) -> Option<u8> {
-        let blanks = self.bytes.iter().take_while(|b| is_blank(**b)).count();
-        self.bytes = &self.bytes[blanks..];
+        self.bytes = without_blanks(self.bytes);
         self.bytes.first().copied()
     }
 
@@ -55,6 +55,12 @@ impl<'b> Rest<'b> {
         let Some(Ok(value)) = values.next() else { return Err(NOT_A_DOCUMENT) };
         self.bytes = &self.bytes[values.byte_offset()..];
         Ok(value)
+    }
+
+    /// An item that has the shape of JSON and can't be read is flawed by itself: `JSON.stringify`
+    /// writes half an emoji where a text was cut.
+    fn item(&mut self) -> Result<Item<'b>, NotABatch> {
+        self.value().or_else(|_| self.value::<IgnoredAny>().map(|_| Item::Flawed(UNREADABLE)))
     }
 
     /// Reads `open element, element … close`, without or with elements.
@@ -86,7 +92,7 @@ impl<'b> Rest<'b> {
                 rest.bytes = &rest.bytes[length..];
                 return Ok(());
             }
-            take(rest.value()?, into);
+            take(rest.item()?, into);
             Ok(())
         })
     }
@@ -111,6 +117,33 @@ impl<'b> Rest<'b> {
         })?;
         if found { Ok(()) } else { Err(NOT_A_LIST) }
     }
+}
+
+/// Whether an object that begins a body stands for itself, as an item or a failed one, and is not
+/// (the beginning of) a document.
+pub(super) fn is_line(text: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Wrapper {
+        #[serde(rename = "events")]
+        _events: IgnoredAny,
+    }
+    match read(text) {
+        Ok(Item::Count(..)) => true,
+        Ok(Item::Flawed(_)) => serde_json::from_slice::<Wrapper>(text).is_err(),
+        Err(_) => false,
+    }
+}
+
+/// Reads a text that is one item, to its end.
+fn read(text: &[u8]) -> Result<Item<'_>, NotABatch> {
+    let mut rest = Rest { bytes: text };
+    let item = rest.item()?;
+    if rest.peek().is_some() { Err(NOT_A_DOCUMENT) } else { Ok(item) }
+}
+
+pub(super) fn without_blanks(bytes: &[u8]) -> &[u8] {
+    let blanks = bytes.iter().take_while(|b| is_blank(**b)).count();
+    &bytes[blanks..]
 }
 
 /// What JSON and HTTP alike take for nothing.
@@ -169,10 +202,10 @@ impl Lines {
     }
 
     fn line(&mut self, line: &[u8]) {
-        if line.iter().all(|b| is_blank(*b)) {
+        if without_blanks(line).is_empty() {
             return;
         }
-        match serde_json::from_slice(line) {
+        match read(line) {
             Ok(item) => {
                 self.any_json = true;
                 take(item, &mut self.tally);

@@ -32,8 +32,9 @@ pub(super) struct ItemError {
 struct Entry {
     event: EventName,
     count: u64,
-    items: u64,
-    first_index: u64,
+    // A body has fewer items than these can count; of many names there are many entries.
+    items: u32,
+    first_index: u32,
 }
 
 #[derive(Default)]
@@ -88,7 +89,8 @@ impl Tally {
         // A body has fewer bytes than this can count.
         let number = u32::try_from(self.entries.len()).unwrap_or(REJECTED);
         let Self { entries, numbers, hasher, .. } = self;
-        entries.push(Entry { event, count: 0, items: 0, first_index: self.items });
+        let first_index = u32::try_from(self.items).unwrap_or(u32::MAX);
+        entries.push(Entry { event, count: 0, items: 0, first_index });
         numbers.insert_unique(hash, number, |&other| hasher.hash_one(entries[other as usize].event.as_str()));
         number
     }
@@ -103,18 +105,18 @@ impl Tally {
         if refused.is_empty() {
             return;
         }
-        let mut reasons: Vec<Option<String>> = vec![None; self.entries.len()];
+        let mut reasons: Vec<Option<RecordError>> = vec![None; self.entries.len()];
         for (number, why) in refused {
-            reasons[*number] = Some(ApiError::Record(*why).internal());
-            let entry = &self.entries[*number];
-            self.rejected += entry.items;
+            reasons[*number] = Some(*why);
+            self.rejected += u64::from(self.entries[*number].items);
         }
-        let reason_of = |number: u32| reasons.get(number as usize).and_then(|reason| reason.clone());
+        let reason_of = |number: u32| reasons.get(number as usize).copied().flatten();
         let traced = (0..).zip(&self.traced).filter_map(|(index, number)| Some((index, reason_of(*number)?)));
-        let later = (0..).zip(&self.entries).filter(|(_, entry)| entry.first_index >= TRACED_MAX as u64);
-        let later = later.filter_map(|(number, entry)| Some((entry.first_index, reason_of(number)?)));
+        let later = (0..).zip(&self.entries).filter(|(_, entry)| entry.first_index >= TRACED_MAX as u32);
+        let later = later.filter_map(|(number, entry)| Some((u64::from(entry.first_index), reason_of(number)?)));
         let listed = traced.chain(later).take(ERRORS_MAX);
-        self.errors.extend(listed.map(|(index, reason)| ItemError { index, reason: reason.into() }));
+        let error = |(index, why)| ItemError { index, reason: ApiError::Record(why).internal().into() };
+        self.errors.extend(listed.map(error));
         self.errors.sort_by_key(|error| error.index);
         self.errors.truncate(ERRORS_MAX);
     }
