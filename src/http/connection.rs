@@ -26,11 +26,10 @@ use warp::reply::Response;
 
 use super::gate::Gate;
 use super::ingest;
-use super::wire::{Sent, wire};
+use super::wire::{Outlet, Sent, Wire, wire};
 use crate::batch::Batches;
 
 /// What holds for every connection.
-#[derive(Clone)]
 pub(super) struct Rules {
     /// How long we wait for a whole request head, and for the client to take an answer.
     pub(super) patience: Duration,
@@ -48,12 +47,33 @@ pub(super) struct Rules {
 }
 
 /// Serves the connection until it is closed, by either side.
-pub(super) async fn serve<F>(stream: TcpStream, rules: &Rules, answer: impl Fn(Request<Incoming>) -> F)
+pub(super) async fn serve<F>(stream: TcpStream, rules: &'static Rules, answer: impl Fn(Request<Incoming>) -> F)
+where
+    F: Future<Output = Result<Response, Infallible>>,
+{
+    let (wire, outlet) = wire(stream);
+    if let Ended::Done = answer_all(wire, &outlet, rules, answer).await {
+        let closed = tokio::time::timeout(rules.patience.min(CLOSE_PATIENCE), outlet.close());
+        tokio::select! {
+            () = rules.cut.cancelled() => {}
+            _ = closed => {}
+        }
+    }
+}
+
+/// Answers requests until none is to come, or the connection must end. Apart from [`serve`], so that what
+/// it needs is gone when the connection is closed: every idle connection has room for the larger of
+/// the two.
+async fn answer_all<F>(
+    wire: Wire,
+    outlet: &Outlet,
+    rules: &'static Rules,
+    answer: impl Fn(Request<Incoming>) -> F,
+) -> Ended
 where
     F: Future<Output = Result<Response, Infallible>>,
 {
     let signals = Arc::<Signals>::default();
-    let (wire, outlet) = wire(stream);
     let mut builder = Builder::new();
     builder
         // Not `max_headers`: hyper's own limit of 100 lives on the stack, any other on the heap.
@@ -68,10 +88,10 @@ where
         answer(request).inspect(|_| requests.end())
     };
     let mut connection = pin!(builder.serve_connection(wire, service_fn(answer)));
-    let mut watch = Aside::new(watch(rules.clone(), Arc::clone(&signals)));
+    let mut watch = Aside::new(watch(rules, Arc::clone(&signals)));
     let mut gate = Gate::new(rules.batches);
     let (mut told, mut done) = (false, false);
-    let ended = std::future::poll_fn(|cx| {
+    std::future::poll_fn(|cx| {
         if let Poll::Ready(ended) = watch.poll(cx) {
             return Poll::Ready(ended);
         }
@@ -96,7 +116,8 @@ where
                 }
             }
             if at_gate || outlet.has_bytes() {
-                match gate.poll(&outlet, cx) {
+                // Who has to end the connection after this answer can't leave it to others.
+                match gate.poll(outlet, done, cx) {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(Ok(())) => {}
                     // The first request hears that it may not be counted, the others hear nothing.
@@ -125,15 +146,10 @@ where
                 }
             }
         }
-    });
-    if let Ended::Done = ended.await {
-        let closed = tokio::time::timeout(rules.patience.min(CLOSE_PATIENCE), outlet.close());
-        tokio::select! {
-            () = rules.cut.cancelled() => {}
-            _ = closed => {}
-        }
-    }
+    })
+    .await
 }
+
 /// hyper panics below 8 KiB; this is its usual step.
 const BUFFER_BYTES_MIN: usize = 64 * 1024;
 
@@ -229,7 +245,7 @@ impl Deadline {
 }
 
 /// Ends when the connection must.
-async fn watch(rules: Rules, signals: Arc<Signals>) -> Ended {
+async fn watch(rules: &'static Rules, signals: Arc<Signals>) -> Ended {
     let deadlines = async {
         loop {
             let now = Instant::now();

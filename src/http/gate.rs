@@ -127,9 +127,10 @@ impl Gate {
         }
     }
 
-    /// Ready when the journal holds what the gathered answers acknowledge. They may be sent by then;
-    /// else they are to be sent by the caller.
-    pub(super) fn poll(&mut self, outlet: &Outlet, cx: &mut Context<'_>) -> Poll<Result<(), AckError>> {
+    /// Ready when the journal holds what the gathered answers acknowledge. What is not sent by then is to
+    /// be sent by the caller. Unless the connection is `alone`, others may send for it, and it is not
+    /// woken afterwards.
+    pub(super) fn poll(&mut self, outlet: &Outlet, alone: bool, cx: &mut Context<'_>) -> Poll<Result<(), AckError>> {
         let batches = self.batches;
         loop {
             match &mut self.waiting {
@@ -140,8 +141,8 @@ impl Gate {
                     } else if batches.is_written(ticket) {
                         return Poll::Ready(Ok(()));
                     } else {
-                        let lead = Lead::or_join(ticket, outlet, cx);
-                        if lead.is_some() {
+                        let lead = if alone { None } else { Lead::or_join(ticket, outlet, cx) };
+                        if alone || lead.is_some() {
                             cx.waker().wake_by_ref();
                         }
                         self.waiting = Waiting::ForOthers(ticket, lead);
@@ -187,5 +188,99 @@ impl Gate {
     fn pass(&mut self, held: Result<(), AckError>) -> Poll<Result<(), AckError>> {
         self.waiting = Waiting::No;
         Poll::Ready(held)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::future::poll_fn;
+    use std::pin::pin;
+
+    use hyper::rt::Write;
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::super::wire::{Wire, wire};
+    use super::*;
+    use crate::domain::{EventName, Hour};
+    use crate::journal::{DataFolder, Options};
+    use crate::names::{Limits, Names};
+
+    /// A connection whose answer waits at its gate.
+    struct Waits {
+        client: TcpStream,
+        outlet: Outlet,
+        _wire: Wire,
+        gate: Gate,
+    }
+
+    impl Waits {
+        async fn with_an_answer(batches: &'static Batches) -> (Self, Ticket) {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let (mut wire, outlet) = wire(listener.accept().await.unwrap().0);
+            let event = EventName::parse("login").unwrap();
+            let ticket = batches.record(&event, Hour::from_number(400_000).unwrap(), 1).unwrap().ticket;
+            poll_fn(|cx| pin!(&mut wire).poll_write(cx, b"HTTP/1.1 201 Created")).await.unwrap();
+            let mut gate = Gate::new(batches);
+            owe(ticket, false);
+            gate.collect();
+            (Self { client, outlet, _wire: wire, gate }, ticket)
+        }
+
+        async fn poll(&mut self) -> Poll<Result<(), AckError>> {
+            poll_fn(|cx| Poll::Ready(self.gate.poll(&self.outlet, false, cx))).await
+        }
+    }
+
+    fn batches(dir: &tempfile::TempDir) -> &'static Batches {
+        let options =
+            Options { ack: Ack::Journal, segment_bytes_max: 1 << 20, bytes_max: 1 << 24, accept_damage: false };
+        let names = Arc::new(Names::new(Limits { events_max: 10 }));
+        let folder = DataFolder::lock(dir.path()).unwrap();
+        Box::leak(Box::new(Batches::recover(&folder, options, names).unwrap().0))
+    }
+
+    #[tokio::test]
+    async fn the_first_of_a_group_writes_and_sends_for_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let batches = batches(&dir);
+        let (mut first, _) = Waits::with_an_answer(batches).await;
+        assert!(first.poll().await.is_pending());
+        let (mut other, ticket) = Waits::with_an_answer(batches).await;
+        assert!(other.poll().await.is_pending());
+        assert_eq!(first.poll().await, Poll::Ready(Ok(())));
+        assert!(batches.is_written(ticket));
+        assert!(!other.outlet.has_bytes(), "the other's answer is sent, without a turn of its own");
+        other.client.readable().await.unwrap();
+        assert_eq!(other.poll().await, Poll::Ready(Ok(())));
+    }
+
+    #[tokio::test]
+    async fn nothing_is_sent_for_who_joins_after_the_write_of_the_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let batches = batches(&dir);
+        let (mut first, _) = Waits::with_an_answer(batches).await;
+        assert!(first.poll().await.is_pending());
+        // What the first waits for is written by somebody else, and then another one counts.
+        batches.journal().write_all().unwrap();
+        let (mut other, ticket) = Waits::with_an_answer(batches).await;
+        assert!(other.poll().await.is_pending());
+        assert_eq!(first.poll().await, Poll::Ready(Ok(())));
+        assert!(other.outlet.has_bytes() || batches.is_written(ticket), "an answer left before its count was safe");
+    }
+
+    #[tokio::test]
+    async fn what_was_gathered_after_joining_is_not_sent_for_the_connection() {
+        let dir = tempfile::tempdir().unwrap();
+        let batches = batches(&dir);
+        let (mut first, _) = Waits::with_an_answer(batches).await;
+        assert!(first.poll().await.is_pending());
+        let (mut other, _) = Waits::with_an_answer(batches).await;
+        assert!(other.poll().await.is_pending());
+        // It takes a turn of its own before the first does, and gathers another answer.
+        assert_eq!(other.poll().await, Poll::Ready(Ok(())));
+        assert_eq!(first.poll().await, Poll::Ready(Ok(())));
+        assert!(other.outlet.has_bytes(), "what is gathered by now may wait for another count");
     }
 }
