@@ -230,7 +230,8 @@ pub(super) fn seal(mut response: Response) -> Response {
     let mut add = |name: HeaderName, value| headers.insert(name, HeaderValue::from_static(value));
     add(CONTENT_SECURITY_POLICY, POLICY);
     add(X_CONTENT_TYPE_OPTIONS, "nosniff");
-    add(REFERRER_POLICY, "no-referrer");
+    // Not `no-referrer`: with that, browsers send `Origin: null` with our own forms.
+    add(REFERRER_POLICY, "same-origin");
     add(HeaderName::from_static("cross-origin-opener-policy"), "same-origin");
     add(HeaderName::from_static("cross-origin-resource-policy"), "same-origin");
     // Pages hold what only a signed-in person may see: after the logout, the back button must not

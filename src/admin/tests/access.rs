@@ -42,7 +42,7 @@ async fn assert_shut(browser: &mut Browser, why: &str) {
 fn assert_sealed(answer: &Answer) {
     assert_eq!(answer.header(CONTENT_SECURITY_POLICY), POLICY);
     assert_eq!(answer.header("x-content-type-options"), "nosniff");
-    assert_eq!(answer.header("referrer-policy"), "no-referrer");
+    assert_eq!(answer.header("referrer-policy"), "same-origin");
     assert_eq!(answer.header("cross-origin-opener-policy"), "same-origin");
     assert_eq!(answer.header(CACHE_CONTROL), "no-store");
 }
