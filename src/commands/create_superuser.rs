@@ -44,7 +44,7 @@ impl CreateSuperuser {
         let name = self.user;
         check_user_name(&name).map_err(|why| Usage(format!("--user {name:?}: {why}")))?;
         let taken = format!(
-            "there is a superuser {name:?} already; `event-tracker users change-password --user NAME` sets a new password"
+            "there is a superuser {name:?} already; `event-tracker users change-password --user {name}` sets a new password"
         );
         with_store(load()?, async |store| {
             // Before anybody types a password.
