@@ -180,11 +180,13 @@ async fn a_deleted_events_counts_go_when_its_grace_is_over() {
     dashboard.pass(TimeDelta::hours(1));
     dashboard.count("other", 1).await;
     let event = EventName::parse("other").unwrap();
-    let deletion = dashboard.state.query.catalog().change(Change::Delete { event }, "ann", *dashboard.now.lock());
+    let now = *dashboard.now.lock();
+    let deletion = dashboard.state.query.catalog().change(Change::Delete { event }, "ann", now);
     let Changed::Done { change } = deletion.await.unwrap() else { panic!("it is not deleted") };
     dashboard.pass(TimeDelta::hours(168));
     // Another node has restored it, which this one has not heard of.
-    dashboard.store.change(Change::Undo { change }, "ann", *dashboard.now.lock()).await.unwrap();
+    let now = *dashboard.now.lock();
+    dashboard.store.change(Change::Undo { change }, "ann", now).await.unwrap();
     dashboard.state.purge_deleted().await.unwrap();
     assert_eq!(dashboard.store.audit().await.unwrap().rows, 1);
     dashboard.state.purge_deleted().await.unwrap();
