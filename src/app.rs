@@ -3,7 +3,7 @@
 
 use std::io::Write;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -43,7 +43,8 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     let runtime = runtime(config.http.workers)?;
     let result = runtime.block_on(async {
         let signals = Signals::listen()?;
-        let app = App::recover(config).await?;
+        let folder = DataFolder::lock(&config.data_dir)?;
+        let app = App::recover(config, folder).await?;
         let address = &app.config.http.listen;
         let listener = http::listen(address).with_context(|| format!("can't listen on {address}"))?;
         app.run_until_stopped(listener, signals).await
@@ -64,11 +65,11 @@ pub struct Imported {
 /// are committed. `on_progress` hears how many occurrences are counted, now and then.
 ///
 /// # Errors
-/// When the data folder is in use by a service with an embedded store, or journal or store fail.
+/// When journal or store fail.
 pub fn import(config: Config, increments: &[Increment], on_progress: &dyn Fn(u64)) -> anyhow::Result<Imported> {
     runtime(config.http.workers)?.block_on(async {
-        let (config, scratch) = with_own_data_folder(config)?;
-        let app = App::recover(config).await?;
+        let (folder, scratch) = own_data_folder(&config.data_dir)?;
+        let app = App::recover(config, folder).await?;
         app.greet().await?;
         let mut counted = 0;
         for increment in increments {
@@ -80,7 +81,7 @@ pub fn import(config: Config, increments: &[Increment], on_progress: &dyn Fn(u64
         let kept = app.folder.path().display();
         flushed.map_err(anyhow::Error::new).and_then(|flushed| Ok(flushed?)).with_context(|| {
             format!(
-                "the counts are not in the store yet, they wait in {kept}; a service with that data_dir delivers them"
+                "the counts are not in the store yet, they wait in {kept}; a service with that data_dir and this database delivers them"
             )
         })?;
         app.store.close().await;
@@ -93,18 +94,13 @@ pub fn import(config: Config, increments: &[Increment], on_progress: &dyn Fn(u64
 
 /// Nodes share a store and nothing else: beside a running service, a command counts as a node with
 /// a folder of its own. Returns that folder when it is one.
-fn with_own_data_folder(mut config: Config) -> anyhow::Result<(Config, Option<PathBuf>)> {
-    match DataFolder::lock(&config.data_dir) {
-        Ok(_) => Ok((config, None)),
-        Err(error @ OpenError::InUse { .. }) if !config.store.is_shared() => {
-            bail!("{error}: stop the service first, or give both a PostgreSQL database (DATABASE_URL)")
-        }
+fn own_data_folder(data_dir: &Path) -> Result<(DataFolder, Option<PathBuf>), OpenError> {
+    match DataFolder::lock(data_dir) {
         Err(OpenError::InUse { .. }) => {
-            let scratch = config.data_dir.join(format!("import-{}", std::process::id()));
-            config.data_dir.clone_from(&scratch);
-            Ok((config, Some(scratch)))
+            let scratch = data_dir.join(format!("import-{}", std::process::id()));
+            Ok((DataFolder::lock(&scratch)?, Some(scratch)))
         }
-        Err(error) => Err(error.into()),
+        locked => Ok((locked?, None)),
     }
 }
 
@@ -127,10 +123,10 @@ struct App {
 }
 
 impl App {
-    /// Locks the data folder and takes over what its journal holds. The store may be down.
-    async fn recover(config: Config) -> anyhow::Result<Self> {
-        let folder = DataFolder::lock(&config.data_dir)?;
-        let store = store::open(&config.store, folder.path()).await?;
+    /// Takes over what the folder's journal holds. The store may be down; an embedded one is in
+    /// `data_dir`, wherever the journal is.
+    async fn recover(config: Config, folder: DataFolder) -> anyhow::Result<Self> {
+        let store = store::open(&config.store, &config.data_dir).await?;
         let names = Arc::new(Names::new(config.limits));
         let (batches, recovered) = Batches::recover(&folder, config.journal, names)?;
         log_recovered(&recovered);
@@ -329,7 +325,7 @@ async fn keep_purging(admin: &'static admin::State) {
     }
 }
 
-fn write_synced(path: &std::path::Path, text: &str) -> std::io::Result<()> {
+fn write_synced(path: &Path, text: &str) -> std::io::Result<()> {
     let mut file = std::fs::File::create(path)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()

@@ -4,8 +4,8 @@
 //! Rows are kept with the ledger position of the snapshot they came from. To use them again:
 //! - Batches that this process has committed since are folded in, from memory.
 //! - Rows from before an administrator's change are of no use any more.
-//! - That nobody else has changed the store is asked with one small query at most every
-//!   [`VERIFY_INTERVAL`]; a store that only this process writes to needs no asking.
+//! - That nobody else has changed the store, another node or a command beside this one, is asked with
+//!   one small query at most every [`VERIFY_INTERVAL`].
 //!
 //! Anything else is read anew. Concurrent reads of the same rows wait for one another.
 
@@ -22,7 +22,7 @@ use crate::catalog::LiveCatalog;
 use crate::domain::{EventTotal, HourlyCount};
 use crate::store::{HourlyQuery, LedgerPosition, Snapshot, Store, StoreError, StoreHealth};
 
-/// How old the knowledge may be that no other node has committed. Adds to the interval at which
+/// How old the knowledge may be that nobody else has committed. Adds to the interval at which
 /// that node flushes.
 const VERIFY_INTERVAL: Duration = Duration::from_millis(100);
 /// Rows kept in all ranges together; about 64 MB.
@@ -138,7 +138,7 @@ impl Committed {
         let mut foreign = self.foreign.lock().await;
         if let Some(seen) = &*foreign
             && seen.catalog >= self.catalog.newest()
-            && (!self.store.is_shared() || seen.at.elapsed() < VERIFY_INTERVAL)
+            && seen.at.elapsed() < VERIFY_INTERVAL
         {
             return Ok(seen.version);
         }

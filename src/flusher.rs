@@ -4,14 +4,12 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use chrono::{DateTime, TimeDelta, Utc};
 use rand::Rng;
 use tokio_util::sync::CancellationToken;
 
 use crate::batch::{Batches, SealedBatch};
-use crate::catalog::{CatalogView, LiveCatalog};
-use crate::domain::{EventName, HourlyCount, WriterId};
-use crate::store::admin::{Change, Changed};
+use crate::catalog::LiveCatalog;
+use crate::domain::{HourlyCount, WriterId};
 use crate::store::{Commit, Store, StoreError, StoreHealth};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
@@ -129,34 +127,6 @@ impl Flusher {
         }
         self.health.note_refused(refused.len());
         Ok(())
-    }
-
-    /// Purges the events whose deletion is at least `grace` old at `now`; returns how many.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn purge_due(&self, now: DateTime<Utc>, grace: TimeDelta) -> Result<usize, StoreError> {
-        let due = |catalog: &CatalogView| -> Vec<EventName> {
-            let entries = catalog.catalog().entries.iter();
-            let is_due = |deleted_at: DateTime<Utc>| now - deleted_at >= grace;
-            let due = entries.filter(|(_, entry)| entry.deleted_at.is_some_and(is_due));
-            due.map(|(event, _)| event.clone()).collect()
-        };
-        if due(&self.catalog.view()).is_empty() {
-            return Ok(0);
-        }
-        let mut purged = 0;
-        // Another node may have restored one of them meanwhile.
-        for event in due(&*self.catalog.refresh().await?) {
-            match self.catalog.change(Change::Purge { event: event.clone() }, "event-tracker", now).await? {
-                Changed::Done { .. } => {
-                    tracing::info!(%event, "Purged a deleted event");
-                    purged += 1;
-                }
-                Changed::Refused { reason } => tracing::info!(%event, reason, "A deleted event is not purged"),
-            }
-        }
-        Ok(purged)
     }
 
     async fn commit_sealed(&self, refused: &mut Vec<WriterId>) -> Result<(), StoreError> {

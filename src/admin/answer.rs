@@ -42,6 +42,8 @@ pub(super) enum Failure {
     /// The limit of live streams is reached.
     Busy,
     Store(StoreError),
+    /// The store did not say whether it made a change.
+    OutcomeUnknown,
     Internal,
 }
 
@@ -62,6 +64,14 @@ impl From<super::password::HashError> for Failure {
 }
 
 impl Failure {
+    /// Of a change that the store may have made although it gives an error.
+    pub(super) fn of_change(error: StoreError) -> Self {
+        match error {
+            StoreError::Unavailable(_) => Self::OutcomeUnknown,
+            error => error.into(),
+        }
+    }
+
     pub(super) fn status(&self) -> StatusCode {
         match self {
             Self::SignedOut { .. } => StatusCode::UNAUTHORIZED,
@@ -71,7 +81,9 @@ impl Failure {
             Self::BadRequest(_) | Self::Store(StoreError::TooManyRows { .. }) => StatusCode::BAD_REQUEST,
             Self::Refused(_) => StatusCode::CONFLICT,
             Self::Throttled(_) => StatusCode::TOO_MANY_REQUESTS,
-            Self::Busy | Self::Store(StoreError::Unavailable(_)) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Busy | Self::OutcomeUnknown | Self::Store(StoreError::Unavailable(_)) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Store(StoreError::Rejected(_)) | Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -87,6 +99,7 @@ impl Failure {
             Self::Refused(_) => "refused: nothing was changed",
             Self::Throttled(_) => "throttled: too many attempts",
             Self::Busy => "too_many_streams: the limit admin.streams_max is reached",
+            Self::OutcomeUnknown => "outcome_unknown: the store did not say whether the change was made",
             Self::Store(StoreError::TooManyRows { .. }) => "too_many_rows: the range holds too much",
             Self::Store(StoreError::Unavailable(_)) => "store_unavailable: the store cannot be used at the moment",
             Self::Store(StoreError::Rejected(_)) => "store_rejected: the store refused; the log says why",
@@ -100,6 +113,7 @@ impl Failure {
             Self::NotFound => "Nothing here",
             Self::Refused(_) => "That was not possible",
             Self::Throttled(_) => "Too many attempts",
+            Self::OutcomeUnknown => "The database did not answer",
             Self::Store(StoreError::Unavailable(_)) => "The database cannot be reached",
             Self::Store(StoreError::TooManyRows { .. }) => "Too much at once",
             Self::Internal | Self::Store(StoreError::Rejected(_)) => "Something went wrong",
@@ -119,6 +133,10 @@ impl Failure {
                 format!("Too many attempts. Please try again in {} seconds.", seconds_up(*wait))
             }
             Self::Busy => "Too many dashboards are open at the moment.".into(),
+            Self::OutcomeUnknown => {
+                "Whether the change was made is unknown. Look at Changes, once the database is back, before you repeat it."
+                    .into()
+            }
             Self::Store(StoreError::TooManyRows { .. }) => {
                 "This range holds too many numbers; choose a shorter one.".into()
             }
@@ -230,7 +248,8 @@ pub(super) fn seal(mut response: Response) -> Response {
     let mut add = |name: HeaderName, value| headers.insert(name, HeaderValue::from_static(value));
     add(CONTENT_SECURITY_POLICY, POLICY);
     add(X_CONTENT_TYPE_OPTIONS, "nosniff");
-    add(REFERRER_POLICY, "no-referrer");
+    // Not `no-referrer`: with that, browsers send `Origin: null` with our own forms.
+    add(REFERRER_POLICY, "same-origin");
     add(HeaderName::from_static("cross-origin-opener-policy"), "same-origin");
     add(HeaderName::from_static("cross-origin-resource-policy"), "same-origin");
     // Pages hold what only a signed-in person may see: after the logout, the back button must not

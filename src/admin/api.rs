@@ -97,22 +97,23 @@ pub(super) async fn changes(state: &State, request: &Request) -> Result<Response
         at: chrono::DateTime<chrono::Utc>,
         who: String,
         what: String,
-        event: EventName,
+        event: Option<EventName>,
+        account: Option<String>,
         before: String,
         after: String,
         undone_by: Option<i64>,
         can_undo: bool,
     }
     let query = request.query();
-    let event = match query.get("event") {
-        "" => None,
-        name => Some(EventName::parse(name).map_err(|error| Failure::BadRequest(format!("{error}.")))?),
+    let names = match query.get("event") {
+        "" => Vec::new(),
+        name => state.names_of(&EventName::parse(name).map_err(|error| Failure::BadRequest(format!("{error}.")))?),
     };
     let limit = u32::try_from(limit(&query)?).unwrap_or(u32::MAX);
-    let changes = state.store.changes(event, query.get("before").parse().ok(), limit).await?;
+    let changes = state.store.changes(names, query.get("before").parse().ok(), limit).await?;
     let line = |logged: LoggedChange| {
-        let LoggedChange { change, at, who, what, event, before, after, undone_by, can_undo } = logged;
-        Line { change, at, who, what, event, before, after, undone_by, can_undo }
+        let LoggedChange { change, at, who, what, event, account, before, after, undone_by, can_undo } = logged;
+        Line { change, at, who, what, event, account, before, after, undone_by, can_undo }
     };
     Ok(success(&changes.into_iter().map(line).collect::<Vec<_>>()))
 }

@@ -141,7 +141,7 @@ pub(super) async fn page(
     let heat_counts = hours(heat_range).await?;
     let today_counts =
         if asked.day == page.today() { day_counts.clone() } else { hours(zone.hours_of(page.today())).await? };
-    let changes = state.store.changes(Some(event.clone()), None, CHANGES).await?;
+    let changes = state.store.changes(state.names_of(&event), None, CHANGES).await?;
 
     let (sum, sum_before) = (counts.iter().sum::<u64>(), counts_before.iter().sum::<u64>());
     let (first_day, last_day) = days_of(asked.range, zone);

@@ -10,7 +10,7 @@ use super::answer::{Failure, html, see_other};
 use super::request::Request;
 use super::session::{KEY_PREFIX, Who, hash_of, secret};
 use super::view::Page;
-use crate::store::admin::AdminKey;
+use crate::store::admin::{AccountChange, AdminKey};
 
 const LABEL_CHARS_MAX: usize = 100;
 /// So much of a secret is kept to recognise it by: the prefix and 24 of its 256 bits.
@@ -100,15 +100,15 @@ pub(super) async fn create(state: &State, request: &Request, who: &Who) -> Resul
         revoked_at: None,
         last_used_at: None,
     };
-    let id = state.store.add_admin_key(key).await?;
-    tracing::info!(id, label, by = who.name(), "An admin key was created");
+    state.change_account(AccountChange::AddKey(key), &who.name()).await?;
+    tracing::info!(label, by = who.name(), "An admin key was created");
     show(state, request, who, Some(secret), None).await
 }
 
 /// `POST /admin/keys/{key}/revoke`
-pub(super) async fn revoke(state: &State, _: &Request, who: &Who, id: &str) -> Result<Response, Failure> {
+pub(super) async fn revoke(state: &State, who: &Who, id: &str) -> Result<Response, Failure> {
     let id = id.parse().map_err(|_| Failure::NotFound)?;
-    if !state.store.revoke_admin_key(id, (state.clock)()).await? {
+    if !state.change_account(AccountChange::RevokeKey { id }, &who.name()).await? {
         return Err(Failure::NotFound);
     }
     tracing::info!(id, by = who.name(), "An admin key was revoked");

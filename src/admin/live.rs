@@ -18,6 +18,7 @@ use warp::reply::Response;
 use super::State;
 use super::answer::{Failure, success};
 use super::request::Request;
+use super::session::Who;
 use super::status::Status;
 use super::view::{grouped, rate_text};
 use crate::domain::{EventName, EventTotal, Hour, HourRange};
@@ -29,6 +30,8 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const HEARTBEAT: Duration = Duration::from_secs(15);
 /// Then a stream ends and the browser begins a new one, for which its session is checked again.
 const STREAM_AGE_MAX: Duration = Duration::from_secs(300);
+/// How often a stream asks whether its session is still good.
+const ACCESS_CHECK: Duration = Duration::from_secs(60);
 /// Rows of the current hour: one an event.
 const ROWS_MAX: usize = 10_000_000;
 /// The rate is that of the last so many seconds.
@@ -80,7 +83,7 @@ impl Live {
 }
 
 /// `GET /admin/live`
-pub(super) fn stream(state: &'static State, request: &Request) -> Result<Response, Failure> {
+pub(super) fn stream(state: &'static State, request: &Request, who: Who) -> Result<Response, Failure> {
     let Ok(slot) = Arc::clone(&state.live.slots).try_acquire_owned() else { return Err(Failure::Busy) };
     if state.draining.is_cancelled() {
         return Err(Failure::Busy);
@@ -95,18 +98,20 @@ pub(super) fn stream(state: &'static State, request: &Request) -> Result<Respons
         frames.mark_changed();
     }
     let end = tokio::time::Instant::now() + jittered(STREAM_AGE_MAX);
-    let frames = stream::unfold((frames, slot), move |(mut frames, slot)| async move {
+    let access = Access { state, who, changed: state.access_changed.subscribe(), due: next_access_check() };
+    let frames = stream::unfold((frames, slot, access), move |(mut frames, slot, mut access)| async move {
         let bytes = tokio::select! {
             biased;
             () = state.draining.cancelled() => return None,
             () = tokio::time::sleep_until(end) => return None,
+            () = access.lost() => return None,
             changed = frames.changed() => {
                 changed.ok()?;
                 frames.borrow_and_update().1.clone()
             }
             () = tokio::time::sleep(HEARTBEAT) => Bytes::from_static(b":\n\n"),
         };
-        Some((Ok::<_, Infallible>(bytes), (frames, slot)))
+        Some((Ok::<_, Infallible>(bytes), (frames, slot, access)))
     });
     let opening = stream::once(async { Ok(Bytes::from_static(b"retry: 3000\n\n")) });
     let mut response = warp::reply::stream(futures_util::StreamExt::chain(opening, frames)).into_response();
@@ -122,6 +127,39 @@ pub(super) async fn once(state: &'static State) -> Result<Response, Failure> {
     state.look_at_store().await;
     let mut window = Window::default();
     Ok(success(&window.look(state).await?))
+}
+
+/// Who listens, and whether that is still allowed.
+struct Access {
+    state: &'static State,
+    who: Who,
+    changed: watch::Receiver<()>,
+    due: tokio::time::Instant,
+}
+
+impl Access {
+    /// Waits until the session or key would not be let in any more. Asks when this node has heard of
+    /// something that ends some, and each minute for what other nodes and commands did. May be called again.
+    async fn lost(&mut self) {
+        loop {
+            tokio::select! {
+                _ = self.changed.changed() => {}
+                () = tokio::time::sleep_until(self.due) => {}
+            }
+            // If this is cut off by a frame, the next call asks.
+            self.due = tokio::time::Instant::now();
+            let (state, who) = (self.state, self.who.clone());
+            let asked = tokio::spawn(async move { state.still_lets_in(&who).await });
+            if !asked.await.unwrap_or(false) {
+                return;
+            }
+            self.due = next_access_check();
+        }
+    }
+}
+
+fn next_access_check() -> tokio::time::Instant {
+    tokio::time::Instant::now() + ACCESS_CHECK
 }
 
 fn jittered(age: Duration) -> Duration {

@@ -13,7 +13,7 @@ use super::request::{Request, encoded};
 use super::session::hash_of;
 use super::view::{Page, local_path};
 use super::{State, users};
-use crate::store::admin::Superuser;
+use crate::store::admin::{AccountChange, Superuser};
 
 #[derive(Template)]
 #[template(path = "login.html", config = "src/admin/askama.toml")]
@@ -69,7 +69,7 @@ pub(super) async fn sign_in(state: &State, request: &Request) -> Result<Response
         *response.status_mut() = status;
         response
     };
-    if let Err(wait) = state.throttle.begin(user, client, Instant::now()) {
+    if let Err(wait) = state.throttle.begin(user, Some(client), Instant::now()) {
         let failure = Failure::Throttled(wait);
         let mut response = retry(failure.status(), failure.sentence());
         if let Ok(seconds) = hyper::header::HeaderValue::try_from((wait.as_secs() + 1).to_string()) {
@@ -77,23 +77,38 @@ pub(super) async fn sign_in(state: &State, request: &Request) -> Result<Response
         }
         return Ok(response);
     }
-    let known = state.store.superusers().await?.into_iter().find(|known| known.name == user);
-    let hash = known.as_ref().map(|known| known.password_hash.clone());
-    let matches = state.passwords.verify(password.to_owned(), hash).await?;
-    if !matches || known.is_none_or(|known| known.disabled) {
+    let mut response = see_other(local_path(form.get("next")));
+    let attempt = async {
+        let known = state.store.superusers().await?.into_iter().find(|known| known.name == user);
+        let hash = known.as_ref().map(|known| known.password_hash.clone());
+        let matches = state.passwords.verify(password.to_owned(), hash).await?;
+        match known.filter(|known| matches && !known.disabled) {
+            // The password may have been changed while this waited to be checked.
+            Some(known) => state.sign_in(request, user, &known.password_hash, &mut response).await,
+            None => Ok(false),
+        }
+    };
+    let attempted = attempt.await;
+    // What the store could not answer was no guess.
+    if !matches!(attempted, Ok(false)) {
+        state.throttle.take_back(user, Some(client));
+    }
+    if !attempted? {
         tracing::warn!(%client, "A login to the dashboard failed");
         return Ok(retry(StatusCode::UNPROCESSABLE_ENTITY, "The name or the password is wrong.".into()));
     }
-    state.throttle.succeeded(user, client);
-    let mut response = see_other(local_path(form.get("next")));
-    state.sign_in(request, user, &mut response).await?;
     tracing::info!(user, %client, "Signed in to the dashboard");
     Ok(response)
 }
 
+/// The browser forgets its session in any case.
 pub(super) async fn sign_out(state: &State, request: &Request) -> Result<Response, Failure> {
     let mut response = see_other("/admin/login?notice=signed-off");
-    state.sign_out(request, &mut response).await?;
+    if let Err(failure) = state.sign_out(request, &mut response).await {
+        response = see_other("/admin/login?notice=signed-off-here");
+        state.forget_cookie(request, &mut response);
+        tracing::warn!(?failure, "A session could not be ended; it ends by itself");
+    }
     Ok(response)
 }
 
@@ -139,21 +154,21 @@ pub(super) async fn create_first(state: &State, request: &Request) -> Result<Res
             return Ok(false);
         }
         let created_at = (state.clock)();
-        let name = user.to_owned();
+        let (name, password_hash) = (user.to_owned(), password_hash.clone());
         let superuser = Superuser { name, password_hash, disabled: false, created_at, last_login_at: None };
-        state.store.add_superuser(superuser).await
+        state.change_account(AccountChange::AddUser(superuser), users::SETUP_LINK).await
     };
     match made.await {
         Ok(true) => {
             tracing::info!(user, "The first superuser was made by the set-up link");
             let mut response = see_other("/admin?notice=welcome");
-            state.sign_in(request, user, &mut response).await?;
+            state.sign_in(request, user, &password_hash, &mut response).await?;
             Ok(response)
         }
         Ok(false) => Ok(again("", "There is a superuser already. Please sign in.".into())),
         Err(error) => {
             *state.setup.lock() = Some(link);
-            Err(error.into())
+            Err(error)
         }
     }
 }

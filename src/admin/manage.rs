@@ -24,6 +24,7 @@ pub(super) struct LogLine {
     pub(super) ago: String,
     pub(super) who: String,
     pub(super) what: String,
+    /// Or the superuser or key.
     pub(super) event: String,
     pub(super) url: String,
     pub(super) before: String,
@@ -34,7 +35,12 @@ pub(super) struct LogLine {
 
 impl LogLine {
     pub(super) fn of(logged: LoggedChange, page: &Page) -> Self {
-        let LoggedChange { change, at, who, what, event, before, after, undone_by, can_undo } = logged;
+        let LoggedChange { change, at, who, what, event, account, before, after, undone_by, can_undo } = logged;
+        let (url, subject) = match event {
+            Some(event) => (event_url(event.as_str()), event.to_string()),
+            None if what.ends_with(" key") => ("/admin/keys".to_owned(), account.unwrap_or_default()),
+            None => ("/admin/users".to_owned(), account.unwrap_or_default()),
+        };
         // A description is somebody's own words.
         let is_own_words = what == "describe" || what == "undo" && after.ends_with(", describe)");
         let told = |text: String| if is_own_words { text } else { readable(&text, page.zone) };
@@ -44,8 +50,8 @@ impl LogLine {
             ago: page.ago(&at),
             who,
             what,
-            url: event_url(event.as_str()),
-            event: event.to_string(),
+            url,
+            event: subject,
             before: told(before),
             after: told(after),
             undone_by,
@@ -87,7 +93,10 @@ fn bad(sentence: &str) -> Failure {
 pub(super) fn parsed(event: EventName, action: &str, fields: &Parameters, now: Hour) -> Result<Change, Failure> {
     match action {
         "describe" => {
-            let description = fields.get("description").to_owned();
+            // An empty one takes it away; a missing one is a mistake.
+            let missing =
+                "The field “description” is missing: send a form, or JSON with Content-Type: application/json.";
+            let description = fields.given("description").ok_or_else(|| bad(missing))?.to_owned();
             if description.chars().count() > TEXT_CHARS_MAX {
                 return Err(bad("A description has at most 1,000 characters."));
             }
@@ -160,8 +169,9 @@ pub(super) async fn undo(state: &State, request: &Request, who: &Who, number: &s
     let back = match super::view::local_path(form.get("back")).split('?').next() {
         // The page may be of a name that is gone again: the event has the one of before the change.
         Some(page) if page.starts_with("/admin/events/") => {
-            let line = state.store.changes(None, Some(undone + 1), 1).await?.into_iter().next();
-            line.map_or_else(|| "/admin/events".into(), |line| event_url(line.event.as_str()))
+            let line = state.store.changes(Vec::new(), Some(undone + 1), 1).await?.into_iter().next();
+            let event = line.and_then(|line| line.event);
+            event.map_or_else(|| "/admin/events".into(), |event| event_url(event.as_str()))
         }
         Some("/admin") | None => "/admin/changes".to_owned(),
         Some(page) => page.to_owned(),
@@ -170,6 +180,12 @@ pub(super) async fn undo(state: &State, request: &Request, who: &Who, number: &s
 }
 
 impl State {
+    /// All names under which the log knows an event.
+    pub(super) fn names_of(&self, event: &EventName) -> Vec<EventName> {
+        let view = self.query.catalog().view();
+        view.names_of(view.event(event)).cloned().collect()
+    }
+
     /// Removes the counts of events whose grace period is over, for good. Several nodes may do so at
     /// once: the store refuses what is done already.
     ///
@@ -206,7 +222,8 @@ pub(super) async fn log_page(state: &State, request: &Request, who: &Who) -> Res
     let query = request.query();
     let event = EventName::parse(query.get("event")).ok();
     let before: Option<i64> = query.get("before").parse().ok();
-    let changes = state.store.changes(event.clone(), before, PAGE).await?;
+    let names = event.as_ref().map(|event| state.names_of(event)).unwrap_or_default();
+    let changes = state.store.changes(names, before, PAGE).await?;
     let page = Page::new(state, request, Some(who), "Changes");
     let event = event.map(|event| event.to_string()).unwrap_or_default();
     let older = changes
@@ -260,6 +277,16 @@ mod tests {
             ["", "“a with 7 from 8” without counts", "with 2026082518: 7", "2026139918: 7", "active", "x with é: ы"]
         {
             assert_eq!(told(words), words);
+        }
+    }
+
+    #[test]
+    fn a_description_is_taken_away_only_by_an_empty_one() {
+        assert!(
+            matches!(change("describe", "description=+"), Ok(Change::Describe { description, .. }) if description.is_empty())
+        );
+        for fields in ["", "{\"description\":\"x\"}", "descripton=x"] {
+            assert!(matches!(change("describe", fields), Err(Failure::BadRequest(_))), "{fields}");
         }
     }
 

@@ -16,6 +16,7 @@ use chrono::{DateTime, Utc};
 use hyper::Method;
 use hyper::header::CONTENT_TYPE;
 use parking_lot::Mutex;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use warp::reply::Response;
 
@@ -57,7 +58,7 @@ pub use options::{CookieSecure, Options};
 pub use request::Request;
 use routes::{Access, Endpoint, Found};
 use session::Who;
-pub(crate) use users::check_name as check_user_name;
+pub(crate) use users::{COMMAND_LINE, check_name as check_user_name};
 use view::Page;
 
 /// The wall clock, injected so that hours can be tested.
@@ -81,6 +82,8 @@ pub struct State {
     passwords: password::Passwords,
     throttle: throttle::Throttle,
     remembered: session::Remembered,
+    /// Sent to when somebody may not be let in any more.
+    access_changed: watch::Sender<()>,
     /// The hash of the secret in the set-up link, while there is one.
     setup: Mutex<Option<[u8; 32]>>,
     activity: activity::Kept,
@@ -108,6 +111,7 @@ impl State {
             passwords: password::Passwords::default(),
             throttle: throttle::Throttle::default(),
             remembered: session::Remembered::default(),
+            access_changed: watch::Sender::new(()),
             setup: Mutex::new(None),
             activity: activity::Kept::default(),
             status: status::Kept::default(),
@@ -218,8 +222,8 @@ impl State {
             Endpoint::ChangeUser => users::change(self, request, who, first, second).await,
             Endpoint::Keys => keys::page(self, request, who).await,
             Endpoint::CreateKey => keys::create(self, request, who).await,
-            Endpoint::RevokeKey => keys::revoke(self, request, who, first).await,
-            Endpoint::Live => live::stream(self, request),
+            Endpoint::RevokeKey => keys::revoke(self, who, first).await,
+            Endpoint::Live => live::stream(self, request, who.clone()),
             Endpoint::LiveOnce | Endpoint::ApiStatus => live::once(self).await,
             Endpoint::ApiEvents => api::events(self, request).await,
             Endpoint::ApiEvent => api::event(self, first).await,
@@ -242,13 +246,15 @@ impl State {
         };
         let (catalog, who, now) = (self.query.catalog(), who.name(), (self.clock)());
         let pending = self.batches.pending();
-        let mut changed = catalog.change(change.clone(), &who, now).await?;
+        let mut changed = catalog.change(change.clone(), &who, now).await.map_err(Failure::of_change)?;
         // The store does not know yet what was just counted here for the first time.
-        if let (Changed::Refused { .. }, Some(event)) = (&changed, event)
-            && pending.counts(&event)
-        {
-            self.wait_committed(&pending, &event).await;
-            changed = catalog.change(change, &who, now).await?;
+        if let (Changed::Refused { .. }, Some(event)) = (&changed, event) {
+            let view = catalog.view();
+            let names: Vec<_> = view.names_of(view.event(&event)).cloned().collect();
+            if names.iter().any(|name| pending.counts(name)) {
+                self.wait_committed(&pending, &names).await;
+                changed = catalog.change(change, &who, now).await.map_err(Failure::of_change)?;
+            }
         }
         match changed {
             Changed::Done { change } => Ok(change),
@@ -256,11 +262,15 @@ impl State {
         }
     }
 
-    /// Has what was pending of the event committed soon, whatever is counted meanwhile.
-    async fn wait_committed(&self, pending: &Pending, event: &EventName) {
+    /// Has what was pending of an event's names committed soon, whatever is counted meanwhile.
+    async fn wait_committed(&self, pending: &Pending, names: &[EventName]) {
         self.batches.request_flush();
+        let is_pending = || {
+            let now = self.batches.pending();
+            names.iter().any(|name| now.still_counts(pending, name))
+        };
         let committed = async {
-            while self.batches.pending().still_counts(pending, event) {
+            while is_pending() {
                 tokio::time::sleep(FLUSH_LOOK).await;
             }
         };

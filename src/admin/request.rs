@@ -33,7 +33,12 @@ impl Parameters {
 
     /// Trimmed; empty where absent.
     pub(super) fn get(&self, name: &str) -> &str {
-        self.exact(name).trim()
+        self.given(name).unwrap_or_default()
+    }
+
+    /// Trimmed.
+    pub(super) fn given(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.trim())
     }
 
     /// For passwords: every space counts.

@@ -17,7 +17,7 @@ use super::options::CookieSecure;
 use super::request::Request;
 use super::{Options, State};
 use crate::store::StoreError;
-use crate::store::admin::Session;
+use crate::store::admin::{AccountChange, Session, key_name};
 
 /// A browser refuses this name unless the cookie is for TLS and for this host only.
 const SECURE_COOKIE: &str = "__Host-session";
@@ -35,7 +35,7 @@ pub(super) const KEY_PREFIX: &str = "etk_";
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Who {
     Superuser { name: String, id_hash: [u8; 32] },
-    Key { label: String },
+    Key { id: i64, label: String, secret_hash: [u8; 32] },
 }
 
 impl Who {
@@ -43,7 +43,7 @@ impl Who {
     pub(super) fn name(&self) -> String {
         match self {
             Self::Superuser { name, .. } => name.clone(),
-            Self::Key { label } => format!("key {label}"),
+            Self::Key { id, label, .. } => key_name(*id, label),
         }
     }
 }
@@ -119,12 +119,33 @@ impl State {
     /// The admin key that the request carries.
     pub(super) async fn key(&self, request: &Request) -> Result<Option<Who>, Failure> {
         let Some(secret) = request.bearer().filter(|secret| secret.starts_with(KEY_PREFIX)) else { return Ok(None) };
-        let key = self.store.use_admin_key(hash_of(secret), (self.clock)()).await?;
-        Ok(key.map(|key| Who::Key { label: key.label }))
+        let secret_hash = hash_of(secret);
+        let key = self.store.use_admin_key(secret_hash, (self.clock)()).await?;
+        Ok(key.map(|key| Who::Key { id: key.id, label: key.label, secret_hash }))
     }
 
-    /// Begins a session, always under a new id, and gives its cookie to the browser.
-    pub(super) async fn sign_in(&self, request: &Request, user: &str, response: &mut Response) -> Result<(), Failure> {
+    /// Whether the session or key of an earlier request would still be let in; a store that can't say
+    /// takes nothing away.
+    pub(super) async fn still_lets_in(&self, who: &Who) -> bool {
+        let now = (self.clock)();
+        match who {
+            Who::Superuser { id_hash, .. } => {
+                let session = self.store.session(*id_hash, now, now - self.options.session_idle()).await;
+                !matches!(session, Ok(None))
+            }
+            Who::Key { secret_hash, .. } => !matches!(self.store.use_admin_key(*secret_hash, now).await, Ok(None)),
+        }
+    }
+
+    /// Begins a session, always under a new id, and gives its cookie to the browser. `false`: what the
+    /// password was checked against, `password_hash`, is not the user's any more, or the user is disabled.
+    pub(super) async fn sign_in(
+        &self,
+        request: &Request,
+        user: &str,
+        password_hash: &str,
+        response: &mut Response,
+    ) -> Result<bool, Failure> {
         // What the browser had before is over, whoever it was.
         self.sign_out(request, response).await?;
         let (id, now) = (secret()?, (self.clock)());
@@ -136,10 +157,12 @@ impl State {
             expires_at: now + self.options.session_age_max(),
             agent: request.agent(),
         };
-        self.store.add_session(session, self.options.sessions_max).await?;
-        let age_s = self.options.session_age_max().num_seconds();
-        self.set_session_cookie(request, &id, age_s, response);
-        Ok(())
+        let begun = self.store.add_session(session, password_hash, self.options.sessions_max).await?;
+        if begun {
+            let age_s = self.options.session_age_max().num_seconds();
+            self.set_session_cookie(request, &id, age_s, response);
+        }
+        Ok(begun)
     }
 
     pub(super) async fn sign_out(&self, request: &Request, response: &mut Response) -> Result<(), Failure> {
@@ -148,15 +171,24 @@ impl State {
                 let id_hash = hash_of(id);
                 self.remembered.0.invalidate(&id_hash);
                 self.store.end_session(id_hash).await?;
+                self.access_changed.send_replace(());
             }
         }
-        self.set_session_cookie(request, "", 0, response);
+        self.forget_cookie(request, response);
         Ok(())
     }
 
-    /// Forgets what is believed without asking the store, after any session may have ended.
-    pub(super) fn forget_sessions(&self) {
+    pub(super) fn forget_cookie(&self, request: &Request, response: &mut Response) {
+        self.set_session_cookie(request, "", 0, response);
+    }
+
+    /// Makes a change to who is let in, as whoever asks. `false`: there is no such user or key, or one
+    /// already. Sessions and streams that end with it are noticed at once on this node.
+    pub(super) async fn change_account(&self, change: AccountChange, who: &str) -> Result<bool, Failure> {
+        let changed = self.store.change_account(change, who, (self.clock)()).await.map_err(Failure::of_change)?;
         self.remembered.0.invalidate_all();
+        self.access_changed.send_replace(());
+        Ok(changed)
     }
 
     fn set_session_cookie(&self, request: &Request, id: &str, age_s: i64, response: &mut Response) {

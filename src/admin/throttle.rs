@@ -1,8 +1,8 @@
 //! How often passwords may be tried: by account, and by the address that tries. Working sessions
-//! are not concerned.
+//! are not concerned: who confirms a change by the password is counted by the session.
 //!
 //! An attempt counts as failed from its beginning, so that many at once don't slip through; success
-//! takes that back. Kept in the memory of this node: a restart forgives.
+//! takes that back. Kept in the memory of this node: a restart forgives, and each node counts for itself.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 /// Failures after which one has to wait, and the longest wait. Each account: 5, and then one attempt
-/// a minute at most after a few, which makes fewer than 100 in any hour.
+/// a minute at most after a few, which makes fewer than 100 in any hour, whoever else signs in meanwhile.
 const ACCOUNT: Limit = Limit { free: 5, wait_max: Duration::from_secs(60) };
 /// Several people may share an address.
 const ADDRESS: Limit = Limit { free: 20, wait_max: Duration::from_secs(60) };
@@ -97,27 +97,33 @@ impl Default for Throttle {
 }
 
 impl Throttle {
-    /// Begins an attempt, which counts as failed until [`Throttle::succeeded`].
+    /// Begins an attempt, which counts as failed until [`Throttle::take_back`].
     ///
     /// # Errors
     /// How long to wait; the attempt must not be made.
-    pub fn begin(&self, account: &str, address: IpAddr, now: Instant) -> Result<(), Duration> {
+    pub fn begin(&self, account: &str, address: Option<IpAddr>, now: Instant) -> Result<(), Duration> {
         let mut tallies = self.0.lock();
-        let (account, address) = (account_key(account), network(address));
-        let wait = tallies.accounts.wait(&account, now).max(tallies.addresses.wait(&address, now));
+        let (account, address) = (account_key(account), address.map(network));
+        let wait_address = address.map_or(Duration::ZERO, |address| tallies.addresses.wait(&address, now));
+        let wait = tallies.accounts.wait(&account, now).max(wait_address);
         if !wait.is_zero() {
             return Err(wait);
         }
         tallies.accounts.add(account, now);
-        tallies.addresses.add(address, now);
+        if let Some(address) = address {
+            tallies.addresses.add(address, now);
+        }
         Ok(())
     }
 
-    pub fn succeeded(&self, account: &str, address: IpAddr) {
+    /// The attempt was none, or it succeeded. What failed before still counts: neither is one's own
+    /// account a way to try others' without end, nor do its owner's logins let others guess on.
+    pub fn take_back(&self, account: &str, address: Option<IpAddr>) {
         let mut tallies = self.0.lock();
-        tallies.accounts.failures.remove(&account_key(account));
-        // One's own account must not be a way to try others' without end.
-        tallies.addresses.take_back(&network(address));
+        tallies.accounts.take_back(&account_key(account));
+        if let Some(address) = address {
+            tallies.addresses.take_back(&network(address));
+        }
     }
 }
 
@@ -149,7 +155,7 @@ mod tests {
     /// How many attempts a client gets through in `seconds` that tries ten times a second.
     fn attempts(throttle: &Throttle, start: Instant, seconds: u64, mut from: impl FnMut(u64) -> IpAddr) -> u32 {
         let tries = (0..seconds * 10).map(|tenth| (tenth, start + Duration::from_millis(tenth * 100)));
-        tries.map(|(tenth, now)| u32::from(throttle.begin("ann", from(tenth), now).is_ok())).sum()
+        tries.map(|(tenth, now)| u32::from(throttle.begin("ann", Some(from(tenth)), now).is_ok())).sum()
     }
 
     #[test]
@@ -164,10 +170,25 @@ mod tests {
     }
 
     #[test]
+    fn the_logins_of_an_accounts_owner_let_nobody_guess_more_often() {
+        let throttle = Throttle::default();
+        let start = Instant::now();
+        let mut failures = 0;
+        for second in 0..3600 {
+            let now = start + Duration::from_secs(second);
+            if second % 10 == 0 && throttle.begin("ann", Some(address("10.0.0.1")), now).is_ok() {
+                throttle.take_back("ann", Some(address("10.0.0.1")));
+            }
+            failures += u32::from(throttle.begin("ann", Some(address("10.0.0.2")), now).is_ok());
+        }
+        assert!(failures < 100, "{failures}");
+    }
+
+    #[test]
     fn attempts_that_run_at_the_same_time_count_too() {
         let throttle = Throttle::default();
         let now = Instant::now();
-        let begun = (0..1000).filter(|_| throttle.begin("ann", address("10.0.0.1"), now).is_ok()).count();
+        let begun = (0..1000).filter(|_| throttle.begin("ann", Some(address("10.0.0.1")), now).is_ok()).count();
         assert_eq!(begun, 5);
     }
 
@@ -176,9 +197,9 @@ mod tests {
         let throttle = Throttle::default();
         let now = Instant::now();
         let begun =
-            (0..1000).filter(|n| throttle.begin(&format!("user {n}"), address("10.0.0.1"), now).is_ok()).count();
+            (0..1000).filter(|n| throttle.begin(&format!("user {n}"), Some(address("10.0.0.1")), now).is_ok()).count();
         assert_eq!(begun, 20);
-        assert!(throttle.begin("ann", address("10.0.0.2"), now).is_ok());
+        assert!(throttle.begin("ann", Some(address("10.0.0.2")), now).is_ok());
     }
 
     #[test]
@@ -189,16 +210,19 @@ mod tests {
     }
 
     #[test]
-    fn success_clears_the_account_but_not_the_failures_of_the_address() {
+    fn success_is_no_failure_and_forgives_none() {
         let throttle = Throttle::default();
         let now = Instant::now();
-        for _ in 0..5 {
-            throttle.begin("ann", address("10.0.0.1"), now).unwrap();
+        for _ in 0..1000 {
+            throttle.begin("ann", Some(address("10.0.0.1")), now).unwrap();
+            throttle.take_back("ann", Some(address("10.0.0.1")));
         }
-        assert_eq!(throttle.begin("ann", address("10.0.0.1"), now), Err(Duration::from_secs(1)));
-        throttle.succeeded("ann", address("10.0.0.1"));
-        assert!(throttle.begin("ann", address("10.0.0.1"), now).is_ok());
-        let others = (0..1000).filter(|n| throttle.begin(&n.to_string(), address("10.0.0.1"), now).is_ok()).count();
+        for _ in 0..5 {
+            throttle.begin("ann", Some(address("10.0.0.1")), now).unwrap();
+        }
+        assert_eq!(throttle.begin("ann", Some(address("10.0.0.1")), now), Err(Duration::from_secs(1)));
+        let others =
+            (0..1000).filter(|n| throttle.begin(&n.to_string(), Some(address("10.0.0.1")), now).is_ok()).count();
         assert_eq!(others, 15);
     }
 
@@ -208,7 +232,7 @@ mod tests {
         let start = Instant::now();
         for n in 0..ENTRIES_MAX as u32 + 5 {
             let now = start + Duration::from_millis(u64::from(n));
-            throttle.begin(&n.to_string(), IpAddr::V4(n.into()), now).unwrap();
+            throttle.begin(&n.to_string(), Some(IpAddr::V4(n.into())), now).unwrap();
         }
         let tallies = throttle.0.lock();
         assert_eq!(tallies.accounts.failures.len(), ENTRIES_MAX);

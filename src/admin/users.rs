@@ -10,7 +10,11 @@ use super::request::{Request, encoded};
 use super::session::Who;
 use super::view::Page;
 use super::{State, USER_NAME_BYTES_MAX};
-use crate::store::admin::Superuser;
+use crate::store::admin::{AccountChange, Superuser};
+
+/// Who the log says it was where no superuser was signed in.
+pub(crate) const COMMAND_LINE: &str = "command line";
+pub(super) const SETUP_LINK: &str = "set-up link";
 
 struct Line {
     name: String,
@@ -38,6 +42,10 @@ pub(crate) fn check_name(name: &str) -> Result<(), String> {
     }
     if name.chars().any(char::is_control) || name.trim() != name {
         return Err("A name has no control characters, and no spaces around it.".into());
+    }
+    // The log of changes names others so.
+    if name.starts_with("key ") || ["event-tracker", COMMAND_LINE, SETUP_LINK].contains(&name) {
+        return Err("The log of changes uses this name for another purpose.".into());
     }
     Ok(())
 }
@@ -93,7 +101,7 @@ pub(super) async fn add(state: &State, request: &Request, who: &Who) -> Result<R
     let password_hash = state.passwords.hash(form.exact("password").to_owned()).await?;
     let created_at = (state.clock)();
     let user = Superuser { name: name.to_owned(), password_hash, disabled: false, created_at, last_login_at: None };
-    if !state.store.add_superuser(user).await? {
+    if !state.change_account(AccountChange::AddUser(user), &who.name()).await? {
         let why = "There is a superuser of this name already.".to_owned();
         return show(state, request, who, Some(why), name).await;
     }
@@ -112,60 +120,62 @@ pub(super) async fn change(
     let user = percent_encoding::percent_decode_str(user).decode_utf8().map_err(|_| Failure::NotFound)?;
     let Who::Superuser { name: me, id_hash } = who else { return Err(Failure::NotFound) };
     let is_me = *user == **me;
-    let (known, notice) = match action {
+    let mut new_hash = String::new();
+    let user = user.into_owned();
+    let (change, notice) = match action {
         "disable" | "delete" if is_me => {
             return Err(Failure::Refused("Nobody can lock themselves out: ask another superuser.".into()));
         }
-        "disable" => (state.store.update_superuser(&user, None, Some(true), None).await?, "user-disabled"),
-        "enable" => (state.store.update_superuser(&user, None, Some(false), None).await?, "user-enabled"),
-        "delete" => (state.store.delete_superuser(&user).await?, "user-deleted"),
-        "sign-out" => {
-            state.store.end_sessions(&user).await?;
-            (true, "signed-out")
-        }
+        "disable" => (AccountChange::Disable { user: user.clone() }, "user-disabled"),
+        "enable" => (AccountChange::Enable { user: user.clone() }, "user-enabled"),
+        "delete" => (AccountChange::DeleteUser { user: user.clone() }, "user-deleted"),
+        "sign-out" => (AccountChange::SignOut { user: user.clone() }, "signed-out"),
         "password" => {
             let form = request.form();
-            if is_me && let Err(why) = check_own_password(state, request, me, form.exact("current")).await? {
+            if is_me && let Err(why) = check_own_password(state, me, id_hash, form.exact("current")).await? {
                 return show(state, request, who, Some(why), "").await;
             }
             if let Err(why) = check_password(&user, form.exact("password"), form.exact("repeated")) {
                 return show(state, request, who, Some(why), "").await;
             }
-            let hash = state.passwords.hash(form.exact("password").to_owned()).await?;
+            let password_hash = state.passwords.hash(form.exact("password").to_owned()).await?;
+            new_hash.clone_from(&password_hash);
             // One's own session goes on, under a new id.
-            let changed = state.store.update_superuser(&user, Some(hash), None, is_me.then_some(*id_hash)).await?;
-            (changed, "password-changed")
+            let keep = is_me.then_some(*id_hash);
+            (AccountChange::SetPassword { user: user.clone(), password_hash, keep }, "password-changed")
         }
         _ => return Err(Failure::NotFound),
     };
-    state.forget_sessions();
-    if !known {
+    if !state.change_account(change, me).await? {
         return Err(Failure::NotFound);
     }
-    tracing::info!(user = &*user, by = %me, action, "A superuser was changed");
+    tracing::info!(user, by = %me, action, "A superuser was changed");
     let mut response = see_other(&format!("/admin/users?notice={notice}"));
     if action == "password" && is_me {
-        state.sign_in(request, me, &mut response).await?;
+        state.sign_in(request, me, &new_hash, &mut response).await?;
     }
     Ok(response)
 }
 
-/// Who finds an open session must not be able to keep it by a new password.
+/// Who finds an open session must not be able to keep it by a new password. Guesses are counted by the
+/// session, so that guessing at the login locks nobody out of it.
 async fn check_own_password(
     state: &State,
-    request: &Request,
     me: &str,
+    session: &[u8; 32],
     password: &str,
 ) -> Result<Result<(), String>, Failure> {
-    let client = request.client(state.options.trust_proxy);
-    state.throttle.begin(me, client, std::time::Instant::now()).map_err(Failure::Throttled)?;
-    let known = state.store.superusers().await?.into_iter().find(|known| known.name == me);
-    let hash = known.map(|known| known.password_hash);
-    if !state.passwords.verify(password.to_owned(), hash).await? {
-        return Ok(Err("Your current password is another one.".into()));
+    let account = format!("session {}", hex::encode(session));
+    state.throttle.begin(&account, None, std::time::Instant::now()).map_err(Failure::Throttled)?;
+    let verify = async {
+        let known = state.store.superusers().await?.into_iter().find(|known| known.name == me);
+        Ok::<_, Failure>(state.passwords.verify(password.to_owned(), known.map(|known| known.password_hash)).await?)
+    };
+    let verified = verify.await;
+    if !matches!(verified, Ok(false)) {
+        state.throttle.take_back(&account, None);
     }
-    state.throttle.succeeded(me, client);
-    Ok(Ok(()))
+    Ok(if verified? { Ok(()) } else { Err("Your current password is another one.".into()) })
 }
 
 #[cfg(test)]
@@ -177,7 +187,18 @@ mod tests {
         for name in ["ann", "Jürgen Ω", "a@b.example", &"x".repeat(64)] {
             assert_eq!(check_name(name), Ok(()), "{name}");
         }
-        for name in ["", " ann", "ann ", "a\nb", "a\u{0}", &"x".repeat(65)] {
+        for name in [
+            "key 1 (ci)",
+            "event-tracker",
+            "command line",
+            "set-up link",
+            "",
+            " ann",
+            "ann ",
+            "a\nb",
+            "a\u{0}",
+            &"x".repeat(65),
+        ] {
             assert!(check_name(name).is_err(), "{name:?}");
         }
     }

@@ -36,7 +36,7 @@ const YEAR_S: u32 = 365 * 24 * 3600;
 
 /// What pages say after a redirect. The address only carries the key, so that nobody can put words
 /// into our mouth by a link.
-const NOTICES: [(&str, &str); 12] = [
+const NOTICES: [(&str, &str); 13] = [
     ("changed", "Done."),
     ("undone", "Undone."),
     ("unchanged", "There was nothing to change."),
@@ -49,6 +49,10 @@ const NOTICES: [(&str, &str); 12] = [
     ("key-revoked", "The key was revoked."),
     ("welcome", "Welcome! You are the first superuser."),
     ("signed-off", "You are signed out."),
+    (
+        "signed-off-here",
+        "This browser is signed out. The database could not be told; there the session ends by itself.",
+    ),
 ];
 
 impl Page {

@@ -21,8 +21,7 @@ The history has days and nights, working days and weekends, and ends with the cu
 takes the same way into the store as real counts and adds to what is there. The same --seed gives the \
 same history within the same hour.
 
-With PostgreSQL it works while the service runs. With SQLite, or with the data folder of a running \
-service, stop the service first: the folder is in use.
+Works while the service runs, also with the embedded database; its pages show the history at once.
 
 Examples:
   event-tracker create-random-events

@@ -7,9 +7,9 @@ use chrono::Utc;
 
 use super::Usage;
 use super::users::with_store;
-use crate::admin::{check_user_name, password};
+use crate::admin::{COMMAND_LINE, check_user_name, password};
 use crate::config::Config;
-use crate::store::admin::Superuser;
+use crate::store::admin::{AccountChange, Superuser};
 
 const MANUAL: &str = "\
 Superusers sign in to the dashboard under /admin. Works while the service runs, also with the embedded \
@@ -44,7 +44,7 @@ impl CreateSuperuser {
         let name = self.user;
         check_user_name(&name).map_err(|why| Usage(format!("--user {name:?}: {why}")))?;
         let taken = format!(
-            "there is a superuser {name:?} already; `event-tracker users change-password --user NAME` sets a new password"
+            "there is a superuser {name:?} already; `event-tracker users change-password --user {name}` sets a new password"
         );
         with_store(load()?, async |store| {
             // Before anybody types a password.
@@ -59,7 +59,7 @@ impl CreateSuperuser {
                 created_at: Utc::now(),
                 last_login_at: None,
             };
-            if !store.add_superuser(user).await? {
+            if !store.change_account(AccountChange::AddUser(user), COMMAND_LINE, Utc::now()).await? {
                 bail!("{taken}");
             }
             writeln!(std::io::stdout(), "{name} can sign in to the dashboard under /admin now")?;

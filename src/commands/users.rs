@@ -4,11 +4,13 @@ use std::io::Write;
 use std::sync::Arc;
 
 use anyhow::bail;
-use chrono::SecondsFormat;
+use chrono::{SecondsFormat, Utc};
 use clap::Subcommand;
 
 use super::create_superuser::PasswordSource;
+use crate::admin::COMMAND_LINE;
 use crate::config::Config;
+use crate::store::admin::AccountChange;
 use crate::store::{self, Store};
 
 const MANUAL: &str = "\
@@ -59,37 +61,37 @@ struct User {
 impl Users {
     pub(super) fn run(self, config: Config) -> anyhow::Result<()> {
         with_store(config, async |store| {
-            let (name, known, done) = match self.action {
+            let (name, change, done) = match self.action {
                 Action::List => return list(&*store).await,
                 Action::Disable(User { name }) => {
-                    let known = store.update_superuser(&name, None, Some(true), None).await?;
-                    (name, known, "is disabled and signed out")
+                    (name.clone(), AccountChange::Disable { user: name }, "is disabled and signed out")
                 }
                 Action::Enable(User { name }) => {
-                    let known = store.update_superuser(&name, None, Some(false), None).await?;
-                    (name, known, "can sign in again")
+                    (name.clone(), AccountChange::Enable { user: name }, "can sign in again")
                 }
-                Action::Delete(User { name }) => {
-                    let known = store.delete_superuser(&name).await?;
-                    (name, known, "is deleted")
-                }
-                Action::ChangePassword { user: User { name }, password } => {
+                Action::Delete(User { name }) => (name.clone(), AccountChange::DeleteUser { user: name }, "is deleted"),
+                Action::ChangePassword { user: User { name: user }, password } => {
                     // Before anybody types a password.
-                    let known = store.superusers().await?.iter().any(|known| known.name == name);
-                    let known = known && {
-                        let hash = password.ask_and_hash(&name)?;
-                        store.update_superuser(&name, Some(hash), None, None).await?
-                    };
-                    (name, known, "has a new password and is signed out everywhere")
+                    if !store.superusers().await?.iter().any(|known| known.name == user) {
+                        bail!(unknown(&user));
+                    }
+                    let password_hash = password.ask_and_hash(&user)?;
+                    let name = user.clone();
+                    let change = AccountChange::SetPassword { user, password_hash, keep: None };
+                    (name, change, "has a new password and is signed out everywhere")
                 }
             };
-            if !known {
-                bail!("there is no superuser {name:?}; `event-tracker users list` shows all");
+            if !store.change_account(change, COMMAND_LINE, Utc::now()).await? {
+                bail!(unknown(&name));
             }
             writeln!(std::io::stdout(), "{name} {done}")?;
             Ok(())
         })
     }
+}
+
+fn unknown(name: &str) -> String {
+    format!("there is no superuser {name:?}; `event-tracker users list` shows all")
 }
 
 async fn list(store: &dyn Store) -> anyhow::Result<()> {

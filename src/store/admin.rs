@@ -15,10 +15,12 @@ use serde::{Deserialize, Serialize};
 use super::StoreError;
 use crate::domain::{EventName, Hour};
 
+mod account;
 mod aliases;
 pub(super) mod log;
 pub(super) mod plan;
 
+pub use account::{AccountChange, key_name};
 pub use aliases::Aliases;
 
 /// How often the use of a key is noted.
@@ -57,7 +59,8 @@ pub enum Change {
         active: bool,
     },
     /// `from` becomes an alias of `into`, its history moves there. `into` may exist (a merge) or
-    /// not (a rename), but is no alias; aliases of `from` then point to `into`.
+    /// not (a rename), but is no alias, unless of `from`: then the two change places. Aliases of
+    /// `from` then point to `into`.
     Move {
         from: EventName,
         into: EventName,
@@ -100,11 +103,17 @@ pub enum Changed {
 pub struct LoggedChange {
     pub change: i64,
     pub at: DateTime<Utc>,
-    /// The superuser, `key LABEL`, or `event-tracker` for what the service does itself.
+    /// The superuser, `key ID (LABEL)`, `command line`, `set-up link`, or `event-tracker` for what the
+    /// service does itself.
     pub who: String,
-    /// `describe`, `activate`, `deactivate`, `move`, `correct`, `delete`, `purge`, `undo`.
+    /// `describe`, `activate`, `deactivate`, `rename`, `merge` (older ones: `move`), `correct`, `delete`,
+    /// `purge`, `undo`; of accounts: `add user`, `set password`, `disable user`, `enable user`,
+    /// `delete user`, `sign out`, `create key`, `revoke key`.
     pub what: String,
-    pub event: EventName,
+    /// Either this
+    pub event: Option<EventName>,
+    /// or the superuser or key that was changed.
+    pub account: Option<String>,
     /// For people: what was before and what is after.
     pub before: String,
     pub after: String,
@@ -158,31 +167,24 @@ pub struct AdminKey {
 pub trait AdminStore: Send + Sync + 'static {
     async fn catalog(&self) -> Result<Catalog, StoreError>;
     async fn change(&self, change: Change, who: &str, at: DateTime<Utc>) -> Result<Changed, StoreError>;
-    /// Newest first, those before `before` (a number in the log), at most `limit`; only of `event` if given.
+    /// Newest first, those before `before` (a number in the log), at most `limit`; only of these
+    /// events if any are given.
     async fn changes(
         &self,
-        event: Option<EventName>,
+        events: Vec<EventName>,
         before: Option<i64>,
         limit: u32,
     ) -> Result<Vec<LoggedChange>, StoreError>;
 
     async fn superusers(&self) -> Result<Vec<Superuser>, StoreError>;
-    /// `false`: the name is taken.
-    async fn add_superuser(&self, user: Superuser) -> Result<bool, StoreError>;
-    /// Replaces password hash and/or disabled flag; ends all sessions of the user except `keep`.
-    /// `false`: no such user.
-    async fn update_superuser(
-        &self,
-        name: &str,
-        password_hash: Option<String>,
-        disabled: Option<bool>,
-        keep: Option<[u8; 32]>,
-    ) -> Result<bool, StoreError>;
-    /// Its sessions end with it. `false`: no such user.
-    async fn delete_superuser(&self, name: &str) -> Result<bool, StoreError>;
+    /// Makes a change and writes it into the log. `false`: nothing was changed, since there is no such
+    /// user or key, or one already.
+    async fn change_account(&self, change: AccountChange, who: &str, at: DateTime<Utc>) -> Result<bool, StoreError>;
 
     /// Also notes the login, drops expired sessions, and the oldest of the user beyond `sessions_max`.
-    async fn add_session(&self, session: Session, sessions_max: u32) -> Result<(), StoreError>;
+    /// `false`: the user is unknown or disabled, or its password hash is not `password_hash` any more,
+    /// against which the password was checked.
+    async fn add_session(&self, session: Session, password_hash: &str, sessions_max: u32) -> Result<bool, StoreError>;
     /// The session if it is not expired (absolutely, or idle since `idle_since`) and its user is enabled.
     async fn session(
         &self,
@@ -192,13 +194,8 @@ pub trait AdminStore: Send + Sync + 'static {
     ) -> Result<Option<Session>, StoreError>;
     async fn touch_session(&self, id_hash: [u8; 32], now: DateTime<Utc>) -> Result<(), StoreError>;
     async fn end_session(&self, id_hash: [u8; 32]) -> Result<(), StoreError>;
-    /// "Sign out everywhere"; returns how many ended.
-    async fn end_sessions(&self, user: &str) -> Result<u64, StoreError>;
 
     async fn admin_keys(&self) -> Result<Vec<AdminKey>, StoreError>;
-    /// `id` is ignored; returns the new one.
-    async fn add_admin_key(&self, key: AdminKey) -> Result<i64, StoreError>;
-    async fn revoke_admin_key(&self, id: i64, at: DateTime<Utc>) -> Result<bool, StoreError>;
     /// The key if it is neither expired nor revoked; notes the use (at most once a minute).
     async fn use_admin_key(&self, secret_hash: [u8; 32], now: DateTime<Utc>) -> Result<Option<AdminKey>, StoreError>;
 }

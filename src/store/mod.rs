@@ -160,7 +160,7 @@ pub trait Store: AdminStore + Send + Sync + 'static {
     /// them, one that was restarted is two.
     async fn active_writers(&self) -> Result<u64, StoreError>;
 
-    /// Whether other processes may commit to it.
+    /// Whether it may have several nodes. Commands may commit to any store, beside its nodes.
     fn is_shared(&self) -> bool;
 
     /// What people call it in logs and on pages, without secrets: `PostgreSQL at host/db`, `SQLite at data/events.sqlite`.

@@ -53,12 +53,6 @@ impl Options {
         Duration::from_millis(self.connect_timeout_ms.saturating_add(self.statement_timeout_ms))
     }
 
-    /// Whether other nodes may use the same store.
-    #[must_use]
-    pub fn is_shared(&self) -> bool {
-        self.url.starts_with("postgres")
-    }
-
     /// The SQLite file that `url` names; `None` when it names PostgreSQL.
     pub(super) fn sqlite_path(&self, data_dir: &Path) -> Result<Option<PathBuf>, StoreUrlError> {
         if self.url.is_empty() {

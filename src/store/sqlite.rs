@@ -102,7 +102,7 @@ impl Store for SqliteStore {
         self.reader.run(|connection| statements::books(&connection.transaction()?)).await
     }
 
-    /// The process that has it open is the only one.
+    /// Only one node can have it.
     async fn active_writers(&self) -> Result<u64, StoreError> {
         Ok(1)
     }

@@ -73,7 +73,7 @@ pub async fn refused(store: &Arc<dyn Store>, change: Change, part: &str) {
 /// All that a change may touch.
 pub async fn everything(store: &Arc<dyn Store>) -> String {
     let totals = store.totals(vec![]).await.unwrap().value;
-    let log = store.changes(None, None, 1_000).await.unwrap();
+    let log = store.changes(vec![], None, 1_000).await.unwrap();
     format!("{:?} {totals:?} {:?} {log:?}", stored(store).await, store.catalog().await.unwrap())
 }
 

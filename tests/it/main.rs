@@ -5,6 +5,7 @@ mod admin_store;
 mod api;
 mod api_reads;
 mod batches;
+mod beside_a_service;
 mod command_line;
 mod commands;
 mod config_files;

@@ -147,6 +147,10 @@ async fn every_total_stays_exact_whatever_administrators_do_while_clients_post_a
     traffic.stop().await;
     let totals = app.totals().await;
     let sum: u64 = totals.values().sum();
+    // One name of each group has all of it: aliases have nothing, nor what was undone.
+    let mut names = ["client-2", "client-3", &script.name, "shared"];
+    names.sort_unstable();
+    assert_eq!(totals.keys().collect::<Vec<_>>(), names);
     settle(&tally, totals);
     let log = app.stop().await;
     assert_eq!(app.audit().await, sum, "{log}");

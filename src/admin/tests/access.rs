@@ -9,6 +9,7 @@ use super::harness::{Answer, Browser, Dashboard};
 use crate::admin::answer::POLICY;
 use crate::admin::routes::{Access, ROUTES, Verb};
 use crate::admin::{CookieSecure, Options};
+use crate::store::admin::AccountChange;
 
 /// Every route of the table that needs somebody, with its braces filled in, and what does not exist.
 fn guarded() -> Vec<(Method, String, Access)> {
@@ -42,7 +43,7 @@ async fn assert_shut(browser: &mut Browser, why: &str) {
 fn assert_sealed(answer: &Answer) {
     assert_eq!(answer.header(CONTENT_SECURITY_POLICY), POLICY);
     assert_eq!(answer.header("x-content-type-options"), "nosniff");
-    assert_eq!(answer.header("referrer-policy"), "no-referrer");
+    assert_eq!(answer.header("referrer-policy"), "same-origin");
     assert_eq!(answer.header("cross-origin-opener-policy"), "same-origin");
     assert_eq!(answer.header(CACHE_CONTROL), "no-store");
 }
@@ -78,7 +79,7 @@ async fn nothing_is_open_without_with_an_expired_a_forged_or_an_ended_session() 
     assert_shut(&mut ended, "after the logout").await;
 
     let mut disabled = dashboard.signed_in("ann").await;
-    dashboard.store.update_superuser("ann", None, Some(true), None).await.unwrap();
+    dashboard.account(AccountChange::Disable { user: "ann".into() }).await;
     assert_shut(&mut disabled, "of a disabled superuser").await;
 }
 
@@ -95,11 +96,11 @@ async fn keys_open_the_api_and_nothing_else_until_they_expire_or_are_revoked() {
     let changed = program.post("/api/v1/admin/events/login/describe", &[("description", "people come")]).await;
     assert_eq!(changed.status, StatusCode::OK, "{}", changed.body);
     let changes = program.get("/api/v1/admin/changes").await.json();
-    assert_eq!(changes["response"][0]["who"], "key a test");
+    assert_eq!(changes["response"][0]["who"], format!("key {id} (a test)"));
 
     dashboard.pass(TimeDelta::hours(1));
     let (_, other) = dashboard.add_key(None).await;
-    dashboard.store.revoke_admin_key(id, now).await.unwrap();
+    dashboard.account(AccountChange::RevokeKey { id }).await;
     assert_shut(&mut program, "with a revoked key").await;
     program.headers = vec![("authorization", format!("bearer {other}"))];
     assert_eq!(program.get("/api/v1/admin/status").await.status, StatusCode::OK);

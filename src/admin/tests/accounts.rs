@@ -4,6 +4,7 @@ use hyper::StatusCode;
 use hyper::header::RETRY_AFTER;
 
 use super::harness::{Dashboard, PASSWORD};
+use crate::store::admin::AccountChange;
 
 fn token_of(link: &str) -> String {
     link.split_once("token=").unwrap().1.to_owned()
@@ -54,7 +55,7 @@ async fn nothing_tells_a_wrong_name_from_a_wrong_password_or_a_disabled_account(
     let dashboard = Dashboard::open().await;
     dashboard.add_user("ann").await;
     dashboard.add_user("off").await;
-    dashboard.store.update_superuser("off", None, Some(true), None).await.unwrap();
+    dashboard.account(AccountChange::Disable { user: "off".into() }).await;
     let mut answers = Vec::new();
     for (user, password) in [("ann", "wrong-wrong-wrong"), ("nobody", "wrong-wrong-wrong"), ("off", PASSWORD)] {
         let answer = dashboard.browser().post("/admin/login", &[("user", user), ("password", password)]).await;
@@ -78,6 +79,35 @@ async fn too_many_attempts_have_to_wait_but_working_sessions_go_on() {
     assert_eq!(answer.status, StatusCode::TOO_MANY_REQUESTS);
     assert!(!answer.header(RETRY_AFTER).is_empty());
     assert_eq!(working.get("/admin").await.status, StatusCode::OK);
+    let fields = [("current", PASSWORD), ("password", "brave-copper-7-window"), ("repeated", "brave-copper-7-window")];
+    let answer = working.post("/admin/users/ann/password", &fields).await;
+    assert_eq!(answer.location(), "/admin/users?notice=password-changed");
+    // Who has found an open session does not guess without end either.
+    let guess = [("current", "wrong"), ("password", PASSWORD), ("repeated", PASSWORD)];
+    for _ in 0..5 {
+        let answer = working.post("/admin/users/ann/password", &guess).await;
+        assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY);
+    }
+    assert_eq!(working.post("/admin/users/ann/password", &guess).await.status, StatusCode::TOO_MANY_REQUESTS);
+}
+
+#[tokio::test]
+async fn a_login_whose_password_is_changed_while_it_waits_begins_no_session() {
+    let dashboard = Dashboard::open().await;
+    dashboard.add_user("ann").await;
+    let mut late = dashboard.browser();
+    let fields = [("user", "ann"), ("password", PASSWORD)];
+    let login = async {
+        // Both wait for the one thread that hashes: the login has read what the password was.
+        late.post("/admin/login", &fields).await
+    };
+    let change = async {
+        let (user, password_hash) = ("ann".into(), "another".into());
+        dashboard.account(AccountChange::SetPassword { user, password_hash, keep: None }).await;
+    };
+    let (answer, ()) = tokio::join!(login, change);
+    assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY, "{}", answer.body);
+    assert_eq!(late.get("/admin").await.status, StatusCode::SEE_OTHER);
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ use http_body_util::BodyExt;
 use hyper::header::{CONTENT_TYPE, COOKIE, HOST, HeaderName, LOCATION, ORIGIN, SET_COOKIE};
 use hyper::{HeaderMap, Method, StatusCode};
 use parking_lot::Mutex;
+use warp::reply::Response;
 
 use crate::admin::{Options, Request, State, password, session};
 use crate::batch::Batches;
@@ -16,7 +17,7 @@ use crate::flusher::{self, Flusher};
 use crate::journal::{self, DataFolder};
 use crate::names::{Limits, Names};
 use crate::query::Query;
-use crate::store::admin::{AdminKey, Superuser};
+use crate::store::admin::{AccountChange, AdminKey, Superuser};
 use crate::store::{self, Store, StoreHealth};
 
 pub const PASSWORD: &str = "quiet-lamp-9-orchard";
@@ -68,7 +69,13 @@ impl Dashboard {
             created_at: *self.now.lock(),
             last_login_at: None,
         };
-        assert!(self.store.add_superuser(user).await.unwrap());
+        self.account(AccountChange::AddUser(user)).await;
+    }
+
+    /// Straight to the store, as another node or a command does it.
+    pub async fn account(&self, change: AccountChange) {
+        let at = *self.now.lock();
+        assert!(self.store.change_account(change, "a test", at).await.unwrap());
     }
 
     /// Returns the secret.
@@ -85,7 +92,8 @@ impl Dashboard {
             revoked_at: None,
             last_used_at: None,
         };
-        (self.store.add_admin_key(key).await.unwrap(), secret)
+        self.account(AccountChange::AddKey(key)).await;
+        (self.store.admin_keys().await.unwrap().last().unwrap().id, secret)
     }
 
     /// Counts in the current hour and flushes.
@@ -145,6 +153,27 @@ impl Browser {
     }
 
     pub async fn send(&mut self, method: Method, path: &str, body: String) -> Answer {
+        let (head, body) = self.respond(method, path, body).await.into_parts();
+        for cookie in head.headers.get_all(SET_COOKIE) {
+            let (name, value) = cookie.to_str().unwrap().split(';').next().unwrap().split_once('=').unwrap();
+            self.cookies.retain(|(known, _)| known != name);
+            if !value.is_empty() {
+                self.cookies.push((name.to_owned(), value.to_owned()));
+            }
+        }
+        let is_stream = head.headers.get(CONTENT_TYPE).is_some_and(|kind| kind == "text/event-stream");
+        let bytes = if is_stream { Default::default() } else { body.collect().await.unwrap().to_bytes() };
+        Answer { status: head.status, headers: head.headers, body: String::from_utf8(bytes.to_vec()).unwrap() }
+    }
+
+    /// A live stream, which goes on until it is dropped or ended.
+    pub async fn listen(&self) -> Response {
+        let response = self.respond(Method::GET, "/admin/live", String::new()).await;
+        assert_eq!(response.headers()[CONTENT_TYPE], "text/event-stream");
+        response
+    }
+
+    async fn respond(&self, method: Method, path: &str, body: String) -> Response {
         let mut headers = HeaderMap::new();
         headers.insert(HOST, "tracker.example".parse().unwrap());
         let cookies: Vec<_> = self.cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
@@ -166,18 +195,7 @@ impl Browser {
             peer: "127.0.0.1".parse().unwrap(),
             body: body.into(),
         };
-        let response = self.state.answer(request).await;
-        let (head, body) = response.into_parts();
-        for cookie in head.headers.get_all(SET_COOKIE) {
-            let (name, value) = cookie.to_str().unwrap().split(';').next().unwrap().split_once('=').unwrap();
-            self.cookies.retain(|(known, _)| known != name);
-            if !value.is_empty() {
-                self.cookies.push((name.to_owned(), value.to_owned()));
-            }
-        }
-        let is_stream = head.headers.get(CONTENT_TYPE).is_some_and(|kind| kind == "text/event-stream");
-        let bytes = if is_stream { Default::default() } else { body.collect().await.unwrap().to_bytes() };
-        Answer { status: head.status, headers: head.headers, body: String::from_utf8(bytes.to_vec()).unwrap() }
+        self.state.answer(request).await
     }
 
     pub fn without_origin(mut self) -> Self {

@@ -5,6 +5,8 @@ use hyper::StatusCode;
 
 use super::harness::{Browser, Dashboard};
 use crate::admin::request::encoded;
+use crate::domain::EventName;
+use crate::store::admin::{Change, Changed};
 
 const PAGES: [&str; 8] = [
     "/admin",
@@ -176,9 +178,19 @@ async fn a_deleted_events_counts_go_when_its_grace_is_over() {
     dashboard.state.purge_deleted().await.unwrap();
     assert_eq!(dashboard.store.audit().await.unwrap().rows, 42);
     dashboard.pass(TimeDelta::hours(1));
+    dashboard.count("other", 1).await;
+    let event = EventName::parse("other").unwrap();
+    let now = *dashboard.now.lock();
+    let deletion = dashboard.state.query.catalog().change(Change::Delete { event }, "ann", now);
+    let Changed::Done { change } = deletion.await.unwrap() else { panic!("it is not deleted") };
+    dashboard.pass(TimeDelta::hours(168));
+    // Another node has restored it, which this one has not heard of.
+    let now = *dashboard.now.lock();
+    dashboard.store.change(Change::Undo { change }, "ann", now).await.unwrap();
     dashboard.state.purge_deleted().await.unwrap();
-    assert_eq!(dashboard.store.audit().await.unwrap().rows, 0);
+    assert_eq!(dashboard.store.audit().await.unwrap().rows, 1);
     dashboard.state.purge_deleted().await.unwrap();
+    assert_eq!(dashboard.store.changes(vec![], None, 1).await.unwrap()[0].who, "event-tracker");
 }
 
 #[tokio::test]
@@ -206,8 +218,116 @@ async fn live_streams_are_bounded_and_end_when_the_service_drains() {
         (&once["response"]["total"], &once["response"]["status"]["books"]["state"]),
         (&7.into(), &"good".into())
     );
-    let stream = browser.get("/admin/live").await;
-    assert_eq!(stream.header("content-type"), "text/event-stream");
+    let stream = browser.listen().await;
+    assert_eq!(browser.get("/admin/live").await.status, StatusCode::SERVICE_UNAVAILABLE, "one is open");
+    drop(stream);
+    let stream = browser.listen().await;
     dashboard.state.begin_draining();
+    ended(stream).await;
     assert_eq!(browser.get("/admin/live").await.status, StatusCode::SERVICE_UNAVAILABLE);
+}
+
+/// Reads a stream to its end.
+async fn ended(stream: warp::reply::Response) {
+    let all = http_body_util::BodyExt::collect(stream.into_body());
+    tokio::time::timeout(std::time::Duration::from_secs(60), all).await.expect("the stream ends").unwrap();
+}
+
+#[tokio::test]
+async fn a_live_stream_ends_with_what_let_it_in() {
+    let (dashboard, mut ann) = opened().await;
+    dashboard.add_user("eve").await;
+    let eve = || dashboard.signed_in("eve");
+    for action in ["sign-out", "disable", "enable", "delete"] {
+        if action == "enable" {
+            ann.post("/admin/users/eve/enable", &[]).await;
+            continue;
+        }
+        let stream = eve().await.listen().await;
+        ann.post(&format!("/admin/users/eve/{action}"), &[]).await;
+        ended(stream).await;
+    }
+    let (id, secret) = dashboard.add_key(None).await;
+    let mut program = dashboard.browser().without_origin();
+    program.headers.push(("authorization", format!("Bearer {secret}")));
+    let stream = program.listen().await;
+    ann.post(&format!("/admin/keys/{id}/revoke"), &[]).await;
+    ended(stream).await;
+
+    // Who is still let in listens on.
+    let mut stream = ann.listen().await;
+    ann.post("/admin/keys", &[("label", "x"), ("days", "30")]).await;
+    for _ in 0..2 {
+        let next = http_body_util::BodyExt::frame(stream.body_mut());
+        assert!(next.await.is_some_and(|frame| frame.is_ok()));
+    }
+    ann.post("/admin/logout", &[]).await;
+    ended(stream).await;
+}
+
+#[tokio::test]
+async fn while_the_store_is_away_nothing_is_guessed_wrong_and_the_browser_can_be_signed_out() {
+    let (dashboard, mut browser) = opened().await;
+    dashboard.count("login", 1).await;
+    browser.get("/admin/users").await;
+    dashboard.store.close().await;
+    let changed = browser.post("/admin/events/login/describe", &[("description", "x")]).await;
+    assert_eq!(changed.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(changed.body.contains("Whether the change was made is unknown"), "{}", changed.body);
+    let changed = browser.post("/admin/users/eve/disable", &[]).await;
+    assert!(changed.body.contains("Whether the change was made is unknown"), "{}", changed.body);
+    assert!(browser.get("/admin/users").await.body.contains("nothing is lost"));
+    for _ in 0..30 {
+        let fields = [("user", "ann"), ("password", super::harness::PASSWORD)];
+        let answer = dashboard.browser().post("/admin/login", &fields).await;
+        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "this is no guess");
+    }
+    let answer = browser.post("/admin/logout", &[]).await;
+    assert_eq!(answer.location(), "/admin/login?notice=signed-off-here");
+    assert!(browser.cookies.iter().all(|(name, _)| name != "session"));
+    assert!(browser.get("/admin/login?notice=signed-off-here").await.body.contains("This browser is signed out"));
+}
+
+#[tokio::test]
+async fn the_log_of_an_event_goes_along_with_its_name() {
+    let (dashboard, mut browser) = opened().await;
+    dashboard.count("login", 1).await;
+    dashboard.count("enter", 1).await;
+    browser.post("/admin/events/login/describe", &[("description", "who comes")]).await;
+    browser.post("/admin/events/login/move", &[("into", "sign-in")]).await;
+    browser.post("/admin/events/sign-in/move", &[("into", "enter")]).await;
+    let (_, secret) = dashboard.add_key(None).await;
+    let mut program = dashboard.browser().without_origin();
+    program.headers.push(("authorization", format!("Bearer {secret}")));
+    for name in ["enter", "login", "sign-in"] {
+        let log = program.get(&format!("/api/v1/admin/changes?event={name}")).await.json();
+        let told: Vec<_> = log["response"].as_array().unwrap().iter().map(|line| line["what"].clone()).collect();
+        assert_eq!(told, ["merge", "rename", "describe"], "{name}");
+        assert!(browser.get(&format!("/admin/changes?event={name}")).await.body.contains("who comes"), "{name}");
+    }
+    assert!(browser.get("/admin/events/enter").await.body.contains("who comes"));
+    let all = browser.get("/admin/changes").await.body;
+    assert!(
+        all.contains("create key") && all.contains("key 1 (a test)") && all.contains("href=\"/admin/keys\""),
+        "{all}"
+    );
+    assert!(all.contains("add user") && all.contains("href=\"/admin/users\""), "{all}");
+}
+
+#[tokio::test]
+async fn a_correction_counts_what_is_pending_under_other_names() {
+    let (dashboard, mut browser) = opened().await;
+    dashboard.count("login", 42).await;
+    browser.post("/admin/events/login/move", &[("into", "sign-in")]).await;
+    let hour = crate::domain::Hour::containing(*dashboard.now.lock());
+    dashboard.batches.record(&crate::domain::EventName::parse("login").unwrap(), hour, 8).unwrap();
+    dashboard.pass(TimeDelta::hours(2));
+    let value = format!("{}=50", hour.number());
+    let fields = [("hour", &*value), ("count", "49"), ("reason", "one too many")];
+    let (answer, ()) = tokio::join!(browser.post("/admin/events/sign-in/correct", &fields), async {
+        dashboard.batches.flush_requested().await;
+        dashboard.flusher.flush().await.unwrap();
+    });
+    assert_eq!(answer.status, StatusCode::SEE_OTHER, "{}", answer.body);
+    assert_eq!(dashboard.store.audit().await.unwrap().rows, 49);
 }

@@ -35,6 +35,13 @@ pub struct Recorded {
     pub counts: Vec<CountChange>,
 }
 
+impl Recorded {
+    /// Where a rename or a merge moved its event.
+    pub fn moved_into(&self) -> Option<&EventName> {
+        self.entries.iter().find(|change| change.event == self.event)?.after.alias_of.as_ref()
+    }
+}
+
 /// The column's form of [`EntryChange`]s.
 pub fn stored_entries(entries: &[EntryChange]) -> Result<String, StoreError> {
     serde_json::to_string(entries).map_err(|error| StoreError::Rejected(format!("can't note a change: {error}")))

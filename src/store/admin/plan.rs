@@ -51,6 +51,9 @@ pub struct Line {
     pub purged: Vec<EventName>,
 }
 
+/// What the log calls a move to a name that was no event of its own.
+const RENAME: &str = "rename";
+
 /// A sentence for people: why nothing was changed.
 pub type Refusal = String;
 
@@ -63,7 +66,12 @@ pub fn events_of(change: &Change, recorded: Option<&Recorded>) -> BTreeSet<Event
         | Change::Delete { event }
         | Change::Purge { event } => BTreeSet::from([event.clone()]),
         Change::Move { from, into } => BTreeSet::from([from.clone(), into.clone()]),
-        Change::Undo { .. } => recorded.iter().flat_map(|line| &line.counts).map(|count| count.event.clone()).collect(),
+        Change::Undo { .. } => {
+            let counted = recorded.iter().flat_map(|line| &line.counts).map(|count| &count.event);
+            // What was moved without counts may have got some since.
+            let moved = recorded.iter().filter_map(|line| Some([&line.event, line.moved_into()?])).flatten();
+            counted.chain(moved).cloned().collect()
+        }
     }
 }
 
@@ -121,7 +129,7 @@ impl State {
         }
         let entry = self.entry(event);
         if let Some(target) = &entry.alias_of {
-            return Err(format!("“{event}” is an alias of “{target}”."));
+            return Err(format!("“{event}” is an alias of “{target}”: that is the name to use."));
         }
         if entry.deleted_at.is_some() {
             return Err(format!("“{event}” is deleted; restore it first."));
@@ -157,8 +165,9 @@ impl State {
             return Err(format!("“{from}” is called so already."));
         }
         let entry = self.changeable(from)?;
-        let is_new = !self.knows(into);
-        if !is_new {
+        // A name that it had before is free for it, too: the two change places.
+        let is_rename = !self.knows(into) || self.entry(into).alias_of.as_ref() == Some(from);
+        if !is_rename {
             self.changeable(into)?;
         }
         let before = format!("{}; {}", self.told(from), self.told(into));
@@ -171,12 +180,12 @@ impl State {
         for entry in self.entries.values_mut().filter(|entry| entry.alias_of.as_ref() == Some(from)) {
             entry.alias_of = Some(into.clone());
         }
-        if is_new {
+        if is_rename {
             self.set(into, entry);
         }
         self.set(from, CatalogEntry { alias_of: Some(into.clone()), ..CatalogEntry::default() });
         let after = format!("alias of “{into}”; {}", self.told(into));
-        Ok(line("move", from, before, after))
+        Ok(line(if is_rename { RENAME } else { "merge" }, from, before, after))
     }
 
     fn correct(
@@ -228,23 +237,46 @@ impl State {
         Ok(Line { undoable: false, purged, ..line("purge", event, before, "nothing".into()) })
     }
 
-    /// Takes back exactly what the change did, as long as nothing else has changed that since.
+    /// Takes back exactly what the change did, as long as nothing else has changed that since. An event
+    /// gets back with its name all that was counted under the new one; of two that were merged, what
+    /// was counted since stays in the one that both became, since nobody knows whose it is.
     fn undo(&mut self, change: i64, recorded: Option<&Recorded>) -> Result<Line, Refusal> {
-        let Some(recorded) = recorded else { return Err(format!("There is no change {change}.")) };
+        let Some(recorded) = recorded else { return Err(format!("There is no change {change} of an event.")) };
         if let Some(by) = recorded.undone_by {
             return Err(format!("Change {change} has been undone already, by change {by}."));
         }
         if !recorded.undoable {
             return Err(format!("Change {change} can't be undone."));
         }
+        let moved_into = recorded.moved_into();
+        let (mut before, mut after) = (recorded.after.clone(), recorded.before.clone());
+        if let Some(into) = moved_into {
+            before = format!("alias of “{into}”; {}", self.told(into));
+        }
         for EntryChange { event, before, after } in &recorded.entries {
             let mut entry = self.entry(event);
             if !entry.take_back(before, after) {
-                return Err(format!("“{event}” has been changed again since then: undo the later change first."));
+                return Err(changed_since(event, recorded));
             }
             self.set(event, entry);
         }
-        for CountChange { event, hour, delta } in &recorded.counts {
+        let mut rest = String::new();
+        match moved_into {
+            Some(into) if recorded.what == RENAME => self.rename_back(into, recorded)?,
+            _ => self.take_counts_back(&recorded.counts)?,
+        }
+        if let Some(into) = moved_into {
+            after = format!("{}; {}", self.told(&recorded.event), self.told(into));
+            if recorded.what != RENAME {
+                rest = format!("; what was counted since then stays in “{into}”");
+            }
+        }
+        let after = format!("{after} (undid change {change}, {}{rest})", recorded.what);
+        Ok(Line { undoable: false, undoes: Some(change), ..line("undo", &recorded.event, before, after) })
+    }
+
+    fn take_counts_back(&mut self, counts: &[CountChange]) -> Result<(), Refusal> {
+        for CountChange { event, hour, delta } in counts {
             let count = self.history(event).get(hour).copied().unwrap_or(0);
             let Some(count) = count.checked_add_signed(delta.wrapping_neg()) else {
                 return Err(format!(
@@ -253,9 +285,22 @@ impl State {
             };
             self.put(event, *hour, count);
         }
-        let Recorded { what, event, before, after, .. } = recorded;
-        let (before, after) = (after.clone(), format!("{before} (undid change {change}, {what})"));
-        Ok(Line { undoable: false, undoes: Some(change), ..line("undo", event, before, after) })
+        Ok(())
+    }
+
+    /// All counts of `into`, which was no event of its own before the rename, whenever they came.
+    fn rename_back(&mut self, into: &EventName, recorded: &Recorded) -> Result<(), Refusal> {
+        let of_into = |change: &&EntryChange| change.event == *into;
+        let before = recorded.entries.iter().find(of_into).map(|change| change.before.clone()).unwrap_or_default();
+        if self.entry(into) != before {
+            return Err(changed_since(into, recorded));
+        }
+        if let Some((merged, _)) = self.entries.iter().find(|(_, entry)| entry.alias_of.as_ref() == Some(into)) {
+            return Err(format!("“{merged}” has become an alias of “{into}” since then: undo that first."));
+        }
+        let history = mem::take(self.history(into));
+        *self.history(&recorded.event) = history;
+        Ok(())
     }
 
     fn put(&mut self, event: &EventName, hour: Hour, count: u64) {
@@ -317,6 +362,14 @@ impl CatalogEntry {
             && field(&mut self.deleted_at, &before.deleted_at, &after.deleted_at)
             && field(&mut self.alias_of, &before.alias_of, &after.alias_of)
     }
+}
+
+fn changed_since(event: &EventName, recorded: &Recorded) -> Refusal {
+    let way_out = match recorded.moved_into() {
+        Some(into) if recorded.what == RENAME => format!(", or rename “{into}” to “{}”", recorded.event),
+        _ => String::new(),
+    };
+    format!("“{event}” has been changed again since then: undo the later change first{way_out}.")
 }
 
 fn expect_text(what: &str, text: &str) -> Result<(), Refusal> {

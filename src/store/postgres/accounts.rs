@@ -8,7 +8,7 @@ use tokio_postgres::{Client, Row};
 
 use super::rows::{Param, column, time, time_or_none};
 use crate::store::StoreError;
-use crate::store::admin::{AdminKey, Session, Superuser};
+use crate::store::admin::{AccountChange, AdminKey, Session, Superuser, key_name};
 
 pub(super) async fn superusers(client: &Client) -> Result<Vec<Superuser>, StoreError> {
     let sql = "select name, password_hash, disabled, created_at, last_login_at from superusers order by name";
@@ -24,7 +24,71 @@ pub(super) async fn superusers(client: &Client) -> Result<Vec<Superuser>, StoreE
     client.query_typed(sql, &[]).await?.iter().map(user).collect()
 }
 
-pub(super) async fn add_superuser(client: &Client, user: &Superuser) -> Result<bool, StoreError> {
+/// Within a transaction that is committed whatever this gives.
+pub(super) async fn change(
+    client: &Client,
+    change: &AccountChange,
+    who: &str,
+    at: DateTime<Utc>,
+) -> Result<bool, StoreError> {
+    let Some(account) = make(client, change, at).await? else { return Ok(false) };
+    let sql = "update catalog_state set version = version + 1 returning version";
+    let number: i64 = column(&client.query_typed_one(sql, &[]).await?, 0)?;
+    let params: [Param<'_>; 6] = [
+        (&number, Type::INT8),
+        (&SystemTime::from(at), Type::TIMESTAMPTZ),
+        (&who, Type::TEXT),
+        (&change.what(), Type::TEXT),
+        (&account, Type::TEXT),
+        (&change.after(), Type::TEXT),
+    ];
+    let sql = "insert into admin_changes (change, at, who, what, account, before, after, entries, undoable)
+         values ($1, $2, $3, $4, $5, '', $6, '[]', false)";
+    client.execute_typed(sql, &params).await?;
+    Ok(true)
+}
+
+/// Gives what the log calls the user or key; `None` when nothing was changed. The user's row comes
+/// first, in [`add_session`] too: whoever has it decides about the sessions.
+async fn make(client: &Client, change: &AccountChange, at: DateTime<Utc>) -> Result<Option<String>, StoreError> {
+    let of_user = async |sql: &str, user: &String| client.execute_typed(sql, &[(user, Type::TEXT)]).await;
+    let (user, found, keep) = match change {
+        AccountChange::AddUser(user) => (&user.name, add_superuser(client, user).await?, None),
+        AccountChange::SetPassword { user, password_hash, keep } => {
+            let params: [Param<'_>; 2] = [(user, Type::TEXT), (password_hash, Type::TEXT)];
+            let sql = "update superusers set password_hash = $2 where name = $1";
+            (user, client.execute_typed(sql, &params).await?, keep.as_ref())
+        }
+        AccountChange::Disable { user } => {
+            (user, of_user("update superusers set disabled = true where name = $1", user).await?, None)
+        }
+        AccountChange::Enable { user } => {
+            (user, of_user("update superusers set disabled = false where name = $1", user).await?, None)
+        }
+        AccountChange::DeleteUser { user } => {
+            (user, of_user("delete from superusers where name = $1", user).await?, None)
+        }
+        AccountChange::SignOut { user } => {
+            (user, of_user("select name from superusers where name = $1 for update", user).await?, None)
+        }
+        AccountChange::AddKey(key) => return Ok(Some(key_name(add_admin_key(client, key).await?, &key.label))),
+        AccountChange::RevokeKey { id } => {
+            let params: [Param<'_>; 2] = [(id, Type::INT8), (&SystemTime::from(at), Type::TIMESTAMPTZ)];
+            let sql = "update admin_keys set revoked_at = $2 where id = $1 and revoked_at is null returning label";
+            let revoked = client.query_typed_opt(sql, &params).await?;
+            return revoked.map(|row| Ok(key_name(*id, column(&row, 0)?))).transpose();
+        }
+    };
+    if found == 0 {
+        return Ok(None);
+    }
+    let keep = keep.map(<[u8; 32]>::as_slice);
+    let sql = "delete from sessions where username = $1 and id_hash is distinct from $2";
+    client.execute_typed(sql, &[(user, Type::TEXT), (&keep, Type::BYTEA)]).await?;
+    Ok(Some(user.clone()))
+}
+
+async fn add_superuser(client: &Client, user: &Superuser) -> Result<u64, StoreError> {
     let params: [Param<'_>; 5] = [
         (&user.name, Type::TEXT),
         (&user.password_hash, Type::TEXT),
@@ -34,41 +98,21 @@ pub(super) async fn add_superuser(client: &Client, user: &Superuser) -> Result<b
     ];
     let sql = "insert into superusers (name, password_hash, disabled, created_at, last_login_at)
          values ($1, $2, $3, $4, $5) on conflict (name) do nothing";
-    Ok(client.execute_typed(sql, &params).await? == 1)
+    Ok(client.execute_typed(sql, &params).await?)
 }
 
-/// The user's row comes first, in [`delete_superuser`] and [`add_session`] too: whoever has it decides
-/// about the sessions.
-pub(super) async fn update_superuser(
+pub(super) async fn add_session(
     client: &Client,
-    name: &str,
-    password_hash: Option<&str>,
-    disabled: Option<bool>,
-    keep: Option<[u8; 32]>,
+    session: &Session,
+    password_hash: &str,
+    sessions_max: u32,
 ) -> Result<bool, StoreError> {
-    let params: [Param<'_>; 3] = [(&name, Type::TEXT), (&password_hash, Type::TEXT), (&disabled, Type::BOOL)];
-    let sql = "update superusers set password_hash = coalesce($2, password_hash), disabled = coalesce($3, disabled)
-         where name = $1";
-    let updated = client.execute_typed(sql, &params).await?;
-    let keep = keep.as_ref().map(<[u8; 32]>::as_slice);
-    let sql = "delete from sessions where username = $1 and id_hash is distinct from $2";
-    client.execute_typed(sql, &[(&name, Type::TEXT), (&keep, Type::BYTEA)]).await?;
-    Ok(updated == 1)
-}
-
-pub(super) async fn delete_superuser(client: &Client, name: &str) -> Result<bool, StoreError> {
-    let params: [Param<'_>; 1] = [(&name, Type::TEXT)];
-    let deleted = client.execute_typed("delete from superusers where name = $1", &params).await?;
-    client.execute_typed("delete from sessions where username = $1", &params).await?;
-    Ok(deleted == 1)
-}
-
-pub(super) async fn add_session(client: &Client, session: &Session, sessions_max: u32) -> Result<(), StoreError> {
     let created_at = SystemTime::from(session.created_at);
-    let params: [Param<'_>; 2] = [(&session.user, Type::TEXT), (&created_at, Type::TIMESTAMPTZ)];
-    let sql = "update superusers set last_login_at = $2 where name = $1 and not disabled";
+    let params: [Param<'_>; 3] =
+        [(&session.user, Type::TEXT), (&created_at, Type::TIMESTAMPTZ), (&password_hash, Type::TEXT)];
+    let sql = "update superusers set last_login_at = $2 where name = $1 and not disabled and password_hash = $3";
     if client.execute_typed(sql, &params).await? == 0 {
-        return Ok(());
+        return Ok(false);
     }
     let id_hash = session.id_hash.as_slice();
     let params: [Param<'_>; 6] = [
@@ -86,7 +130,7 @@ pub(super) async fn add_session(client: &Client, session: &Session, sessions_max
         [(&session.user, Type::TEXT), (&id_hash, Type::BYTEA), (&i64::from(sessions_max), Type::INT8)];
     client.execute_typed(include_str!("sessions_trim.sql"), &params).await?;
     client.execute_typed(include_str!("sessions_expire.sql"), &[(&created_at, Type::TIMESTAMPTZ)]).await?;
-    Ok(())
+    Ok(true)
 }
 
 pub(super) async fn session(
@@ -127,11 +171,6 @@ pub(super) async fn end_session(client: &Client, id_hash: [u8; 32]) -> Result<()
     Ok(())
 }
 
-pub(super) async fn end_sessions(client: &Client, user: &str) -> Result<u64, StoreError> {
-    let sql = "delete from sessions where username = $1";
-    Ok(client.execute_typed(sql, &[(&user, Type::TEXT)]).await?)
-}
-
 const KEY_COLUMNS: &str = "id, label, secret_hash, hint, created_by, created_at, expires_at, revoked_at, last_used_at";
 
 fn key(row: &Row) -> Result<AdminKey, StoreError> {
@@ -156,7 +195,7 @@ pub(super) async fn admin_keys(client: &Client) -> Result<Vec<AdminKey>, StoreEr
     client.query_typed(&sql, &[]).await?.iter().map(key).collect()
 }
 
-pub(super) async fn add_admin_key(client: &Client, key: &AdminKey) -> Result<i64, StoreError> {
+async fn add_admin_key(client: &Client, key: &AdminKey) -> Result<i64, StoreError> {
     let params: [Param<'_>; 8] = [
         (&key.label, Type::TEXT),
         (&key.secret_hash.as_slice(), Type::BYTEA),
@@ -171,12 +210,6 @@ pub(super) async fn add_admin_key(client: &Client, key: &AdminKey) -> Result<i64
              (label, secret_hash, hint, created_by, created_at, expires_at, revoked_at, last_used_at)
          values ($1, $2, $3, $4, $5, $6, $7, $8) returning id";
     column(&client.query_typed_one(sql, &params).await?, 0)
-}
-
-pub(super) async fn revoke_admin_key(client: &Client, id: i64, at: DateTime<Utc>) -> Result<bool, StoreError> {
-    let params: [Param<'_>; 2] = [(&id, Type::INT8), (&SystemTime::from(at), Type::TIMESTAMPTZ)];
-    let sql = "update admin_keys set revoked_at = $2 where id = $1 and revoked_at is null";
-    Ok(client.execute_typed(sql, &params).await? == 1)
 }
 
 /// Reads only; [`note_key_use`] is due when the answer's `last_used_at` is long ago.

@@ -8,7 +8,7 @@ use super::{PostgresStore, accounts, change, rows};
 use crate::domain::EventName;
 use crate::store::StoreError;
 use crate::store::admin::{
-    AdminKey, AdminStore, Catalog, Change, Changed, KEY_USE_INTERVAL, LoggedChange, Session, Superuser,
+    AccountChange, AdminKey, AdminStore, Catalog, Change, Changed, KEY_USE_INTERVAL, LoggedChange, Session, Superuser,
 };
 
 impl PostgresStore {
@@ -44,42 +44,27 @@ impl AdminStore for PostgresStore {
 
     async fn changes(
         &self,
-        event: Option<EventName>,
+        events: Vec<EventName>,
         before: Option<i64>,
         limit: u32,
     ) -> Result<Vec<LoggedChange>, StoreError> {
-        self.transaction(&self.begin_read, async |client| change::changes(client, event.as_ref(), before, limit).await)
-            .await
+        self.transaction(&self.begin_read, async |client| change::changes(client, &events, before, limit).await).await
     }
 
     async fn superusers(&self) -> Result<Vec<Superuser>, StoreError> {
         self.transaction(&self.begin_read, async |client| accounts::superusers(client).await).await
     }
 
-    async fn add_superuser(&self, user: Superuser) -> Result<bool, StoreError> {
-        self.transaction(&self.begin_commit, async |client| accounts::add_superuser(client, &user).await).await
+    async fn change_account(&self, change: AccountChange, who: &str, at: DateTime<Utc>) -> Result<bool, StoreError> {
+        let at = at.trunc_subsecs(6);
+        self.transaction(&self.begin_commit, async |client| accounts::change(client, &change, who, at).await).await
     }
 
-    async fn update_superuser(
-        &self,
-        name: &str,
-        password_hash: Option<String>,
-        disabled: Option<bool>,
-        keep: Option<[u8; 32]>,
-    ) -> Result<bool, StoreError> {
+    async fn add_session(&self, session: Session, password_hash: &str, sessions_max: u32) -> Result<bool, StoreError> {
         self.transaction(&self.begin_commit, async |client| {
-            accounts::update_superuser(client, name, password_hash.as_deref(), disabled, keep).await
+            accounts::add_session(client, &session, password_hash, sessions_max).await
         })
         .await
-    }
-
-    async fn delete_superuser(&self, name: &str) -> Result<bool, StoreError> {
-        self.transaction(&self.begin_commit, async |client| accounts::delete_superuser(client, name).await).await
-    }
-
-    async fn add_session(&self, session: Session, sessions_max: u32) -> Result<(), StoreError> {
-        self.transaction(&self.begin_commit, async |client| accounts::add_session(client, &session, sessions_max).await)
-            .await
     }
 
     async fn session(
@@ -100,20 +85,8 @@ impl AdminStore for PostgresStore {
         self.transaction(&self.begin_commit, async |client| accounts::end_session(client, id_hash).await).await
     }
 
-    async fn end_sessions(&self, user: &str) -> Result<u64, StoreError> {
-        self.transaction(&self.begin_commit, async |client| accounts::end_sessions(client, user).await).await
-    }
-
     async fn admin_keys(&self) -> Result<Vec<AdminKey>, StoreError> {
         self.transaction(&self.begin_read, async |client| accounts::admin_keys(client).await).await
-    }
-
-    async fn add_admin_key(&self, key: AdminKey) -> Result<i64, StoreError> {
-        self.transaction(&self.begin_commit, async |client| accounts::add_admin_key(client, &key).await).await
-    }
-
-    async fn revoke_admin_key(&self, id: i64, at: DateTime<Utc>) -> Result<bool, StoreError> {
-        self.transaction(&self.begin_commit, async |client| accounts::revoke_admin_key(client, id, at).await).await
     }
 
     async fn use_admin_key(&self, secret_hash: [u8; 32], now: DateTime<Utc>) -> Result<Option<AdminKey>, StoreError> {

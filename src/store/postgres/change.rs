@@ -92,7 +92,8 @@ async fn history(client: &Client, event: &EventName) -> Result<History, StoreErr
 
 async fn recorded(client: &Client, change: i64) -> Result<Option<Recorded>, StoreError> {
     let params: [Param<'_>; 1] = [(&change, Type::INT8)];
-    let sql = "select what, event, before, after, undoable, undone_by, entries from admin_changes where change = $1";
+    let sql = "select what, event, before, after, undoable, undone_by, entries from admin_changes
+         where change = $1 and event is not null";
     let Some(row) = client.query_typed_opt(sql, &params).await? else { return Ok(None) };
     let counts = client.query_typed("select event, hour, delta from changed_counts where change = $1", &params).await?;
     let counts = counts.iter().map(|row| {
@@ -206,36 +207,37 @@ async fn write_log(client: &Client, plan: &Plan, number: i64, who: &str, at: Dat
 
 pub(super) async fn changes(
     client: &Client,
-    event: Option<&EventName>,
+    events: &[EventName],
     before: Option<i64>,
     limit: u32,
 ) -> Result<Vec<LoggedChange>, StoreError> {
     let (before, limit) = (before.unwrap_or(i64::MAX), i64::from(limit));
-    let event = event.map(EventName::as_str);
+    let events: Vec<&str> = events.iter().map(EventName::as_str).collect();
     let mut params: Vec<Param<'_>> = vec![(&before, Type::INT8), (&limit, Type::INT8)];
-    let of_event = if event.is_some() {
-        params.push((&event, Type::TEXT));
-        "and event = $3"
-    } else {
+    let of_events = if events.is_empty() {
         ""
+    } else {
+        params.push((&events, Type::TEXT_ARRAY));
+        "and event = any($3)"
     };
     let sql = format!(
-        "select change, at, who, what, event, before, after, undone_by, undoable from admin_changes
-         where change < $1 {of_event} order by change desc limit $2"
+        "select change, at, who, what, event, account, before, after, undone_by, undoable from admin_changes
+         where change < $1 {of_events} order by change desc limit $2"
     );
     let rows = client.query_typed(&sql, &params).await?;
     let line = |row: &Row| {
-        let undone_by: Option<i64> = column(row, 7)?;
+        let (event, undone_by): (Option<&str>, Option<i64>) = (column(row, 4)?, column(row, 8)?);
         Ok(LoggedChange {
             change: column(row, 0)?,
             at: time(row, 1)?,
             who: column(row, 2)?,
             what: column(row, 3)?,
-            event: event_name(column(row, 4)?)?,
-            before: column(row, 5)?,
-            after: column(row, 6)?,
+            event: event.map(event_name).transpose()?,
+            account: column(row, 5)?,
+            before: column(row, 6)?,
+            after: column(row, 7)?,
             undone_by,
-            can_undo: column::<bool>(row, 8)? && undone_by.is_none(),
+            can_undo: column::<bool>(row, 9)? && undone_by.is_none(),
         })
     };
     rows.iter().map(line).collect()

@@ -1,10 +1,10 @@
 //! Superusers, their sessions, and keys.
 
 use chrono::{DateTime, Utc};
-use rusqlite::{Connection, Row, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 
 use crate::store::StoreError;
-use crate::store::admin::{AdminKey, Session, Superuser};
+use crate::store::admin::{AccountChange, AdminKey, Session, Superuser, key_name};
 use crate::store::columns::{read_time, stored_time, text_time};
 
 pub(super) fn superusers(snapshot: &Transaction<'_>) -> Result<Vec<Superuser>, StoreError> {
@@ -24,8 +24,71 @@ pub(super) fn superusers(snapshot: &Transaction<'_>) -> Result<Vec<Superuser>, S
         .collect()
 }
 
-pub(super) fn add_superuser(connection: &Connection, user: &Superuser) -> Result<bool, StoreError> {
-    let added = connection.execute(
+pub(super) fn change(
+    connection: &mut Connection,
+    change: &AccountChange,
+    who: &str,
+    at: DateTime<Utc>,
+) -> Result<bool, StoreError> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let Some(account) = make(&transaction, change, at)? else { return Ok(false) };
+    let number: i64 =
+        transaction
+            .query_row("update catalog_state set version = version + 1 returning version", [], |row| row.get(0))?;
+    transaction.execute(
+        "insert into admin_changes (change, at, who, what, account, before, after, entries, undoable)
+         values (?1, ?2, ?3, ?4, ?5, '', ?6, '[]', 0)",
+        params![number, stored_time(at), who, change.what(), account, change.after()],
+    )?;
+    transaction.commit()?;
+    Ok(true)
+}
+
+/// Gives what the log calls the user or key; `None` when nothing was changed.
+fn make(
+    transaction: &Transaction<'_>,
+    change: &AccountChange,
+    at: DateTime<Utc>,
+) -> Result<Option<String>, StoreError> {
+    let end_sessions = |user: &str, keep: Option<[u8; 32]>| {
+        transaction.execute("delete from sessions where username = ?1 and id_hash is not ?2", params![user, keep])
+    };
+    let (user, changed) = match change {
+        AccountChange::AddUser(user) => (&user.name, add_superuser(transaction, user)?),
+        AccountChange::SetPassword { user, password_hash, keep } => {
+            end_sessions(user, *keep)?;
+            let sql = "update superusers set password_hash = ?2 where name = ?1";
+            (user, transaction.execute(sql, [user, password_hash])?)
+        }
+        AccountChange::Disable { user } => {
+            end_sessions(user, None)?;
+            (user, transaction.execute("update superusers set disabled = 1 where name = ?1", [user])?)
+        }
+        AccountChange::Enable { user } => {
+            (user, transaction.execute("update superusers set disabled = 0 where name = ?1", [user])?)
+        }
+        AccountChange::DeleteUser { user } => {
+            end_sessions(user, None)?;
+            (user, transaction.execute("delete from superusers where name = ?1", [user])?)
+        }
+        AccountChange::SignOut { user } => {
+            end_sessions(user, None)?;
+            let sql = "select exists (select 1 from superusers where name = ?1)";
+            (user, usize::from(transaction.query_row(sql, [user], |row| row.get::<_, bool>(0))?))
+        }
+        AccountChange::AddKey(key) => return Ok(Some(key_name(add_admin_key(transaction, key)?, &key.label))),
+        AccountChange::RevokeKey { id } => {
+            let sql = "update admin_keys set revoked_at = ?2 where id = ?1 and revoked_at is null returning label";
+            let mut statement = transaction.prepare_cached(sql)?;
+            let label = statement.query_row(params![id, stored_time(at)], |row| row.get::<_, String>(0)).optional()?;
+            return Ok(label.map(|label| key_name(*id, &label)));
+        }
+    };
+    Ok((changed == 1).then(|| user.clone()))
+}
+
+fn add_superuser(transaction: &Transaction<'_>, user: &Superuser) -> Result<usize, StoreError> {
+    Ok(transaction.execute(
         "insert into superusers (name, password_hash, disabled, created_at, last_login_at)
          values (?1, ?2, ?3, ?4, ?5) on conflict do nothing",
         params![
@@ -35,43 +98,21 @@ pub(super) fn add_superuser(connection: &Connection, user: &Superuser) -> Result
             stored_time(user.created_at),
             user.last_login_at.map(stored_time),
         ],
-    )?;
-    Ok(added == 1)
+    )?)
 }
 
-pub(super) fn update_superuser(
+pub(super) fn add_session(
     connection: &mut Connection,
-    name: &str,
-    password_hash: Option<&str>,
-    disabled: Option<bool>,
-    keep: Option<[u8; 32]>,
+    session: &Session,
+    password_hash: &str,
+    sessions_max: u32,
 ) -> Result<bool, StoreError> {
-    let transaction = connection.transaction()?;
-    let updated = transaction.execute(
-        "update superusers set password_hash = coalesce(?2, password_hash), disabled = coalesce(?3, disabled)
-         where name = ?1",
-        params![name, password_hash, disabled],
-    )?;
-    transaction.execute("delete from sessions where username = ?1 and id_hash is not ?2", params![name, keep])?;
-    transaction.commit()?;
-    Ok(updated == 1)
-}
-
-pub(super) fn delete_superuser(connection: &mut Connection, name: &str) -> Result<bool, StoreError> {
-    let transaction = connection.transaction()?;
-    let deleted = transaction.execute("delete from superusers where name = ?1", [name])?;
-    transaction.execute("delete from sessions where username = ?1", [name])?;
-    transaction.commit()?;
-    Ok(deleted == 1)
-}
-
-pub(super) fn add_session(connection: &mut Connection, session: &Session, sessions_max: u32) -> Result<(), StoreError> {
     let created_at = stored_time(session.created_at);
     let transaction = connection.transaction()?;
     transaction.execute("delete from sessions where expires_at <= ?1", [&created_at])?;
     let may_log_in = transaction.execute(
-        "update superusers set last_login_at = ?2 where name = ?1 and not disabled",
-        [&session.user, &created_at],
+        "update superusers set last_login_at = ?2 where name = ?1 and not disabled and password_hash = ?3",
+        [&*session.user, &created_at, password_hash],
     )?;
     if may_log_in == 1 {
         transaction.execute(
@@ -94,7 +135,7 @@ pub(super) fn add_session(connection: &mut Connection, session: &Session, sessio
         )?;
     }
     transaction.commit()?;
-    Ok(())
+    Ok(may_log_in == 1)
 }
 
 pub(super) fn session(
@@ -130,10 +171,6 @@ pub(super) fn end_session(connection: &Connection, id_hash: [u8; 32]) -> Result<
     Ok(())
 }
 
-pub(super) fn end_sessions(connection: &Connection, user: &str) -> Result<u64, StoreError> {
-    Ok(connection.execute("delete from sessions where username = ?1", [user])? as u64)
-}
-
 const KEY_COLUMNS: &str = "id, label, secret_hash, hint, created_by, created_at, expires_at, revoked_at, last_used_at";
 
 fn key(row: &Row<'_>) -> Result<AdminKey, StoreError> {
@@ -155,7 +192,7 @@ pub(super) fn admin_keys(snapshot: &Transaction<'_>) -> Result<Vec<AdminKey>, St
     snapshot.prepare_cached(&sql)?.query_and_then([], key)?.collect()
 }
 
-pub(super) fn add_admin_key(connection: &Connection, key: &AdminKey) -> Result<i64, StoreError> {
+fn add_admin_key(connection: &Connection, key: &AdminKey) -> Result<i64, StoreError> {
     connection.execute(
         "insert into admin_keys
              (label, secret_hash, hint, created_by, created_at, expires_at, revoked_at, last_used_at)
@@ -172,11 +209,6 @@ pub(super) fn add_admin_key(connection: &Connection, key: &AdminKey) -> Result<i
         ],
     )?;
     Ok(connection.last_insert_rowid())
-}
-
-pub(super) fn revoke_admin_key(connection: &Connection, id: i64, at: DateTime<Utc>) -> Result<bool, StoreError> {
-    let sql = "update admin_keys set revoked_at = ?2 where id = ?1 and revoked_at is null";
-    Ok(connection.execute(sql, params![id, stored_time(at)])? == 1)
 }
 
 /// Reads only; [`note_key_use`] is due when the answer's `last_used_at` is long ago.

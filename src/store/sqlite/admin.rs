@@ -7,7 +7,7 @@ use super::{SqliteStore, accounts, change};
 use crate::domain::EventName;
 use crate::store::StoreError;
 use crate::store::admin::{
-    AdminKey, AdminStore, Catalog, Change, Changed, KEY_USE_INTERVAL, LoggedChange, Session, Superuser,
+    AccountChange, AdminKey, AdminStore, Catalog, Change, Changed, KEY_USE_INTERVAL, LoggedChange, Session, Superuser,
 };
 
 #[async_trait]
@@ -23,44 +23,25 @@ impl AdminStore for SqliteStore {
 
     async fn changes(
         &self,
-        event: Option<EventName>,
+        events: Vec<EventName>,
         before: Option<i64>,
         limit: u32,
     ) -> Result<Vec<LoggedChange>, StoreError> {
-        self.reader
-            .run(move |connection| change::changes(&connection.transaction()?, event.as_ref(), before, limit))
-            .await
+        self.reader.run(move |connection| change::changes(&connection.transaction()?, &events, before, limit)).await
     }
 
     async fn superusers(&self) -> Result<Vec<Superuser>, StoreError> {
         self.reader.run(|connection| accounts::superusers(&connection.transaction()?)).await
     }
 
-    async fn add_superuser(&self, user: Superuser) -> Result<bool, StoreError> {
-        self.write(move |connection| accounts::add_superuser(connection, &user)).await
+    async fn change_account(&self, change: AccountChange, who: &str, at: DateTime<Utc>) -> Result<bool, StoreError> {
+        let (who, at) = (who.to_owned(), at.trunc_subsecs(6));
+        self.write(move |connection| accounts::change(connection, &change, &who, at)).await
     }
 
-    async fn update_superuser(
-        &self,
-        name: &str,
-        password_hash: Option<String>,
-        disabled: Option<bool>,
-        keep: Option<[u8; 32]>,
-    ) -> Result<bool, StoreError> {
-        let name = name.to_owned();
-        self.write(move |connection| {
-            accounts::update_superuser(connection, &name, password_hash.as_deref(), disabled, keep)
-        })
-        .await
-    }
-
-    async fn delete_superuser(&self, name: &str) -> Result<bool, StoreError> {
-        let name = name.to_owned();
-        self.write(move |connection| accounts::delete_superuser(connection, &name)).await
-    }
-
-    async fn add_session(&self, session: Session, sessions_max: u32) -> Result<(), StoreError> {
-        self.write(move |connection| accounts::add_session(connection, &session, sessions_max)).await
+    async fn add_session(&self, session: Session, password_hash: &str, sessions_max: u32) -> Result<bool, StoreError> {
+        let password_hash = password_hash.to_owned();
+        self.write(move |connection| accounts::add_session(connection, &session, &password_hash, sessions_max)).await
     }
 
     async fn session(
@@ -80,21 +61,8 @@ impl AdminStore for SqliteStore {
         self.write(move |connection| accounts::end_session(connection, id_hash)).await
     }
 
-    async fn end_sessions(&self, user: &str) -> Result<u64, StoreError> {
-        let user = user.to_owned();
-        self.write(move |connection| accounts::end_sessions(connection, &user)).await
-    }
-
     async fn admin_keys(&self) -> Result<Vec<AdminKey>, StoreError> {
         self.reader.run(|connection| accounts::admin_keys(&connection.transaction()?)).await
-    }
-
-    async fn add_admin_key(&self, key: AdminKey) -> Result<i64, StoreError> {
-        self.write(move |connection| accounts::add_admin_key(connection, &key)).await
-    }
-
-    async fn revoke_admin_key(&self, id: i64, at: DateTime<Utc>) -> Result<bool, StoreError> {
-        self.write(move |connection| accounts::revoke_admin_key(connection, id, at)).await
     }
 
     async fn use_admin_key(&self, secret_hash: [u8; 32], now: DateTime<Utc>) -> Result<Option<AdminKey>, StoreError> {

@@ -82,7 +82,8 @@ fn history(transaction: &Transaction<'_>, event: &EventName) -> Result<History, 
 }
 
 fn recorded(transaction: &Transaction<'_>, change: i64) -> Result<Option<Recorded>, StoreError> {
-    let sql = "select what, event, before, after, undoable, undone_by, entries from admin_changes where change = ?1";
+    let sql = "select what, event, before, after, undoable, undone_by, entries from admin_changes
+         where change = ?1 and event is not null";
     let mut statement = transaction.prepare_cached(sql)?;
     let mut rows = statement.query([change])?;
     let Some(row) = rows.next()? else { return Ok(None) };
@@ -206,29 +207,32 @@ fn write_log(
 
 pub(super) fn changes(
     snapshot: &Transaction<'_>,
-    event: Option<&EventName>,
+    events: &[EventName],
     before: Option<i64>,
     limit: u32,
 ) -> Result<Vec<LoggedChange>, StoreError> {
-    let of_event = if event.is_some() { "event = ?3" } else { "?3 is null" };
+    let of_events = if events.is_empty() { "?3 = '[]'" } else { "event in (select value from json_each(?3))" };
     let sql = format!(
-        "select change, at, who, what, event, before, after, undone_by, undoable from admin_changes
-         where change < ?1 and {of_event} order by change desc limit ?2"
+        "select change, at, who, what, event, account, before, after, undone_by, undoable from admin_changes
+         where change < ?1 and {of_events} order by change desc limit ?2"
     );
+    let events = serde_json::to_string(events)
+        .map_err(|error| StoreError::Rejected(format!("names can't be asked for: {error}")))?;
     snapshot
         .prepare_cached(&sql)?
-        .query_and_then(params![before.unwrap_or(i64::MAX), limit, event.map(EventName::as_str)], |row| {
-            let undone_by: Option<i64> = row.get(7)?;
+        .query_and_then(params![before.unwrap_or(i64::MAX), limit, events], |row| {
+            let (event, undone_by): (Option<String>, Option<i64>) = (row.get(4)?, row.get(8)?);
             Ok(LoggedChange {
                 change: row.get(0)?,
                 at: read_time(&row.get::<_, String>(1)?)?,
                 who: row.get(2)?,
                 what: row.get(3)?,
-                event: event_name(&row.get::<_, String>(4)?)?,
-                before: row.get(5)?,
-                after: row.get(6)?,
+                event: event.as_deref().map(event_name).transpose()?,
+                account: row.get(5)?,
+                before: row.get(6)?,
+                after: row.get(7)?,
                 undone_by,
-                can_undo: row.get::<_, bool>(8)? && undone_by.is_none(),
+                can_undo: row.get::<_, bool>(9)? && undone_by.is_none(),
             })
         })?
         .collect()

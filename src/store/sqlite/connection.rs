@@ -11,6 +11,7 @@ use crate::store::migration::{Migration, newest_version, random_identity, refuse
 const MIGRATIONS: &[Migration] = &[
     Migration { version: 1, sql: include_str!("0001_counts.sql") },
     Migration { version: 2, sql: include_str!("0002_admin.sql") },
+    Migration { version: 3, sql: include_str!("0003_account_log.sql") },
 ];
 
 /// Marks the file as ours: "EvTr" in ASCII.

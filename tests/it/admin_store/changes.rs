@@ -5,6 +5,9 @@ use super::*;
 on_both_stores!(
     a_rename_takes_history_and_later_counts_along,
     a_rename_keeps_what_was_said_about_the_event,
+    undoing_a_rename_gives_the_event_all_that_was_counted_since,
+    a_rename_is_not_undone_over_later_changes_of_its_event,
+    a_renamed_event_can_be_renamed_back,
     a_merge_adds_up_hour_by_hour_and_undo_takes_exactly_that_apart,
     aliases_of_a_moved_event_follow_it_and_come_back,
     a_move_that_makes_no_sense_is_refused,
@@ -18,6 +21,7 @@ on_both_stores!(
     a_sum_that_would_overflow_is_refused,
     the_catalog_keeps_any_text_as_it_is,
     a_store_of_version_1_is_brought_up_to_date_with_its_counts,
+    a_store_of_version_2_is_brought_up_to_date_with_its_log,
 );
 
 async fn a_rename_takes_history_and_later_counts_along(bench: Bench) {
@@ -55,6 +59,82 @@ async fn a_rename_keeps_what_was_said_about_the_event(bench: Bench) {
     done(&store, relocate("b", "c")).await;
     let kept = entry(&store, "c").await;
     assert_eq!((kept.description.as_str(), kept.inactive), ("third", false));
+}
+
+async fn undoing_a_rename_gives_the_event_all_that_was_counted_since(bench: Bench) {
+    let store = bench.store().await;
+    store.commit(batch(1, 1), rows([("a", 1, 1), ("other", 1, 1)])).await.unwrap();
+    let rename = done(&store, relocate("a", "b")).await;
+    // Old clients and new ones, and a correction.
+    store.commit(batch(1, 2), rows([("a", 1, 10), ("a", 2, 20), ("b", 2, 200)])).await.unwrap();
+    done(&store, correct("b", 1, 11, 5)).await;
+    let undo = done(&store, Change::Undo { change: rename }).await;
+    assert_eq!(stored(&store).await, *rows([("a", 1, 5), ("a", 2, 220), ("other", 1, 1)]));
+    assert_eq!(spans(&store).await[0], ("a".into(), hour(1), hour(2)));
+    assert_eq!(totals(&store).await, [("a".into(), 225), ("other".into(), 1)]);
+    assert!(store.catalog().await.unwrap().entries.is_empty());
+    let line = &store.changes(vec![], None, 1).await.unwrap()[0];
+    assert_eq!(line.before, "alias of “b”; “b” with 225 from 1970010101 to 1970010102");
+    assert_eq!(line.after, "“a” with 225 from 1970010101 to 1970010102; “b” without counts (undid change 1, rename)");
+    refused(&store, Change::Undo { change: undo }, "can't be undone").await;
+
+    // One that had no counts yet, only a description.
+    store.commit(batch(1, 3), rows([("c", 1, 1)])).await.unwrap();
+    done(&store, describe("c", "third")).await;
+    let emptied = done(&store, correct("c", 1, 1, 0)).await;
+    let rename = done(&store, relocate("c", "d")).await;
+    store.commit(batch(1, 4), rows([("c", 7, 7)])).await.unwrap();
+    refused(&store, Change::Undo { change: emptied }, "is an alias of “d” by now").await;
+    done(&store, Change::Undo { change: rename }).await;
+    assert_eq!(totals(&store).await, [("a".into(), 225), ("c".into(), 7), ("other".into(), 1)]);
+    assert_eq!(
+        (entry(&store, "c").await.description.as_str(), entry(&store, "d").await),
+        ("third", CatalogEntry::default())
+    );
+}
+
+async fn a_rename_is_not_undone_over_later_changes_of_its_event(bench: Bench) {
+    let store = bench.store().await;
+    store.commit(batch(1, 1), rows([("a", 1, 1), ("c", 1, 100)])).await.unwrap();
+    let rename = done(&store, relocate("a", "b")).await;
+    let merge = done(&store, relocate("c", "b")).await;
+    refused(&store, Change::Undo { change: rename }, "“c” has become an alias of “b” since then").await;
+    done(&store, Change::Undo { change: merge }).await;
+    let described = done(&store, describe("b", "x")).await;
+    refused(&store, Change::Undo { change: rename }, "undo the later change first, or rename “b” to “a”").await;
+    done(&store, Change::Undo { change: described }).await;
+    let deletion = done(&store, delete("b")).await;
+    refused(&store, Change::Undo { change: rename }, "undo the later change first").await;
+    done(&store, Change::Undo { change: deletion }).await;
+    done(&store, Change::Undo { change: rename }).await;
+    assert_eq!(totals(&store).await, [("a".into(), 1), ("c".into(), 100)]);
+}
+
+async fn a_renamed_event_can_be_renamed_back(bench: Bench) {
+    let store = bench.store().await;
+    store.commit(batch(1, 1), rows([("a", 1, 1), ("x", 1, 10)])).await.unwrap();
+    done(&store, relocate("x", "a")).await;
+    let rename = done(&store, relocate("a", "b")).await;
+    done(&store, describe("b", "said meanwhile")).await;
+    let before = contents(&store).await;
+    let back = done(&store, relocate("b", "a")).await;
+    assert_eq!(totals(&store).await, [("a".into(), 11)]);
+    assert_eq!(entry(&store, "a").await, CatalogEntry { description: "said meanwhile".into(), ..Default::default() });
+    // Both other names count for it, and none points at an alias.
+    for alias in ["b", "x"] {
+        assert_eq!(entry(&store, alias).await.alias_of, Some(name("a")));
+    }
+    refused(&store, Change::Undo { change: rename }, "undo the later change first").await;
+    done(&store, Change::Undo { change: back }).await;
+    assert_eq!(contents(&store).await, before);
+    done(&store, relocate("b", "a")).await;
+    store.commit(batch(1, 2), rows([("a", 1, 1), ("b", 1, 20), ("x", 2, 300)])).await.unwrap();
+    assert_eq!(stored(&store).await, *rows([("a", 1, 32), ("a", 2, 300)]));
+    done(&store, relocate("a", "b")).await;
+    assert_eq!(totals(&store).await, [("b".into(), 332)]);
+    // An alias of another event is still none to take.
+    store.commit(batch(1, 3), rows([("c", 1, 1)])).await.unwrap();
+    refused(&store, relocate("c", "a"), "“a” is an alias of “b”: that is the name to use").await;
 }
 
 async fn a_merge_adds_up_hour_by_hour_and_undo_takes_exactly_that_apart(bench: Bench) {
@@ -97,7 +177,6 @@ async fn a_move_that_makes_no_sense_is_refused(bench: Bench) {
     refused(&store, relocate("never", "b"), "no event “never”").await;
     refused(&store, relocate("a", "c"), "is an alias of “b”").await;
     refused(&store, relocate("c", "a"), "is an alias of “b”").await;
-    refused(&store, relocate("b", "a"), "is an alias of “b”").await;
     refused(&store, relocate("c", "gone"), "is deleted").await;
     refused(&store, relocate("gone", "c"), "is deleted").await;
     refused(&store, Change::Undo { change: 99 }, "no change 99").await;
@@ -192,21 +271,28 @@ async fn the_log_tells_who_did_what_newest_first(bench: Bench) {
     let merge = done(&store, relocate("a", "b")).await;
     let undo = done(&store, Change::Undo { change: merge }).await;
     done(&store, correct("b", 5, 2, 3)).await;
-    let log = store.changes(None, None, 10).await.unwrap();
-    let told: Vec<_> = log.iter().map(|line| (line.what.as_str(), line.event.as_str(), line.can_undo)).collect();
-    assert_eq!(told, [("correct", "b", true), ("undo", "a", false), ("move", "a", false), ("deactivate", "a", true)]);
+    let log = store.changes(vec![], None, 10).await.unwrap();
+    let told: Vec<_> =
+        log.iter().map(|line| (line.what.as_str(), line.event.as_ref().unwrap().as_str(), line.can_undo)).collect();
+    assert_eq!(told, [("correct", "b", true), ("undo", "a", false), ("merge", "a", false), ("deactivate", "a", true)]);
     assert_eq!((log[3].who.as_str(), log[3].before.as_str(), log[3].after.as_str()), ("key ci", "active", "inactive"));
     assert_eq!(log[3].at.timestamp_micros(), now().timestamp_micros());
     assert_eq!(log[2].undone_by, Some(undo));
     assert!(log[2].before.contains("“a” with 1 from 1970010101"), "{}", log[2].before);
     assert!(log[2].after.contains("alias of “b”; “b” with 3 from 1970010101 to 1970010105"), "{}", log[2].after);
-    assert!(log[1].after.contains("undid change 2, move"), "{}", log[1].after);
+    assert!(
+        log[1].after.contains("(undid change 2, merge; what was counted since then stays in “b”)"),
+        "{}",
+        log[1].after
+    );
     assert!(log[0].after.contains("3 (miscounted)"), "{}", log[0].after);
     refused(&store, Change::Undo { change: undo }, "can't be undone").await;
 
-    assert_eq!(store.changes(Some(name("b")), None, 10).await.unwrap(), log[..1]);
-    assert_eq!(store.changes(None, Some(merge), 10).await.unwrap(), log[3..]);
-    assert_eq!(store.changes(None, None, 2).await.unwrap(), log[..2]);
+    assert_eq!(store.changes(vec![name("b")], None, 10).await.unwrap(), log[..1]);
+    assert_eq!(store.changes(vec![name("a"), name("b"), name("c")], None, 10).await.unwrap(), log);
+    assert_eq!(store.changes(vec![name("a"), name("b")], Some(4), 1).await.unwrap(), log[1..2]);
+    assert_eq!(store.changes(vec![], Some(merge), 10).await.unwrap(), log[3..]);
+    assert_eq!(store.changes(vec![], None, 2).await.unwrap(), log[..2]);
 }
 
 async fn every_change_moves_the_versions_by_one(bench: Bench) {
@@ -259,4 +345,41 @@ async fn a_store_of_version_1_is_brought_up_to_date_with_its_counts(bench: Bench
     let store = bench.store().await;
     done(&store, relocate("a", "b")).await;
     assert_eq!(totals(&store).await, [("b".into(), 5)]);
+}
+
+async fn a_store_of_version_2_is_brought_up_to_date_with_its_log(bench: Bench) {
+    let store = bench.store().await;
+    store.commit(batch(1, 1), rows([("a", 1, 5), ("b", 1, 1)])).await.unwrap();
+    let merge = done(&store, relocate("a", "b")).await;
+    done(&store, describe("b", "“both”")).await;
+    let log = store.changes(vec![], None, 10).await.unwrap();
+    store.close().await;
+    bench
+        .execute(match bench {
+            Bench::Sqlite(_) => {
+                "create table older as select change, at, who, what, event, before, after, entries, undoable, undone_by
+                     from admin_changes;
+                 drop table admin_changes;
+                 create table admin_changes (
+                     change integer primary key, at text not null, who text not null, what text not null,
+                     event text not null, before text not null, after text not null, entries text not null,
+                     undoable integer not null check (undoable in (0, 1)), undone_by integer
+                 ) strict;
+                 create index admin_changes_by_event on admin_changes (event, change);
+                 insert into admin_changes select * from older;
+                 drop table older;
+                 pragma user_version = 2"
+            }
+            Bench::Postgres { .. } => {
+                "alter table admin_changes drop constraint admin_changes_subject;
+                 alter table admin_changes drop column account;
+                 alter table admin_changes alter column event set not null;
+                 delete from schema_version where version > 2"
+            }
+        })
+        .await;
+    let store = bench.store().await;
+    assert_eq!(store.changes(vec![], None, 10).await.unwrap(), log);
+    done(&store, Change::Undo { change: merge }).await;
+    assert_eq!(totals(&store).await, [("a".into(), 5), ("b".into(), 1)]);
 }

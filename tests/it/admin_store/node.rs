@@ -22,7 +22,6 @@ on_both_stores!(
     switched_off_and_deleted_events_are_not_counted,
     another_node_stops_counting_after_a_flush_interval,
     a_deleted_event_is_hidden_with_its_pending_counts,
-    deleted_events_are_purged_after_their_grace,
     what_is_pending_keeps_its_own_name_when_a_move_is_undone,
     reads_are_exact_while_names_move_under_load,
 );
@@ -215,26 +214,6 @@ async fn a_deleted_event_is_hidden_with_its_pending_counts(bench: Bench) {
     assert_eq!((all[0].count, view.hides(&all[0].event)), (3, true));
     node.change(Change::Undo { change: deletion }).await;
     assert_eq!(node.totals().await, told([("a", 3), ("b", 1)]));
-}
-
-async fn deleted_events_are_purged_after_their_grace(bench: Bench) {
-    let node = Node::start(&bench).await;
-    for event in ["a", "b", "c"] {
-        node.record(event, 1, 1);
-    }
-    node.flusher.flush().await.unwrap();
-    node.change(delete("a")).await;
-    let restored = node.change(delete("b")).await;
-    let grace = TimeDelta::hours(168);
-    assert_eq!(node.flusher.purge_due(now() + grace - TimeDelta::seconds(1), grace).await, Ok(0));
-    // By another node, which this one has not heard of.
-    done(&node.store, Change::Undo { change: restored }).await;
-    assert_eq!(node.flusher.purge_due(now() + grace, grace).await, Ok(1));
-    assert_eq!(node.totals().await, told([("b", 1), ("c", 1)]));
-    assert_eq!(node.day("a").await, None);
-    assert_eq!(node.store.changes(None, None, 1).await.unwrap()[0].who, "event-tracker");
-    assert_eq!(balanced_books(&node.store).await.removed, 1);
-    assert_eq!(node.refuses("a"), None);
 }
 
 async fn what_is_pending_keeps_its_own_name_when_a_move_is_undone(bench: Bench) {

@@ -1,7 +1,7 @@
 //! Set-up link, login, logout, superusers and keys.
 
 use crate::harness::superuser::{PASSWORD, USER};
-use crate::harness::{Backend, Browser, Superuser, TestApp, eventually, in_browser};
+use crate::harness::{Backend, Browser, Superuser, TestApp, eventually, in_browser, in_browser_over_plain_http};
 
 async fn sign_in(browser: &Browser, user: &str, password: &str) {
     browser.fill("#login [name=user]", user).await;
@@ -44,6 +44,27 @@ async fn the_set_up_link_makes_the_first_superuser_once_and_after_logout_nothing
         browser.shows("#error", "The name or the password is wrong.").await;
         sign_in(browser, USER, PASSWORD).await;
         browser.shows("#events", "secret-event").await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_dashboard_can_be_used_over_plain_http_under_any_host_name() {
+    let app = TestApp::start(Backend::Sqlite).await;
+    app.count("login", 5).await;
+    in_browser_over_plain_http(&app, async |browser| {
+        let link = app.setup_link().await;
+        let (_, token) = link.split_once("/admin").unwrap();
+        browser.open(&format!("/admin{token}")).await;
+        for (field, text) in [("user", USER), ("password", PASSWORD), ("repeated", PASSWORD)] {
+            browser.fill(&format!("#setup [name={field}]"), text).await;
+        }
+        browser.submit("#setup button").await;
+        browser.shows("#notice", "Welcome! You are the first superuser.").await;
+        browser.submit("#logout").await;
+        sign_in(browser, USER, PASSWORD).await;
+        browser.open("/admin/events").await;
+        browser.shows("#events", "login").await;
     })
     .await;
 }

@@ -1,7 +1,7 @@
 //! The real program in a folder of its own and an empty environment.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::Arc;
@@ -156,8 +156,16 @@ impl TestApp {
 
     /// Runs a command to its end.
     pub async fn run(&self, arguments: &[&str]) -> Output {
+        self.run_with(arguments, "").await
+    }
+
+    /// The same with something on standard input.
+    pub async fn run_with(&self, arguments: &[&str], input: &str) -> Output {
         let mut command = self.command(arguments);
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        // Who is refused at once does not read it.
+        let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
         let started = Instant::now();
         // What it says fits into the pipes.
         while child.try_wait().unwrap().is_none() {

@@ -39,7 +39,7 @@ rm -rf "$folder"
 "#;
 
 /// No calls home, and no sandbox or shared memory that a container may lack.
-const ARGUMENTS: [&str; 11] = [
+const ARGUMENTS: [&str; 12] = [
     "--headless=new",
     "--no-sandbox",
     "--disable-dev-shm-usage",
@@ -51,6 +51,7 @@ const ARGUMENTS: [&str; 11] = [
     "--disable-sync",
     "--disable-breakpad",
     "--window-size=1280,900",
+    "--host-resolver-rules=MAP tracker.example 127.0.0.1",
 ];
 
 struct Programs {
@@ -132,7 +133,21 @@ pub struct Browser {
 
 /// Runs a story in a browser on the pages of `app`. Whatever the console complains of fails it.
 pub async fn in_browser(app: &TestApp, story: impl AsyncFnOnce(&Browser)) {
-    let browser = Browser::start(app.url("")).await;
+    in_browser_at(app.url(""), story).await;
+}
+
+/// The same under another host name than 127.0.0.1, which alone passes for trustworthy without TLS.
+pub async fn in_browser_over_plain_http(app: &TestApp, story: impl AsyncFnOnce(&Browser)) {
+    in_browser_at(app.url("").replace("127.0.0.1", "tracker.example"), async |browser| {
+        // Without TLS, this header is ignored with a complaint.
+        browser.allow("Cross-Origin-Opener-Policy");
+        story(browser).await;
+    })
+    .await;
+}
+
+async fn in_browser_at(home: String, story: impl AsyncFnOnce(&Browser)) {
+    let browser = Browser::start(home).await;
     if let Err(panic) = AssertUnwindSafe(story(&browser)).catch_unwind().await {
         eprintln!("--- the browser was at {}\n{}\n---", browser.path().await, browser.text("main").await);
         browser.screenshot("failed").await;
