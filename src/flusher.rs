@@ -153,7 +153,7 @@ impl Flusher {
                     tracing::info!(%event, "Purged a deleted event");
                     purged += 1;
                 }
-                Changed::Refused { reason } => tracing::info!(%event, reason, "A deleted event is not purged"),
+                Changed::Refused { reason } => tracing::info!(%event, %reason, "A deleted event is not purged"),
             }
         }
         Ok(purged)

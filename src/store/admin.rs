@@ -18,8 +18,10 @@ use crate::domain::{EventName, Hour};
 mod aliases;
 pub(super) mod log;
 pub(super) mod plan;
+mod refusal;
 
 pub use aliases::Aliases;
+pub use refusal::Refusal;
 
 /// How often the use of a key is noted.
 pub(super) const KEY_USE_INTERVAL: TimeDelta = TimeDelta::minutes(1);
@@ -91,8 +93,8 @@ pub enum Change {
 pub enum Changed {
     /// Its number in the log, which is the catalog's new version.
     Done { change: i64 },
-    /// Nothing was changed; a sentence says why.
-    Refused { reason: String },
+    /// Nothing was changed.
+    Refused { reason: Refusal },
 }
 
 /// One line of the log of changes.

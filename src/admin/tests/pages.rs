@@ -168,6 +168,26 @@ async fn a_past_hour_is_corrected_with_a_reason() {
 }
 
 #[tokio::test]
+async fn a_refusal_tells_hours_and_counts_as_the_viewer_reads_them_and_as_they_are_kept_to_programs() {
+    let (dashboard, mut browser) = opened().await;
+    dashboard.count("login", 4_200).await;
+    dashboard.pass(TimeDelta::hours(2));
+    browser.post("/admin/preferences", &[("zone", "Europe/Berlin")]).await;
+    let stale = [("hour", "2024051510"), ("expected", "1300"), ("count", "40"), ("reason", "sent twice")];
+    let page = browser.post("/admin/events/login/correct", &stale).await;
+    assert_eq!(page.status, StatusCode::CONFLICT);
+    let sentence = "The count of “login” in 15 May 2024, 12:00 is 4,200 by now, not 1,300.";
+    assert!(page.body.contains(sentence), "{}", page.body);
+    let (_, secret) = dashboard.add_key(None).await;
+    let mut program = dashboard.browser();
+    program.headers.push(("authorization", format!("Bearer {secret}")));
+    let answer = program.post("/api/v1/admin/events/login/correct", &stale).await;
+    assert_eq!(answer.status, StatusCode::CONFLICT);
+    let sentence = "The count of “login” in 2024051510 is 4200 by now, not 1300.";
+    assert_eq!(answer.json()["error"]["external"], sentence);
+}
+
+#[tokio::test]
 async fn a_deleted_events_counts_go_when_its_grace_is_over() {
     let (dashboard, mut browser) = opened().await;
     dashboard.count("login", 42).await;

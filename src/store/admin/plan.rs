@@ -7,7 +7,7 @@ use std::mem;
 use chrono::{DateTime, Utc};
 
 use super::log::{CountChange, EntryChange, Recorded};
-use super::{CatalogEntry, Change};
+use super::{CatalogEntry, Change, Refusal};
 use crate::domain::{EventName, EventTotal, Hour, HourlyCount, TOTAL_MAX};
 
 const TEXT_CHARS_MAX: usize = 1_000;
@@ -50,9 +50,6 @@ pub struct Line {
     /// Earlier changes of these events can't be undone any more.
     pub purged: Vec<EventName>,
 }
-
-/// A sentence for people: why nothing was changed.
-pub type Refusal = String;
 
 /// Whose histories `change` has to see. `recorded` is the line that it undoes.
 pub fn events_of(change: &Change, recorded: Option<&Recorded>) -> BTreeSet<EventName> {
@@ -117,14 +114,14 @@ impl State {
     /// The entry of an event that is neither unknown nor an alias nor deleted.
     fn changeable(&self, event: &EventName) -> Result<CatalogEntry, Refusal> {
         if !self.knows(event) {
-            return Err(format!("There is no event “{event}” in the store."));
+            return Err(format!("There is no event “{event}” in the store.").into());
         }
         let entry = self.entry(event);
         if let Some(target) = &entry.alias_of {
-            return Err(format!("“{event}” is an alias of “{target}”."));
+            return Err(format!("“{event}” is an alias of “{target}”.").into());
         }
         if entry.deleted_at.is_some() {
-            return Err(format!("“{event}” is deleted; restore it first."));
+            return Err(format!("“{event}” is deleted; restore it first.").into());
         }
         Ok(entry)
     }
@@ -133,7 +130,7 @@ impl State {
         let mut entry = self.changeable(event)?;
         expect_text("description", description)?;
         if entry.description == description {
-            return Err(format!("“{event}” has this description already."));
+            return Err(format!("“{event}” has this description already.").into());
         }
         let before = mem::replace(&mut entry.description, description.to_owned());
         self.set(event, entry);
@@ -144,7 +141,7 @@ impl State {
         let word = |active| if active { "active" } else { "inactive" };
         let mut entry = self.changeable(event)?;
         if entry.inactive != active {
-            return Err(format!("“{event}” is {} already.", word(active)));
+            return Err(format!("“{event}” is {} already.", word(active)).into());
         }
         entry.inactive = !active;
         self.set(event, entry);
@@ -154,7 +151,7 @@ impl State {
 
     fn relocate(&mut self, from: &EventName, into: &EventName) -> Result<Line, Refusal> {
         if from == into {
-            return Err(format!("“{from}” is called so already."));
+            return Err(format!("“{from}” is called so already.").into());
         }
         let entry = self.changeable(from)?;
         let is_new = !self.knows(into);
@@ -194,10 +191,10 @@ impl State {
         }
         let found = self.history(event).get(&hour).copied().unwrap_or(0);
         if found != expected {
-            return Err(format!("The count of “{event}” in {hour} is {found} by now, not {expected}."));
+            return Err(Refusal::CountIs { event: event.clone(), hour, count: found, expected });
         }
         if count == expected {
-            return Err(format!("The count of “{event}” in {hour} is {count} already."));
+            return Err(Refusal::CountIsSo { event: event.clone(), hour, count });
         }
         self.put(event, hour, count);
         Ok(line("correct", event, format!("{hour}: {expected}"), format!("{hour}: {count} ({reason})")))
@@ -212,7 +209,7 @@ impl State {
 
     fn purge(&mut self, event: &EventName) -> Result<Line, Refusal> {
         if self.entry(event).deleted_at.is_none() {
-            return Err(format!("“{event}” is not deleted."));
+            return Err(format!("“{event}” is not deleted.").into());
         }
         let before = self.told(event);
         self.history(event).clear();
@@ -230,26 +227,24 @@ impl State {
 
     /// Takes back exactly what the change did, as long as nothing else has changed that since.
     fn undo(&mut self, change: i64, recorded: Option<&Recorded>) -> Result<Line, Refusal> {
-        let Some(recorded) = recorded else { return Err(format!("There is no change {change}.")) };
+        let Some(recorded) = recorded else { return Err(format!("There is no change {change}.").into()) };
         if let Some(by) = recorded.undone_by {
-            return Err(format!("Change {change} has been undone already, by change {by}."));
+            return Err(format!("Change {change} has been undone already, by change {by}.").into());
         }
         if !recorded.undoable {
-            return Err(format!("Change {change} can't be undone."));
+            return Err(format!("Change {change} can't be undone.").into());
         }
         for EntryChange { event, before, after } in &recorded.entries {
             let mut entry = self.entry(event);
             if !entry.take_back(before, after) {
-                return Err(format!("“{event}” has been changed again since then: undo the later change first."));
+                return Err(format!("“{event}” has been changed again since then: undo the later change first.").into());
             }
             self.set(event, entry);
         }
         for CountChange { event, hour, delta } in &recorded.counts {
             let count = self.history(event).get(hour).copied().unwrap_or(0);
             let Some(count) = count.checked_add_signed(delta.wrapping_neg()) else {
-                return Err(format!(
-                    "“{event}” has {count} in {hour} by now, fewer than this would take away: undo the later change first."
-                ));
+                return Err(Refusal::CountIsLess { event: event.clone(), hour: *hour, count });
             };
             self.put(event, *hour, count);
         }
@@ -276,14 +271,14 @@ impl State {
             if let Some(target) = self.entry(event).alias_of
                 && !history.is_empty()
             {
-                return Err(format!("“{event}” is an alias of “{target}” by now: undo that first."));
+                return Err(format!("“{event}” is an alias of “{target}” by now: undo that first.").into());
             }
         }
         for (alias, entry) in &self.entries {
             if let Some(target) = &entry.alias_of
                 && self.entries.get(target).is_some_and(|entry| entry.alias_of.is_some())
             {
-                return Err(format!("“{alias}” would be an alias of “{target}”, which is an alias itself."));
+                return Err(format!("“{alias}” would be an alias of “{target}”, which is an alias itself.").into());
             }
         }
         Ok(())
@@ -321,16 +316,16 @@ impl CatalogEntry {
 
 fn expect_text(what: &str, text: &str) -> Result<(), Refusal> {
     if text.chars().count() > TEXT_CHARS_MAX {
-        return Err(format!("The {what} is longer than {TEXT_CHARS_MAX} characters."));
+        return Err(format!("The {what} is longer than {TEXT_CHARS_MAX} characters.").into());
     }
     if text.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\r' | '\t')) {
-        return Err(format!("The {what} holds a control character."));
+        return Err(format!("The {what} holds a control character.").into());
     }
     Ok(())
 }
 
 fn too_many(event: &EventName) -> Refusal {
-    format!("The total of “{event}” would pass {TOTAL_MAX}.")
+    Refusal::TooMany { event: event.clone() }
 }
 
 fn summary(event: &EventName, history: &History) -> Option<EventTotal> {
