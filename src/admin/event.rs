@@ -182,7 +182,7 @@ pub(super) async fn page(
             description: format!("{name} from {first_day} to {last_day}"),
             columns: columns(asked.range, &counts, asked.compare.then_some(&counts_before[..]), zone, now),
             before: if asked.compare { "before" } else { "" },
-            zoom: true,
+            zoom: first_day < last_day,
         },
         heat: Heat::new(heat_range, &heat_counts, zone),
         heat_weeks: HEAT_WEEKS,
