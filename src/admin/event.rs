@@ -195,7 +195,7 @@ pub(super) async fn page(
                 (hour.number(), zone.local(hour.start()).format("%H:%M").to_string(), *count, grouped(*count))
             })
             .collect(),
-        changes: changes.into_iter().map(|change| LogLine::of(change, &page)).collect(),
+        changes: changes.into_iter().map(|change| LogLine::of(change, &page).shortened()).collect(),
         grace_hours: state.options.delete_grace_hours,
         name,
         entry,

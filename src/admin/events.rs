@@ -12,7 +12,7 @@ use super::activity::{EventLine, Listing, aside};
 use super::answer::{Failure, html};
 use super::request::{Parameters, Request, encoded};
 use super::session::Who;
-use super::view::{Page, event_url, grouped};
+use super::view::{Page, beginning, event_url, grouped};
 use super::zone::Zone;
 use crate::domain::{Hour, HourRange};
 
@@ -248,7 +248,7 @@ fn row(page: &Page, line: &EventLine) -> Row {
     Row {
         name: line.event.to_string(),
         url: event_url(line.event.as_str()),
-        description: line.entry.description.clone(),
+        description: beginning(&line.entry.description).into_owned(),
         state: match (&line.entry.deleted_at, line.entry.inactive) {
             (Some(_), _) => "deleted",
             (None, true) => "inactive",

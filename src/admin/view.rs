@@ -1,5 +1,7 @@
 //! What all pages share: who is signed in, theme, time zone, and how numbers and times are written.
 
+use std::borrow::Cow;
+
 use askama::Template;
 use chrono::{DateTime, NaiveDate, Utc};
 use hyper::header::{HeaderValue, SET_COOKIE};
@@ -33,6 +35,8 @@ pub(super) struct Page {
 
 const THEMES: [&str; 3] = ["auto", "light", "dark"];
 const YEAR_S: u32 = 365 * 24 * 3600;
+/// Fifty such texts twice leave a page below 100 kB.
+const TEXT_CHARS_IN_LISTS: usize = 160;
 
 /// What pages say after a redirect. The address only carries the key, so that nobody can put words
 /// into our mouth by a link.
@@ -157,6 +161,14 @@ pub(super) fn grouped(number: impl Into<u128>) -> String {
 pub(super) fn short(number: impl Into<u128>) -> String {
     numbers::short(number.into())
 }
+/// As much of a text as a list shows: the whole one is on a page of its own.
+pub(super) fn beginning(text: &str) -> Cow<'_, str> {
+    match text.char_indices().nth(TEXT_CHARS_IN_LISTS) {
+        Some((end, _)) => format!("{}…", text[..end].trim_end()).into(),
+        None => text.into(),
+    }
+}
+
 
 /// How `now` differs from `before`.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -68,13 +68,27 @@ async fn pages_stay_below_100_kb_with_much_to_show() {
     let (dashboard, mut browser) = opened().await;
     for number in 0..60 {
         dashboard.batches.names().learn(&crate::domain::EventName::parse("x").unwrap(), 0);
-        dashboard.count(&format!("{number} {}", "name ".repeat(45)), 1_000_000 + number).await;
+        let name = format!("{number} {}", "name ".repeat(45));
+        dashboard.count(&name, 1_000_000 + number).await;
+        for description in ["described ", "<déscribed> "] {
+            let fields = [("description", &*description.repeat(1_000 / description.chars().count()))];
+            let path = format!("/admin/events/{}/describe", encoded(&name));
+            assert_eq!(browser.post(&path, &fields).await.status, StatusCode::SEE_OTHER);
+        }
     }
     let event = format!("/admin/events/{}?days=365&compare=1", encoded(&format!("1 {}", "name ".repeat(45))));
     for page in PAGES.into_iter().chain([&*event]) {
         let body = browser.get(page).await.body;
         assert!(body.len() < 100_000, "{page}: {} bytes", body.len());
     }
+    // What the log cuts is a link away.
+    let log = browser.get("/admin/changes").await.body;
+    let (_, only) = log.split_once("href=\"/admin/changes?only=").unwrap();
+    let number = only.split('"').next().unwrap();
+    let whole = browser.get(&format!("/admin/changes?only={number}")).await.body;
+    assert!(whole.contains(&"described ".repeat(100)) && !log.contains(&"described ".repeat(17)), "{whole}");
+    assert_eq!(whole.matches("<tr id=\"change-").count(), 1);
+    assert!(whole.contains(&format!("id=\"change-{number}\"")));
 }
 
 #[tokio::test]
