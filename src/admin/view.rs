@@ -24,7 +24,7 @@ pub(super) struct Page {
     pub(super) theme: &'static str,
     pub(super) zone: Zone,
     pub(super) now: DateTime<Utc>,
-    /// The page itself, to come back to after changing a preference.
+    /// The page itself, to come back to after changing a preference; without what was just done.
     pub(super) path: String,
     /// What was just done, and the number of the change if it is one.
     pub(super) notice: Option<&'static str>,
@@ -59,14 +59,13 @@ impl Page {
     pub(super) fn new(state: &State, request: &Request, who: Option<&Who>, title: impl Into<String>) -> Self {
         let query = request.query();
         let theme = request.cookie("theme").and_then(|theme| THEMES.into_iter().find(|known| *known == theme));
-        let path = request.uri.path_and_query().map_or("/admin", |path| path.as_str());
         Self {
             title: title.into(),
             user: who.map(Who::name),
             theme: theme.unwrap_or("auto"),
             zone: request.cookie("zone").and_then(Zone::parse).unwrap_or_default(),
             now: (state.clock)(),
-            path: path.to_owned(),
+            path: without_notice(&request.uri),
             notice: NOTICES.into_iter().find(|(key, _)| *key == query.get("notice")).map(|(_, text)| text),
             changed: query.get("change").parse().ok(),
             origin: format!(
@@ -161,6 +160,7 @@ pub(super) fn grouped(number: impl Into<u128>) -> String {
 pub(super) fn short(number: impl Into<u128>) -> String {
     numbers::short(number.into())
 }
+
 /// As much of a text as a list shows: the whole one is on a page of its own.
 pub(super) fn beginning(text: &str) -> Cow<'_, str> {
     match text.char_indices().nth(TEXT_CHARS_IN_LISTS) {
@@ -168,7 +168,6 @@ pub(super) fn beginning(text: &str) -> Cow<'_, str> {
         None => text.into(),
     }
 }
-
 
 /// How `now` differs from `before`.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -203,6 +202,12 @@ impl Trend {
     pub(super) fn new_name() -> Self {
         Self { direction: "up", text: "new".into() }
     }
+}
+
+fn without_notice(uri: &hyper::Uri) -> String {
+    let is_notice = |pair: &&str| pair.starts_with("notice=") || pair.starts_with("change=");
+    let pairs: Vec<_> = uri.query().unwrap_or_default().split('&').filter(|pair| !is_notice(pair)).collect();
+    format!("{}?{}", uri.path(), pairs.join("&")).trim_end_matches('?').to_owned()
 }
 
 /// A name where markup can't isolate it, such as in a title: its direction stays its own.

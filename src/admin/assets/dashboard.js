@@ -241,8 +241,10 @@
     const text = button.textContent;
     button.addEventListener("click", async () => {
       const content = button.dataset.copy;
-      await navigator.clipboard.writeText(content.startsWith("/") ? location.origin + content : content);
-      button.textContent = "copied";
+      try {
+        await navigator.clipboard.writeText(content.startsWith("/") ? location.origin + content : content);
+        button.textContent = "copied";
+      } catch { button.textContent = "not allowed to copy"; }
       setTimeout(() => { button.textContent = text; }, 1500);
     });
   }
@@ -253,6 +255,12 @@
     if (!target) return;
     event.preventDefault();
     if (target.href) target.click(); else target.focus();
+  // What was done is said once: neither after a reload nor by a bookmark.
+  if (document.getElementById("notice")) {
+    const url = new URL(location.href);
+    for (const name of ["notice", "change"]) url.searchParams.delete(name);
+    history.replaceState(null, "", url);
+  }
   });
   const suggested = document.getElementById("zone-suggested");
   if (suggested) {
