@@ -224,8 +224,13 @@
       const mine = fetching;
       const fresh = await part(url, id, mine.signal);
       if (mine.signal.aborted) return;
-      if (fresh) { document.getElementById(id).replaceWith(fresh); history.replaceState(null, "", url); }
-      document.getElementById(id).removeAttribute("aria-busy");
+      const results = document.getElementById(id);
+      results.removeAttribute("aria-busy");
+      if (fresh) { results.replaceWith(fresh); history.replaceState(null, "", url); }
+      const found = document.getElementById("found");
+      if (!fresh) found.textContent = "The search failed: these are the events of before.";
+      // Screen readers follow a place that stays.
+      document.getElementById("said").textContent = found.textContent;
     };
     form.addEventListener("input", () => { clearTimeout(waiting); waiting = setTimeout(search, 150); });
     form.addEventListener("submit", (event) => { event.preventDefault(); search(); });
@@ -248,6 +253,12 @@
       setTimeout(() => { button.textContent = text; }, 1500);
     });
   }
+  // What was done is said once: neither after a reload nor by a bookmark.
+  if (document.getElementById("notice")) {
+    const url = new URL(location.href);
+    for (const name of ["notice", "change"]) url.searchParams.delete(name);
+    history.replaceState(null, "", url);
+  }
   for (const element of all(".script-only")) element.hidden = false;
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, select, textarea, .plot")) return;
@@ -255,12 +266,6 @@
     if (!target) return;
     event.preventDefault();
     if (target.href) target.click(); else target.focus();
-  // What was done is said once: neither after a reload nor by a bookmark.
-  if (document.getElementById("notice")) {
-    const url = new URL(location.href);
-    for (const name of ["notice", "change"]) url.searchParams.delete(name);
-    history.replaceState(null, "", url);
-  }
   });
   const suggested = document.getElementById("zone-suggested");
   if (suggested) {
