@@ -13,8 +13,9 @@ use hyper::header::{
 use serde::Serialize;
 use warp::reply::Response;
 
-use super::view::Page;
+use super::view::{Page, grouped};
 use crate::store::StoreError;
+use crate::store::admin::Refusal;
 
 /// No inline code or style, nothing from elsewhere, in nobody's frame.
 pub(super) const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
@@ -35,8 +36,8 @@ pub(super) enum Failure {
     },
     /// A sentence for the person.
     BadRequest(String),
-    /// Understood, but it can't be done: a sentence says why.
-    Refused(String),
+    /// Understood, but it can't be done.
+    Refused(Refusal),
     /// Too many attempts to log in.
     Throttled(Duration),
     /// The limit of live streams is reached.
@@ -128,7 +129,8 @@ impl Failure {
             Self::CrossSite => "This can only be done from the pages of the dashboard.".into(),
             Self::NotFound => "There is nothing at this address. It may have been removed, or never existed.".into(),
             Self::MethodNotAllowed { allow } => format!("This address can only be used with {allow}."),
-            Self::BadRequest(why) | Self::Refused(why) => why.clone(),
+            Self::BadRequest(why) => why.clone(),
+            Self::Refused(why) => why.to_string(),
             Self::Throttled(wait) => {
                 format!("Too many attempts. Please try again in {} seconds.", seconds_up(*wait))
             }
@@ -157,7 +159,11 @@ impl Failure {
             sentence: String,
         }
         let title = self.title();
-        let content = FailurePage { page, status: self.status().as_u16(), title, sentence: self.sentence() };
+        let sentence = match self {
+            Self::Refused(why) => why.sentence(|hour| page.hour(&hour), grouped),
+            _ => self.sentence(),
+        };
+        let content = FailurePage { page, status: self.status().as_u16(), title, sentence };
         let mut response = html(&content);
         *response.status_mut() = self.status();
         self.add_headers(response.headers_mut());

@@ -154,6 +154,10 @@ impl Chart {
         self.columns.iter().any(|column| column.so_far && column.value > 0)
     }
 
+    fn has_key(&self) -> bool {
+        self.has_so_far() || !self.before.is_empty()
+    }
+
     /// From the top down.
     fn y_labels(&self) -> Vec<String> {
         let ticks = self.ticks();
@@ -383,7 +387,7 @@ mod tests {
             assert_eq!(columns.iter().filter(|column| column.so_far).count(), 1);
             let chart = Chart { id: "x", description: String::new(), columns, before: "", zoom: false };
             assert_eq!(chart.drawing().matches(class).count(), 1);
-            assert!(chart.render().unwrap().contains("</svg> so far</p>"));
+            assert!(chart.render().unwrap().contains("</svg> so far</span>"));
             if let Some((_, line)) = chart.drawing().split_once("class=\"line\" d=\"") {
                 let points = line.split('"').next().unwrap().matches(['M', 'L']).count();
                 assert_eq!(points, chart.columns.len() - 1, "the line ends before it");

@@ -43,6 +43,7 @@ struct EventPage {
     day_chart: Chart,
     previous_day: NaiveDate,
     next_day: Option<NaiveDate>,
+    /// The range in an address, so that a usual period stays one.
     range_query: String,
     first_day: NaiveDate,
     last_day: NaiveDate,
@@ -169,7 +170,10 @@ pub(super) async fn page(
         },
         previous_day: asked.day - TimeDelta::days(1),
         next_day: asked.day.succ_opt().filter(|next| *next <= page.today()),
-        range_query: format!("from={first_day}&to={last_day}{}", if asked.compare { "&compare=1" } else { "" }),
+        range_query: match asked.preset {
+            0 => format!("from={first_day}&to={last_day}"),
+            days => format!("days={days}"),
+        },
         first_day,
         last_day,
         presets: [(7, "7 days"), (30, "30 days"), (90, "90 days"), (365, "1 year")],
@@ -182,7 +186,7 @@ pub(super) async fn page(
             description: format!("{name} from {first_day} to {last_day}"),
             columns: columns(asked.range, &counts, asked.compare.then_some(&counts_before[..]), zone, now),
             before: if asked.compare { "before" } else { "" },
-            zoom: true,
+            zoom: first_day < last_day,
         },
         heat: Heat::new(heat_range, &heat_counts, zone),
         heat_weeks: HEAT_WEEKS,
@@ -195,7 +199,7 @@ pub(super) async fn page(
                 (hour.number(), zone.local(hour.start()).format("%H:%M").to_string(), *count, grouped(*count))
             })
             .collect(),
-        changes: changes.into_iter().map(|change| LogLine::of(change, &page)).collect(),
+        changes: changes.into_iter().map(|change| LogLine::of(change, &page).shortened()).collect(),
         grace_hours: state.options.delete_grace_hours,
         name,
         entry,

@@ -12,7 +12,7 @@ use super::activity::{EventLine, Listing, aside};
 use super::answer::{Failure, html};
 use super::request::{Parameters, Request, encoded};
 use super::session::Who;
-use super::view::{Page, event_url, grouped};
+use super::view::{Page, beginning, event_url, grouped};
 use super::zone::Zone;
 use crate::domain::{Hour, HourRange};
 
@@ -188,12 +188,13 @@ struct EventsPage {
     rows: Vec<Row>,
     found: String,
     is_filtered: bool,
-    from: usize,
-    to: usize,
+    from: String,
+    to: String,
     previous: Option<String>,
     next: Option<String>,
     number: usize,
     pages: usize,
+    pages_text: String,
     export: String,
     without_today: bool,
 }
@@ -227,12 +228,13 @@ pub(super) async fn page(state: &State, request: &Request, who: &Who) -> Result<
         shown: SHOWN,
         found: grouped(chosen.len() as u64),
         is_filtered: !selection.search.is_empty() || selection.show != "all",
-        from: if rows.is_empty() { 0 } else { from + 1 },
-        to: from + rows.len(),
+        from: grouped(from as u64 + 1),
+        to: grouped((from + rows.len()) as u64),
         previous: (number > 1).then(|| link(number - 1)),
         next: (number < pages).then(|| link(number + 1)),
         number,
         pages,
+        pages_text: grouped(pages as u64),
         export: here,
         without_today: listing.without_today,
         rows,
@@ -248,7 +250,7 @@ fn row(page: &Page, line: &EventLine) -> Row {
     Row {
         name: line.event.to_string(),
         url: event_url(line.event.as_str()),
-        description: line.entry.description.clone(),
+        description: beginning(&line.entry.description).into_owned(),
         state: match (&line.entry.deleted_at, line.entry.inactive) {
             (Some(_), _) => "deleted",
             (None, true) => "inactive",

@@ -7,7 +7,7 @@ use super::State;
 use super::answer::{Failure, html, see_other};
 use super::request::{Parameters, Request, encoded};
 use super::session::Who;
-use super::view::{Page, event_url, grouped};
+use super::view::{Page, beginning, event_url, grouped};
 use super::zone::Zone;
 use crate::domain::{EventName, Hour, HourRange};
 use crate::store::StoreError;
@@ -29,6 +29,8 @@ pub(super) struct LogLine {
     pub(super) url: String,
     pub(super) before: String,
     pub(super) after: String,
+    /// Whether `before` or `after` is a beginning only.
+    pub(super) is_cut: bool,
     pub(super) undone_by: Option<i64>,
     pub(super) can_undo: bool,
 }
@@ -54,9 +56,17 @@ impl LogLine {
             event: subject,
             before: told(before),
             after: told(after),
+            is_cut: false,
             undone_by,
             can_undo: can_undo && undone_by.is_none(),
         }
+    }
+
+    /// As one of many.
+    pub(super) fn shortened(self) -> Self {
+        let (before, after) = (beginning(&self.before).into_owned(), beginning(&self.after).into_owned());
+        let is_cut = before != self.before || after != self.after;
+        Self { before, after, is_cut, ..self }
     }
 }
 
@@ -215,23 +225,29 @@ struct ChangesPage {
     event: String,
     older: Option<String>,
     is_first: bool,
+    /// Whether it is about a single change, with the whole of its texts.
+    is_one: bool,
 }
 
-/// `GET /admin/changes`
+/// `GET /admin/changes`, or one of them: `?only=NUMBER`
 pub(super) async fn log_page(state: &State, request: &Request, who: &Who) -> Result<Response, Failure> {
     let query = request.query();
     let event = EventName::parse(query.get("event")).ok();
-    let before: Option<i64> = query.get("before").parse().ok();
+    let only: Option<i64> = query.get("only").parse().ok();
+    let before: Option<i64> = only.map(|only| only.saturating_add(1)).or_else(|| query.get("before").parse().ok());
+    let limit = if only.is_some() { 1 } else { PAGE };
     let names = event.as_ref().map(|event| state.names_of(event)).unwrap_or_default();
-    let changes = state.store.changes(names, before, PAGE).await?;
+    let mut changes = state.store.changes(names, before, limit).await?;
+    changes.retain(|change| only.is_none_or(|only| only == change.change));
     let page = Page::new(state, request, Some(who), "Changes");
     let event = event.map(|event| event.to_string()).unwrap_or_default();
     let older = changes
         .last()
         .filter(|_| changes.len() == PAGE as usize)
         .map(|last| format!("?event={}&before={}", encoded(&event), last.change));
-    let lines = changes.into_iter().map(|change| LogLine::of(change, &page)).collect();
-    Ok(html(&ChangesPage { page, lines, event, older, is_first: before.is_none() }))
+    let lines = changes.into_iter().map(|change| LogLine::of(change, &page));
+    let lines = lines.map(|line| if only.is_some() { line } else { line.shortened() }).collect();
+    Ok(html(&ChangesPage { page, lines, event, older, is_first: before.is_none(), is_one: only.is_some() }))
 }
 
 #[cfg(test)]

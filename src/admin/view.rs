@@ -1,5 +1,7 @@
 //! What all pages share: who is signed in, theme, time zone, and how numbers and times are written.
 
+use std::borrow::Cow;
+
 use askama::Template;
 use chrono::{DateTime, NaiveDate, Utc};
 use hyper::header::{HeaderValue, SET_COOKIE};
@@ -22,7 +24,7 @@ pub(super) struct Page {
     pub(super) theme: &'static str,
     pub(super) zone: Zone,
     pub(super) now: DateTime<Utc>,
-    /// The page itself, to come back to after changing a preference.
+    /// The page itself, to come back to after changing a preference; without what was just done.
     pub(super) path: String,
     /// What was just done, and the number of the change if it is one.
     pub(super) notice: Option<&'static str>,
@@ -33,6 +35,8 @@ pub(super) struct Page {
 
 const THEMES: [&str; 3] = ["auto", "light", "dark"];
 const YEAR_S: u32 = 365 * 24 * 3600;
+/// Fifty such texts twice leave a page below 100 kB.
+const TEXT_CHARS_IN_LISTS: usize = 160;
 
 /// What pages say after a redirect. The address only carries the key, so that nobody can put words
 /// into our mouth by a link.
@@ -59,14 +63,13 @@ impl Page {
     pub(super) fn new(state: &State, request: &Request, who: Option<&Who>, title: impl Into<String>) -> Self {
         let query = request.query();
         let theme = request.cookie("theme").and_then(|theme| THEMES.into_iter().find(|known| *known == theme));
-        let path = request.uri.path_and_query().map_or("/admin", |path| path.as_str());
         Self {
             title: title.into(),
             user: who.map(Who::name),
             theme: theme.unwrap_or("auto"),
             zone: request.cookie("zone").and_then(Zone::parse).unwrap_or_default(),
             now: (state.clock)(),
-            path: path.to_owned(),
+            path: without_notice(&request.uri),
             notice: NOTICES.into_iter().find(|(key, _)| *key == query.get("notice")).map(|(_, text)| text),
             changed: query.get("change").parse().ok(),
             origin: format!(
@@ -162,6 +165,14 @@ pub(super) fn short(number: impl Into<u128>) -> String {
     numbers::short(number.into())
 }
 
+/// As much of a text as a list shows: the whole one is on a page of its own.
+pub(super) fn beginning(text: &str) -> Cow<'_, str> {
+    match text.char_indices().nth(TEXT_CHARS_IN_LISTS) {
+        Some((end, _)) => format!("{}…", text[..end].trim_end()).into(),
+        None => text.into(),
+    }
+}
+
 /// How `now` differs from `before`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Trend {
@@ -195,6 +206,12 @@ impl Trend {
     pub(super) fn new_name() -> Self {
         Self { direction: "up", text: "new".into() }
     }
+}
+
+fn without_notice(uri: &hyper::Uri) -> String {
+    let is_notice = |pair: &&str| pair.starts_with("notice=") || pair.starts_with("change=");
+    let pairs: Vec<_> = uri.query().unwrap_or_default().split('&').filter(|pair| !is_notice(pair)).collect();
+    format!("{}?{}", uri.path(), pairs.join("&")).trim_end_matches('?').to_owned()
 }
 
 /// A name where markup can't isolate it, such as in a title: its direction stays its own.

@@ -19,9 +19,11 @@ mod account;
 mod aliases;
 pub(super) mod log;
 pub(super) mod plan;
+mod refusal;
 
 pub use account::{AccountChange, key_name};
 pub use aliases::Aliases;
+pub use refusal::Refusal;
 
 /// How often the use of a key is noted.
 pub(super) const KEY_USE_INTERVAL: TimeDelta = TimeDelta::minutes(1);
@@ -94,8 +96,8 @@ pub enum Change {
 pub enum Changed {
     /// Its number in the log, which is the catalog's new version.
     Done { change: i64 },
-    /// Nothing was changed; a sentence says why.
-    Refused { reason: String },
+    /// Nothing was changed.
+    Refused { reason: Refusal },
 }
 
 /// One line of the log of changes.

@@ -64,7 +64,7 @@ pub async fn refused(store: &Arc<dyn Store>, change: Change, part: &str) {
     let told = format!("{change:?}");
     let before = everything(store).await;
     match store.change(change, "ada", now()).await.unwrap() {
-        Changed::Refused { reason } => assert!(reason.contains(part), "{told}: {reason}"),
+        Changed::Refused { reason } => assert!(reason.to_string().contains(part), "{told}: {reason}"),
         Changed::Done { .. } => panic!("{told} was done"),
     }
     assert_eq!(everything(store).await, before, "{told}");

@@ -2,6 +2,7 @@
 //! policy among them, fails any of these.
 
 mod accounts;
+mod by_hand;
 mod hostile_names;
 mod looks;
 mod managing;

@@ -168,7 +168,8 @@
       tip = cursor = start = null;
     };
     plot.addEventListener("pointermove", (event) => point(column(event)));
-    plot.addEventListener("pointerleave", leave);
+    // A finger is gone after each tap; what it pointed at stays until another tap.
+    plot.addEventListener("pointerleave", (event) => { if (event.pointerType !== "touch") leave(); });
     plot.addEventListener("blur", leave);
     plot.addEventListener("keydown", (event) => {
       const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
@@ -177,9 +178,21 @@
       event.stopPropagation();
       point(Math.min(rows.length - 1, Math.max(0, (current < 0 ? rows.length - (step > 0 ? 1 : 0) : current) + step)));
     });
-    if (figure.dataset.zoom === undefined) return;
+    const zoom = (first, last) => {
+      const end = ({ dataset }) => dataset.to ?? dataset.from;
+      const [from, to] = [rows[first].dataset.from, end(rows[last])];
+      if (from === rows[0].dataset.from && to === end(rows.at(-1))) { point(last); return; }
+      const url = new URL(location.href);
+      url.searchParams.delete("days");
+      url.searchParams.set("from", from);
+      url.searchParams.set("to", to);
+      url.hash = "range";
+      location.assign(url);
+    };
+    const zooms = figure.dataset.zoom !== undefined;
     plot.addEventListener("pointerdown", (event) => {
-      if (event.button !== 0 || event.pointerType === "touch") return;
+      if (event.pointerType === "touch") { point(column(event)); return; }
+      if (!zooms || event.button !== 0) return;
       plot.setPointerCapture(event.pointerId);
       start = column(event);
     });
@@ -187,13 +200,10 @@
       if (start === null) return;
       const [first, last] = [start, column(event)].sort((a, b) => a - b);
       start = null;
-      if (first === last) { point(last); return; }
-      const url = new URL(location.href);
-      url.searchParams.delete("days");
-      url.searchParams.set("from", rows[first].dataset.from);
-      url.searchParams.set("to", rows[last].dataset.to);
-      url.hash = "range";
-      location.assign(url);
+      zoom(first, last);
+    });
+    plot.addEventListener("keydown", (event) => {
+      if (zooms && tip && event.key === "Enter") zoom(current, current);
     });
   };
   const charts = (within) => all(".chart", within).forEach(chart);
@@ -214,8 +224,13 @@
       const mine = fetching;
       const fresh = await part(url, id, mine.signal);
       if (mine.signal.aborted) return;
-      if (fresh) { document.getElementById(id).replaceWith(fresh); history.replaceState(null, "", url); }
-      document.getElementById(id).removeAttribute("aria-busy");
+      const results = document.getElementById(id);
+      results.removeAttribute("aria-busy");
+      if (fresh) { results.replaceWith(fresh); history.replaceState(null, "", url); }
+      const found = document.getElementById("found");
+      if (!fresh) found.textContent = "The search failed: these are the events of before.";
+      // Screen readers follow a place that stays.
+      document.getElementById("said").textContent = found.textContent;
     };
     form.addEventListener("input", () => { clearTimeout(waiting); waiting = setTimeout(search, 150); });
     form.addEventListener("submit", (event) => { event.preventDefault(); search(); });
@@ -231,10 +246,18 @@
     const text = button.textContent;
     button.addEventListener("click", async () => {
       const content = button.dataset.copy;
-      await navigator.clipboard.writeText(content.startsWith("/") ? location.origin + content : content);
-      button.textContent = "copied";
+      try {
+        await navigator.clipboard.writeText(content.startsWith("/") ? location.origin + content : content);
+        button.textContent = "copied";
+      } catch { button.textContent = "not allowed to copy"; }
       setTimeout(() => { button.textContent = text; }, 1500);
     });
+  }
+  // What was done is said once: neither after a reload nor by a bookmark.
+  if (document.getElementById("notice")) {
+    const url = new URL(location.href);
+    for (const name of ["notice", "change"]) url.searchParams.delete(name);
+    history.replaceState(null, "", url);
   }
   for (const element of all(".script-only")) element.hidden = false;
   document.addEventListener("keydown", (event) => {

@@ -70,13 +70,27 @@ async fn pages_stay_below_100_kb_with_much_to_show() {
     let (dashboard, mut browser) = opened().await;
     for number in 0..60 {
         dashboard.batches.names().learn(&crate::domain::EventName::parse("x").unwrap(), 0);
-        dashboard.count(&format!("{number} {}", "name ".repeat(45)), 1_000_000 + number).await;
+        let name = format!("{number} {}", "name ".repeat(45));
+        dashboard.count(&name, 1_000_000 + number).await;
+        for description in ["described ", "<déscribed> "] {
+            let fields = [("description", &*description.repeat(1_000 / description.chars().count()))];
+            let path = format!("/admin/events/{}/describe", encoded(&name));
+            assert_eq!(browser.post(&path, &fields).await.status, StatusCode::SEE_OTHER);
+        }
     }
     let event = format!("/admin/events/{}?days=365&compare=1", encoded(&format!("1 {}", "name ".repeat(45))));
     for page in PAGES.into_iter().chain([&*event]) {
         let body = browser.get(page).await.body;
         assert!(body.len() < 100_000, "{page}: {} bytes", body.len());
     }
+    // What the log cuts is a link away.
+    let log = browser.get("/admin/changes").await.body;
+    let (_, only) = log.split_once("href=\"/admin/changes?only=").unwrap();
+    let number = only.split('"').next().unwrap();
+    let whole = browser.get(&format!("/admin/changes?only={number}")).await.body;
+    assert!(whole.contains("described ".repeat(100).trim_end()) && !log.contains(&"described ".repeat(17)), "{whole}");
+    assert_eq!(whole.matches("<tr id=\"change-").count(), 1);
+    assert!(whole.contains(&format!("id=\"change-{number}\"")));
 }
 
 #[tokio::test]
@@ -167,6 +181,26 @@ async fn a_past_hour_is_corrected_with_a_reason() {
     browser.post("/admin/events/login/describe", &[("description", "2024051510: 1200")]).await;
     assert!(browser.get("/admin/changes").await.body.contains("2024051510: 1200"), "somebody's own words");
     assert!(dashboard.store.audit().await.unwrap().balance());
+}
+
+#[tokio::test]
+async fn a_refusal_tells_hours_and_counts_as_the_viewer_reads_them_and_as_they_are_kept_to_programs() {
+    let (dashboard, mut browser) = opened().await;
+    dashboard.count("login", 4_200).await;
+    dashboard.pass(TimeDelta::hours(2));
+    browser.post("/admin/preferences", &[("zone", "Europe/Berlin")]).await;
+    let stale = [("hour", "2024051510"), ("expected", "1300"), ("count", "40"), ("reason", "sent twice")];
+    let page = browser.post("/admin/events/login/correct", &stale).await;
+    assert_eq!(page.status, StatusCode::CONFLICT);
+    let sentence = "The count of “login” in 15 May 2024, 12:00 is 4,200 by now, not 1,300.";
+    assert!(page.body.contains(sentence), "{}", page.body);
+    let (_, secret) = dashboard.add_key(None).await;
+    let mut program = dashboard.browser();
+    program.headers.push(("authorization", format!("Bearer {secret}")));
+    let answer = program.post("/api/v1/admin/events/login/correct", &stale).await;
+    assert_eq!(answer.status, StatusCode::CONFLICT);
+    let sentence = "The count of “login” in 2024051510 is 4200 by now, not 1300.";
+    assert_eq!(answer.json()["error"]["external"], sentence);
 }
 
 #[tokio::test]

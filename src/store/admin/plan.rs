@@ -7,7 +7,7 @@ use std::mem;
 use chrono::{DateTime, Utc};
 
 use super::log::{CountChange, EntryChange, Recorded};
-use super::{CatalogEntry, Change};
+use super::{CatalogEntry, Change, Refusal};
 use crate::domain::{EventName, EventTotal, Hour, HourlyCount, TOTAL_MAX};
 
 const TEXT_CHARS_MAX: usize = 1_000;
@@ -53,9 +53,6 @@ pub struct Line {
 
 /// What the log calls a move to a name that was no event of its own.
 const RENAME: &str = "rename";
-
-/// A sentence for people: why nothing was changed.
-pub type Refusal = String;
 
 /// Whose histories `change` has to see. `recorded` is the line that it undoes.
 pub fn events_of(change: &Change, recorded: Option<&Recorded>) -> BTreeSet<EventName> {
@@ -125,14 +122,14 @@ impl State {
     /// The entry of an event that is neither unknown nor an alias nor deleted.
     fn changeable(&self, event: &EventName) -> Result<CatalogEntry, Refusal> {
         if !self.knows(event) {
-            return Err(format!("There is no event “{event}” in the store."));
+            return Err(format!("There is no event “{event}” in the store.").into());
         }
         let entry = self.entry(event);
         if let Some(target) = &entry.alias_of {
-            return Err(format!("“{event}” is an alias of “{target}”: that is the name to use."));
+            return Err(format!("“{event}” is an alias of “{target}”: that is the name to use.").into());
         }
         if entry.deleted_at.is_some() {
-            return Err(format!("“{event}” is deleted; restore it first."));
+            return Err(format!("“{event}” is deleted; restore it first.").into());
         }
         Ok(entry)
     }
@@ -141,7 +138,7 @@ impl State {
         let mut entry = self.changeable(event)?;
         expect_text("description", description)?;
         if entry.description == description {
-            return Err(format!("“{event}” has this description already."));
+            return Err(format!("“{event}” has this description already.").into());
         }
         let before = mem::replace(&mut entry.description, description.to_owned());
         self.set(event, entry);
@@ -152,7 +149,7 @@ impl State {
         let word = |active| if active { "active" } else { "inactive" };
         let mut entry = self.changeable(event)?;
         if entry.inactive != active {
-            return Err(format!("“{event}” is {} already.", word(active)));
+            return Err(format!("“{event}” is {} already.", word(active)).into());
         }
         entry.inactive = !active;
         self.set(event, entry);
@@ -162,7 +159,7 @@ impl State {
 
     fn relocate(&mut self, from: &EventName, into: &EventName) -> Result<Line, Refusal> {
         if from == into {
-            return Err(format!("“{from}” is called so already."));
+            return Err(format!("“{from}” is called so already.").into());
         }
         let entry = self.changeable(from)?;
         // A name that it had before is free for it, too: the two change places.
@@ -203,10 +200,10 @@ impl State {
         }
         let found = self.history(event).get(&hour).copied().unwrap_or(0);
         if found != expected {
-            return Err(format!("The count of “{event}” in {hour} is {found} by now, not {expected}."));
+            return Err(Refusal::CountIs { event: event.clone(), hour, count: found, expected });
         }
         if count == expected {
-            return Err(format!("The count of “{event}” in {hour} is {count} already."));
+            return Err(Refusal::CountIsSo { event: event.clone(), hour, count });
         }
         self.put(event, hour, count);
         Ok(line("correct", event, format!("{hour}: {expected}"), format!("{hour}: {count} ({reason})")))
@@ -221,7 +218,7 @@ impl State {
 
     fn purge(&mut self, event: &EventName) -> Result<Line, Refusal> {
         if self.entry(event).deleted_at.is_none() {
-            return Err(format!("“{event}” is not deleted."));
+            return Err(format!("“{event}” is not deleted.").into());
         }
         let before = self.told(event);
         self.history(event).clear();
@@ -241,12 +238,14 @@ impl State {
     /// gets back with its name all that was counted under the new one; of two that were merged, what
     /// was counted since stays in the one that both became, since nobody knows whose it is.
     fn undo(&mut self, change: i64, recorded: Option<&Recorded>) -> Result<Line, Refusal> {
-        let Some(recorded) = recorded else { return Err(format!("There is no change {change} of an event.")) };
+        let Some(recorded) = recorded else {
+            return Err(format!("There is no change {change} of an event.").into());
+        };
         if let Some(by) = recorded.undone_by {
-            return Err(format!("Change {change} has been undone already, by change {by}."));
+            return Err(format!("Change {change} has been undone already, by change {by}.").into());
         }
         if !recorded.undoable {
-            return Err(format!("Change {change} can't be undone."));
+            return Err(format!("Change {change} can't be undone.").into());
         }
         let moved_into = recorded.moved_into();
         let (mut before, mut after) = (recorded.after.clone(), recorded.before.clone());
@@ -256,7 +255,7 @@ impl State {
         for EntryChange { event, before, after } in &recorded.entries {
             let mut entry = self.entry(event);
             if !entry.take_back(before, after) {
-                return Err(changed_since(event, recorded));
+                return Err(changed_since(event, recorded).into());
             }
             self.set(event, entry);
         }
@@ -279,9 +278,7 @@ impl State {
         for CountChange { event, hour, delta } in counts {
             let count = self.history(event).get(hour).copied().unwrap_or(0);
             let Some(count) = count.checked_add_signed(delta.wrapping_neg()) else {
-                return Err(format!(
-                    "“{event}” has {count} in {hour} by now, fewer than this would take away: undo the later change first."
-                ));
+                return Err(Refusal::CountIsLess { event: event.clone(), hour: *hour, count });
             };
             self.put(event, *hour, count);
         }
@@ -293,10 +290,10 @@ impl State {
         let of_into = |change: &&EntryChange| change.event == *into;
         let before = recorded.entries.iter().find(of_into).map(|change| change.before.clone()).unwrap_or_default();
         if self.entry(into) != before {
-            return Err(changed_since(into, recorded));
+            return Err(changed_since(into, recorded).into());
         }
         if let Some((merged, _)) = self.entries.iter().find(|(_, entry)| entry.alias_of.as_ref() == Some(into)) {
-            return Err(format!("“{merged}” has become an alias of “{into}” since then: undo that first."));
+            return Err(format!("“{merged}” has become an alias of “{into}” since then: undo that first.").into());
         }
         let history = mem::take(self.history(into));
         *self.history(&recorded.event) = history;
@@ -321,14 +318,14 @@ impl State {
             if let Some(target) = self.entry(event).alias_of
                 && !history.is_empty()
             {
-                return Err(format!("“{event}” is an alias of “{target}” by now: undo that first."));
+                return Err(format!("“{event}” is an alias of “{target}” by now: undo that first.").into());
             }
         }
         for (alias, entry) in &self.entries {
             if let Some(target) = &entry.alias_of
                 && self.entries.get(target).is_some_and(|entry| entry.alias_of.is_some())
             {
-                return Err(format!("“{alias}” would be an alias of “{target}”, which is an alias itself."));
+                return Err(format!("“{alias}” would be an alias of “{target}”, which is an alias itself.").into());
             }
         }
         Ok(())
@@ -364,7 +361,7 @@ impl CatalogEntry {
     }
 }
 
-fn changed_since(event: &EventName, recorded: &Recorded) -> Refusal {
+fn changed_since(event: &EventName, recorded: &Recorded) -> String {
     let way_out = match recorded.moved_into() {
         Some(into) if recorded.what == RENAME => format!(", or rename “{into}” to “{}”", recorded.event),
         _ => String::new(),
@@ -374,16 +371,16 @@ fn changed_since(event: &EventName, recorded: &Recorded) -> Refusal {
 
 fn expect_text(what: &str, text: &str) -> Result<(), Refusal> {
     if text.chars().count() > TEXT_CHARS_MAX {
-        return Err(format!("The {what} is longer than {TEXT_CHARS_MAX} characters."));
+        return Err(format!("The {what} is longer than {TEXT_CHARS_MAX} characters.").into());
     }
     if text.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\r' | '\t')) {
-        return Err(format!("The {what} holds a control character."));
+        return Err(format!("The {what} holds a control character.").into());
     }
     Ok(())
 }
 
 fn too_many(event: &EventName) -> Refusal {
-    format!("The total of “{event}” would pass {TOTAL_MAX}.")
+    Refusal::TooMany { event: event.clone() }
 }
 
 fn summary(event: &EventName, history: &History) -> Option<EventTotal> {

@@ -9,6 +9,11 @@ use crate::harness::{Backend, Browser, Superuser, TestApp, in_browser};
 
 const PHONE: (u32, u32) = (390, 844);
 
+/// What is wider than its place.
+const CUT: &str = "return [...document.querySelectorAll('.scroll, nav, main .card')] \
+    .filter((element) => element.checkVisibility() && element.scrollWidth > element.clientWidth + 1) \
+    .map((element) => `${element.className} ${element.scrollWidth} > ${element.clientWidth} ${element.textContent.slice(0, 60)}`)";
+
 /// Three looks at the page that is open.
 async fn look(browser: &Browser, name: &str) {
     browser.prefer("light").await;
@@ -22,6 +27,9 @@ async fn look(browser: &Browser, name: &str) {
     browser.screenshot(&format!("{name}-phone")).await;
     let width = browser.run("return document.documentElement.scrollWidth", vec![]).await;
     assert!(width.as_u64().unwrap() <= PHONE.0.into(), "{name} is {width} pixels wide on a phone");
+    let cut = browser.run(CUT, vec![]).await;
+    assert_eq!(cut, json!([]), "{name} has to be moved sideways on a phone");
+    browser.is_accessible(&format!("{name}, phone")).await;
     browser.resize(0, 0).await;
 }
 
@@ -64,7 +72,9 @@ async fn every_page_looks_right_by_day_by_night_and_on_a_phone_and_has_no_barrie
     in_browser(&app, async |browser| {
         browser.open_url(&app.setup_link().await).await;
         look(browser, "setup").await;
-        browser.allow("status of 4");
+        for refused in ["/admin/setup", "/admin/login", "/admin/nothing-here"] {
+            browser.allow(refused);
+        }
         let admin = Superuser::of(&app).await;
         browser.open_url(&app.url("/admin/setup?token=used")).await;
         look(browser, "setup-used").await;

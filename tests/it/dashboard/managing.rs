@@ -47,6 +47,11 @@ async fn an_event_is_switched_off_deleted_and_restored() {
         browser.open("/admin/events/login").await;
         browser.submit("#deactivate button").await;
         browser.shows("h1", "inactive").await;
+        // Done, and offered to be undone, once: not after a reload, and not after going there and back.
+        browser.see("#undo").await;
+        assert_eq!(browser.path().await, "/admin/events/login");
+        let stays = browser.run("return document.querySelector('[name=back]').value", vec![]).await;
+        assert_eq!(stays, "/admin/events/login");
         let (internal, external) = app.post("/api/events/login").await.fails(403);
         assert!(internal.ends_with("counted: no") && external.contains("not counted"), "{internal} {external}");
         browser.submit("#activate button").await;

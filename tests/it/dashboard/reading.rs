@@ -111,6 +111,12 @@ async fn a_hundred_thousand_events_are_searched_while_typing_sorted_and_turned_b
         browser.press(Key::Right).await;
         browser.shows("#found", "51–100 of 100,000").await;
         browser.shows(first, "event-99949").await;
+        browser.shows(".pages", "of 2,000").await;
+        browser.fill(".jump [name=page]", "1234").await;
+        browser.press(Key::Enter).await;
+        browser.shows("#found", "61,651–61,700 of 100,000").await;
+        browser.shows(first, "event-38349").await;
+        browser.open("/admin/events?page=2").await;
         browser.press(Key::Left).await;
         browser.shows("#found", "1–50 of 100,000").await;
         browser.submit("#events th:first-child a").await;
@@ -122,6 +128,7 @@ async fn a_hundred_thousand_events_are_searched_while_typing_sorted_and_turned_b
             browser.press(key).await;
         }
         browser.shows("#found", "1–10 of 10").await;
+        browser.shows("#said[role=status]", "1–10 of 10").await;
         assert_eq!(browser.texts("#events tbody .name bdi").await[0], "event-12340");
         assert!(browser.path().await.contains("q=T-1234"), "the address can be kept");
         browser.fill("#search [name=q]", "no such event").await;
@@ -165,12 +172,41 @@ async fn days_are_picked_turned_by_keys_and_a_range_is_zoomed() {
         browser.shows("#chart-day .tip", "23:00").await;
         browser.press(Key::Escape).await;
 
-        browser.drag("#chart-range .plot", 0.75, 0.95).await;
-        eventually("the range to be zoomed", async || browser.path().await.contains("from=")).await;
-        browser.see("#range .sum").await;
+        // Turning the days leaves the usual period as it is.
+        browser.shows("#range .segments [aria-current]", "30 days").await;
+        assert_eq!(browser.count("#chart-range tbody tr").await, 30);
+        let field = async |name: &str| {
+            let script = "return document.querySelector(`#range [name=${arguments[0]}]`)?.value ?? ''";
+            browser.run(script, vec![name.into()]).await
+        };
+        let range = async |first: i64, last: i64, rows: usize| {
+            let wanted = (json!(day(first)), json!(day(last)));
+            let what = format!("{wanted:?} in {rows} columns");
+            eventually(&what, async || {
+                (field("from").await, field("to").await) == wanted
+                    && browser.count("#chart-range tbody tr").await == rows
+            })
+            .await;
+        };
+        // Columns are days, then hours.
+        browser.drag("#chart-range .plot", 22.5 / 30.0, 28.5 / 30.0).await;
+        range(7, 1, 7 * 24).await;
+        browser.drag("#chart-range .plot", 3.5 / 7.0, 3.5 / 7.0).await;
+        range(4, 4, 24).await;
+        assert_eq!(browser.text("#range .sum strong").await.replace(',', ""), sum(4).to_string());
+        browser.submit("#range .segments a:nth-child(2)").await;
+        range(29, 0, 30).await;
         browser.submit("#compare").await;
-        browser.see("#compare[aria-pressed=true]").await;
+        browser.see("#compare[aria-current=true]").await;
         browser.shows("#chart-range thead", "Period before").await;
+        browser.shows("#chart-range .key", "period before").await;
+        browser.shows("#range .segments [aria-current]", "30 days").await;
+
+        // The week's pattern holds all that was counted in it.
+        let cells: Vec<u64> =
+            browser.texts("#heat tbody td").await.iter().map(|text| text.replace(',', "").parse().unwrap()).collect();
+        let all = rows.iter().filter(|(hour, ..)| *hour < hours_ago(0).as_str()).map(|(_, _, count)| count);
+        assert_eq!((cells.len(), cells.iter().sum::<u64>()), (7 * 24, all.sum()));
     })
     .await;
 }

@@ -267,6 +267,52 @@ impl Browser {
         chain.move_to_element_with_offset(&place, offset(to), 0).release().perform().await.unwrap();
     }
 
+    /// Points at an element with the mouse, at a share of its width.
+    pub async fn hover(&self, css: &str, share: f64) {
+        let place = self.see(css).await;
+        place.scroll_into_view().await.unwrap();
+        let offset = ((share - 0.5) * place.rect().await.unwrap().width) as i64;
+        self.driver.action_chain().move_to_element_with_offset(&place, offset, 0).perform().await.unwrap();
+    }
+
+    /// Touches an element with a finger, at a share of its width.
+    pub async fn tap(&self, css: &str, share: f64) {
+        let script = "const element = document.querySelector(arguments[0]); element.scrollIntoView({ block: 'center' }); \
+                      const { x, y, width, height } = element.getBoundingClientRect(); \
+                      return [x + width * arguments[1], y + height / 2]";
+        self.see(css).await;
+        let place = self.run(script, vec![css.into(), share.into()]).await;
+        let touch = |kind: &str, points: Value| json!({ "type": kind, "touchPoints": points });
+        let point = json!([{ "x": place[0], "y": place[1] }]);
+        self.devtools("Input.dispatchTouchEvent", touch("touchStart", point)).await;
+        self.devtools("Input.dispatchTouchEvent", touch("touchEnd", json!([]))).await;
+    }
+
+    /// What was copied last.
+    pub async fn copied(&self) -> String {
+        let script = "navigator.clipboard.readText().then(arguments[0], (error) => arguments[0](String(error)))";
+        self.run_async(script, Vec::new()).await.as_str().unwrap_or_default().to_owned()
+    }
+
+    /// Lets pages use the clipboard, which a person would be asked for.
+    pub async fn permit_copying(&self) {
+        let permissions = json!({ "permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"] });
+        self.devtools("Browser.grantPermissions", permissions).await;
+    }
+
+    /// Whether the network is there.
+    pub async fn connect(&self, is_connected: bool) {
+        let conditions =
+            json!({ "offline": !is_connected, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1 });
+        self.devtools("Network.enable", json!({})).await;
+        self.devtools("Network.emulateNetworkConditions", conditions).await;
+    }
+
+    /// Where the browser believes to be.
+    pub async fn travel(&self, zone: &str) {
+        self.devtools("Emulation.setTimezoneOverride", json!({ "timezoneId": zone })).await;
+    }
+
     /// The text of an element, seen or not; empty where there is none.
     pub async fn text(&self, css: &str) -> String {
         let text = self.run("return document.querySelector(arguments[0])?.textContent ?? ''", vec![css.into()]).await;
@@ -331,8 +377,10 @@ impl Browser {
     pub async fn resize(&self, width: u32, height: u32) {
         if width == 0 {
             self.devtools("Emulation.clearDeviceMetricsOverride", json!({})).await;
+            self.devtools("Emulation.setTouchEmulationEnabled", json!({ "enabled": false })).await;
             return;
         }
+        self.devtools("Emulation.setTouchEmulationEnabled", json!({ "enabled": true })).await;
         let metrics = json!({ "width": width, "height": height, "deviceScaleFactor": 2, "mobile": true });
         self.devtools("Emulation.setDeviceMetricsOverride", metrics).await;
     }
