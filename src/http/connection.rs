@@ -246,6 +246,7 @@ impl Deadline {
 
 /// Ends when the connection must.
 async fn watch(rules: &'static Rules, signals: Arc<Signals>) -> Ended {
+    let begun = Instant::now();
     let deadlines = async {
         loop {
             let now = Instant::now();
@@ -255,22 +256,19 @@ async fn watch(rules: &'static Rules, signals: Arc<Signals>) -> Ended {
             if signals.head_deadline.has_passed(now) {
                 return Ended::Done;
             }
+            let mut old_at = rules.age_max.map(|age| begun + age);
+            if old_at.is_some_and(|at| at <= now) {
+                signals.closing.store(true, Ordering::Relaxed);
+                old_at = None;
+            }
             // Whatever is set later is due later than this.
-            let next = [signals.head_deadline.get(), signals.write_deadline.get()].into_iter().flatten().min();
-            tokio::time::sleep_until(next.unwrap_or(now + rules.patience).into()).await;
+            let later = Some(now + rules.patience);
+            let next = [signals.head_deadline.get(), signals.write_deadline.get(), old_at, later];
+            tokio::time::sleep_until(next.into_iter().flatten().min().unwrap_or(now).into()).await;
         }
     };
     let close = async {
-        let old = async {
-            match rules.age_max {
-                Some(age) => tokio::time::sleep(age).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            () = rules.drain.cancelled() => {}
-            () = old => {}
-        }
+        rules.drain.cancelled().await;
         signals.closing.store(true, Ordering::Relaxed);
         rules.cut.cancelled().await;
     };

@@ -65,11 +65,12 @@ pub async fn serve(listener: TcpListener, state: &'static State, drain: Cancella
         drain: drain.clone(),
         cut: cut.clone(),
     }));
-    let requests = service::Rules {
+    let requests: &'static service::Rules = Box::leak(Box::new(service::Rules {
+        admin: state.admin,
         body_bytes_max: options.body_bytes_max,
         body_timeout: milliseconds(options.header_timeout_ms),
         cors: &state.cors,
-    };
+    }));
     let routes = (warp::service(counting(state)), warp::service(batches(state)), warp::service(others(state)));
     let slots = Arc::new(Semaphore::new(options.connections_max));
     let connections = TaskTracker::new();
@@ -82,8 +83,7 @@ pub async fn serve(listener: TcpListener, state: &'static State, drain: Cancella
         // Without it, answers to pipelined requests wait for the client's delayed ACK.
         let _ = stream.set_nodelay(true);
         connections.spawn(async move {
-            let admin = service::Admin { state: state.admin, peer };
-            let answer = move |request| service::answer(routes, admin, requests, request);
+            let answer = move |request| service::answer(routes, peer, requests, request);
             connection::serve(stream, rules, answer).await;
             drop(slot);
         });

@@ -31,16 +31,10 @@ pub(super) trait Routes<B>: Service<Request<B>, Response = Response, Error = Inf
 
 impl<B, S: Service<Request<B>, Response = Response, Error = Infallible>> Routes<B> for S {}
 
-/// The dashboard, and who talks to it.
-#[derive(Clone, Copy)]
-pub(super) struct Admin {
-    pub(super) state: &'static admin::State,
-    pub(super) peer: IpAddr,
-}
-
 /// What holds for every request.
-#[derive(Clone, Copy)]
 pub(super) struct Rules {
+    /// Answers for the dashboard.
+    pub(super) admin: &'static admin::State,
     pub(super) body_bytes_max: usize,
     /// For the whole body to arrive.
     pub(super) body_timeout: Duration,
@@ -55,8 +49,8 @@ type Answering = Either<Ready<Result<Response, Infallible>>, BoxFuture<'static, 
 /// POSTs without query and body, `batches` those whose body matters, `others` the rest.
 pub(super) fn answer<C, B, O>(
     routes: (C, B, O),
-    admin: Admin,
-    rules: Rules,
+    peer: IpAddr,
+    rules: &'static Rules,
     request: Request<Incoming>,
 ) -> impl Future<Output = Result<Response, Infallible>>
 where
@@ -78,7 +72,7 @@ where
             answer
         })
     };
-    let answering = std::panic::catch_unwind(AssertUnwindSafe(|| admit(routes, admin, rules, request)));
+    let answering = std::panic::catch_unwind(AssertUnwindSafe(|| admit(routes, peer, rules, request)));
     match answering.unwrap_or_else(|panic| Either::Left(ready(panicked(panic)))) {
         Either::Left(answer) => Either::Left(ready(finish(answer.into_inner()))),
         Either::Right(answer) => {
@@ -90,8 +84,8 @@ where
 
 fn admit<C, B, O>(
     (mut counting, mut batches, mut others): (C, B, O),
-    admin: Admin,
-    rules: Rules,
+    peer: IpAddr,
+    rules: &'static Rules,
     mut request: Request<Incoming>,
 ) -> Answering
 where
@@ -106,7 +100,7 @@ where
         return Either::Left(ready(Ok(ApiError::BadTarget.answer(request.method()))));
     }
     if admin::is_ours(request.uri().path()) {
-        return Either::Right(delegate(admin, rules, request).map(Ok).boxed());
+        return Either::Right(delegate(peer, rules, request).map(Ok).boxed());
     }
     let is_post = request.method() == Method::POST;
     let has_query = request.uri().query().is_some();
@@ -134,7 +128,7 @@ where
         // client's next request, so it is taken in first, within limits.
         Some(body) => Either::Right(
             async move {
-                match take_in(body, rules, false).await {
+                match take_in(body, rules.body_bytes_max, rules.body_timeout, false).await {
                     Ok(_) => others.call(request).await,
                     Err(error) => Ok(error.answer(request.method())),
                 }
@@ -145,22 +139,22 @@ where
 }
 
 /// The dashboard reads forms, so it gets the whole body.
-async fn delegate(Admin { state, peer }: Admin, rules: Rules, request: Request<Incoming>) -> Response {
-    let rules = Rules { body_bytes_max: rules.body_bytes_max.min(FORM_BYTES_MAX), ..rules };
+async fn delegate(peer: IpAddr, rules: &'static Rules, request: Request<Incoming>) -> Response {
+    let bytes_max = rules.body_bytes_max.min(FORM_BYTES_MAX);
     let (Parts { method, uri, headers, .. }, body) = request.into_parts();
-    match take_in(body, rules, true).await {
-        Ok(body) => state.answer(admin::Request { method, uri, headers, peer, body }).await,
+    match take_in(body, bytes_max, rules.body_timeout, true).await {
+        Ok(body) => rules.admin.answer(admin::Request { method, uri, headers, peer, body }).await,
         Err(error) => error.answer(&method),
     }
 }
 
 /// The whole body, or nothing of it, but all of it read.
-async fn take_in(body: Incoming, rules: Rules, keep: bool) -> Result<Bytes, ApiError> {
-    let too_large = ApiError::BodyTooLarge { bytes_max: rules.body_bytes_max };
-    if body.size_hint().lower() > rules.body_bytes_max as u64 {
+async fn take_in(body: Incoming, bytes_max: usize, patience: Duration, keep: bool) -> Result<Bytes, ApiError> {
+    let too_large = ApiError::BodyTooLarge { bytes_max };
+    if body.size_hint().lower() > bytes_max as u64 {
         return Err(too_large);
     }
-    let mut body = Limited::new(body, rules.body_bytes_max);
+    let mut body = Limited::new(body, bytes_max);
     let all = async {
         let mut kept = BytesMut::new();
         while let Some(frame) = body.frame().await {
@@ -172,7 +166,7 @@ async fn take_in(body: Incoming, rules: Rules, keep: bool) -> Result<Bytes, ApiE
         }
         Ok::<_, Box<dyn std::error::Error + Send + Sync>>(kept.freeze())
     };
-    match tokio::time::timeout(rules.body_timeout, all).await {
+    match tokio::time::timeout(patience, all).await {
         Ok(Ok(kept)) => Ok(kept),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large),
         Ok(Err(_)) => Err(ApiError::BodyBroken),
