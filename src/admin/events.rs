@@ -195,7 +195,6 @@ struct EventsPage {
     number: usize,
     pages: usize,
     export: String,
-    without_today: bool,
 }
 
 pub(super) async fn page(state: &State, request: &Request, who: &Who) -> Result<Response, Failure> {
@@ -234,7 +233,6 @@ pub(super) async fn page(state: &State, request: &Request, who: &Who) -> Result<
         number,
         pages,
         export: here,
-        without_today: listing.without_today,
         rows,
         selection,
         page,
@@ -282,7 +280,7 @@ mod tests {
             last: None,
             entry: CatalogEntry::default(),
         };
-        Listing { lines: events.iter().map(line).collect(), without_today: false }
+        Listing { lines: events.iter().map(line).collect() }
     }
 
     fn select(listing: &Listing, query: &str) -> Vec<String> {

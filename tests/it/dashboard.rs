@@ -3,6 +3,7 @@
 
 mod accounts;
 mod hostile_names;
+mod live;
 mod looks;
 mod managing;
 mod reading;
