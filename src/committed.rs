@@ -10,7 +10,9 @@
 //! Anything else is read anew. Concurrent reads of the same rows wait for one another.
 
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 use std::future::Future;
+use std::hash::Hash;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,14 +20,14 @@ use moka::sync::Cache;
 use tokio::sync::Mutex;
 
 use crate::batch::{Batches, RecentCommits};
-use crate::catalog::LiveCatalog;
-use crate::domain::{EventTotal, HourlyCount};
+use crate::catalog::{CatalogView, LiveCatalog};
+use crate::domain::{EventTotal, HourRange, HourlyCount, Sum, SumOf};
 use crate::store::{HourlyQuery, LedgerPosition, Snapshot, Store, StoreError, StoreHealth};
 
 /// How old the knowledge may be that nobody else has committed. Adds to the interval at which
 /// that node flushes.
 const VERIFY_INTERVAL: Duration = Duration::from_millis(100);
-/// Rows kept in all ranges together; about 64 MB.
+/// Rows kept in all ranges together, and sums likewise; about 64 MB each.
 const ROWS_MAX: u64 = 1_000_000;
 /// Ranges that nobody asks for are forgotten.
 const IDLE_MAX: Duration = Duration::from_secs(60);
@@ -62,6 +64,16 @@ impl Row for EventTotal {
     }
 }
 
+impl Row for Sum {
+    fn compare(&self, other: &Self) -> Ordering {
+        self.of.cmp(&other.of)
+    }
+
+    fn absorb(&mut self, other: &Self) {
+        self.count = self.count.saturating_add(other.count);
+    }
+}
+
 /// One kept list, locked by who reads or renews it.
 type Slot<T> = Arc<Mutex<Option<Kept<T>>>>;
 
@@ -86,6 +98,7 @@ pub struct Committed {
     catalog: Arc<LiveCatalog>,
     totals: Slot<EventTotal>,
     ranges: Cache<HourlyQuery, Slot<HourlyCount>>,
+    sums: Cache<HourRange, Slot<Sum>>,
     foreign: Mutex<Option<Foreign>>,
 }
 
@@ -97,13 +110,8 @@ impl Committed {
         catalog: Arc<LiveCatalog>,
         health: Arc<StoreHealth>,
     ) -> Self {
-        let weigh = |_: &HourlyQuery, slot: &Slot<HourlyCount>| {
-            let rows = slot.try_lock().ok().and_then(|kept| kept.as_ref().map(|kept| kept.rows.value.len()));
-            // A slot is weighed when it is put in, which is done again once it is filled.
-            u32::try_from(rows.unwrap_or(0) + 1).unwrap_or(u32::MAX)
-        };
-        let ranges = Cache::builder().max_capacity(ROWS_MAX).weigher(weigh).time_to_idle(IDLE_MAX).build();
-        Self { batches, store, health, catalog, totals: Slot::default(), ranges, foreign: Mutex::new(None) }
+        let (totals, ranges, sums) = (Slot::default(), by_rows(), by_rows());
+        Self { batches, store, health, catalog, totals, ranges, sums, foreign: Mutex::new(None) }
     }
 
     /// The store's totals. `commits` must have been taken before.
@@ -112,7 +120,7 @@ impl Committed {
     /// The store's.
     pub async fn totals(&self, commits: &RecentCommits) -> Result<Rows<EventTotal>, StoreError> {
         let read = || self.store.totals(self.batches.writers().to_vec());
-        Ok(self.current(&self.totals, commits, totals_of, read).await?.0)
+        Ok(self.current(&self.totals, commits, |_, rows| totals_of(rows), read).await?.0)
     }
 
     /// The store's rows of a query. `commits` must have been taken before.
@@ -121,13 +129,30 @@ impl Committed {
     /// The store's.
     pub async fn hourly(&self, query: HourlyQuery, commits: &RecentCommits) -> Result<Rows<HourlyCount>, StoreError> {
         let slot = self.ranges.get_with_by_ref(&query, Slot::default);
-        let select = |rows: &[HourlyCount]| select(&query, rows);
+        let select = |_: &CatalogView, rows: &[HourlyCount]| select(&query, rows);
         let read = || self.store.hourly(query.clone(), self.batches.writers().to_vec());
         let (rows, renewed) = self.current(&slot, commits, select, read).await?;
         if renewed {
             self.ranges.insert(query, slot);
         }
         Ok(rows)
+    }
+
+    /// The store's sums within a range. `commits` must have been taken before.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn sums(&self, range: HourRange, commits: &RecentCommits) -> Result<Rows<Sum>, StoreError> {
+        let slot = self.sums.get_with(range, Slot::default);
+        let select = |view: &CatalogView, rows: &[HourlyCount]| {
+            sums_of(rows.iter().filter(|row| range.contains(row.hour) && !view.hides(&row.event)))
+        };
+        let read = || self.store.sums(range, self.batches.writers().to_vec());
+        let (sums, renewed) = self.current(&slot, commits, select, read).await?;
+        if renewed {
+            self.sums.insert(range, slot);
+        }
+        Ok(sums)
     }
 
     /// The store's foreign version, at most [`VERIFY_INTERVAL`] old.
@@ -151,7 +176,7 @@ impl Committed {
         &self,
         slot: &Slot<T>,
         commits: &RecentCommits,
-        items_of: impl Fn(&[HourlyCount]) -> Vec<T>,
+        items_of: impl Fn(&CatalogView, &[HourlyCount]) -> Vec<T>,
         read: impl FnOnce() -> R,
     ) -> Result<(Rows<T>, bool), StoreError>
     where
@@ -167,7 +192,8 @@ impl Committed {
         {
             for (batch, rows) in &commits.batches {
                 if !kept.rows.position.includes(*batch) {
-                    kept.rows.value = Arc::new(merge(&kept.rows.value, items_of(&view.aliases().apply(rows))));
+                    let items = items_of(&view, &view.aliases().apply(rows));
+                    kept.rows.value = Arc::new(merge(&kept.rows.value, items));
                     kept.rows.position.advance(*batch);
                 }
             }
@@ -188,6 +214,20 @@ impl Foreign {
     }
 }
 
+/// A cache that is bounded by the rows in it.
+fn by_rows<K, T>() -> Cache<K, Slot<T>>
+where
+    K: Hash + Eq + Send + Sync + 'static,
+    T: Send + Sync + 'static,
+{
+    let weigh = |_: &K, slot: &Slot<T>| {
+        let rows = slot.try_lock().ok().and_then(|kept| kept.as_ref().map(|kept| kept.rows.value.len()));
+        // A slot is weighed when it is put in, which is done again once it is filled.
+        u32::try_from(rows.unwrap_or(0) + 1).unwrap_or(u32::MAX)
+    };
+    Cache::builder().max_capacity(ROWS_MAX).weigher(weigh).time_to_idle(IDLE_MAX).build()
+}
+
 /// The rows of one batch that a query asks for.
 fn select(query: &HourlyQuery, rows: &[HourlyCount]) -> Vec<HourlyCount> {
     let wanted =
@@ -205,6 +245,19 @@ pub fn totals_of(rows: &[HourlyCount]) -> Vec<EventTotal> {
         last_hour: rows[rows.len() - 1].hour,
     };
     rows.chunk_by(|a, b| a.event == b.event).map(of_event).collect()
+}
+
+/// The sums per hour and per event of sorted rows.
+#[must_use]
+pub fn sums_of<'a>(rows: impl Iterator<Item = &'a HourlyCount>) -> Vec<Sum> {
+    let mut sums: BTreeMap<SumOf, u64> = BTreeMap::new();
+    for row in rows {
+        for of in [SumOf::Hour(row.hour), SumOf::Event(row.event.clone())] {
+            let sum = sums.entry(of).or_default();
+            *sum = sum.saturating_add(row.count);
+        }
+    }
+    sums.into_iter().map(|(of, count)| Sum { of, count }).collect()
 }
 
 /// Merges two sorted lists; items of the same key become one.

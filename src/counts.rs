@@ -47,6 +47,12 @@ impl Counts {
         self.map.is_empty()
     }
 
+    /// All counters together, as exact as [`Counts::within`].
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.map.iter().map(|entry| *entry.value()).fold(0, u64::saturating_add)
+    }
+
     /// A copy of the counters within `range`, in no order. Each counter is exact; increments that
     /// happen meanwhile may or may not be in it.
     #[must_use]

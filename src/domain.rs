@@ -296,6 +296,22 @@ pub struct EventTotal {
     pub last_hour: Hour,
 }
 
+/// What a sum is of, in this order.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum SumOf {
+    /// All events together, in this hour.
+    Hour(Hour),
+    /// This event, in a whole range of hours.
+    Event(EventName),
+}
+
+/// A sum of hourly counts. Beyond 63 bits it is that limit.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Sum {
+    pub of: SumOf,
+    pub count: u64,
+}
+
 /// Who wrote a batch: 128 random bits, new at every start, so that a cloned disk or a lost folder
 /// can never collide with its former life.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -12,8 +12,8 @@ use std::sync::Arc;
 
 use crate::batch::{Batches, Pending};
 use crate::catalog::{CatalogView, LiveCatalog};
-use crate::committed::{Committed, Rows, merge, totals_of};
-use crate::domain::{Day, EventName, EventTotal, HourRange, HourlyCount, WriterId};
+use crate::committed::{Committed, Rows, merge, sums_of, totals_of};
+use crate::domain::{Day, EventName, EventTotal, Hour, HourRange, HourlyCount, Sum, SumOf, WriterId};
 use crate::histogram::Series;
 pub use crate::store::StoreError;
 use crate::store::{HourlyQuery, Store, StoreHealth, StoreStatus};
@@ -42,6 +42,28 @@ impl fmt::Display for DataVersion {
         let Self { writer, changes, foreign } = self;
         let process = u64::from_be_bytes([0, 1, 2, 3, 4, 5, 6, 7].map(|i| writer.0[i]));
         write!(f, "{process:x}-{changes:x}-{foreign:x}")
+    }
+}
+
+/// The sums of a range, without deleted events; what was not counted is not in them. In order.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Sums {
+    /// All events together.
+    pub hours: Vec<(Hour, u64)>,
+    /// All hours together.
+    pub events: Vec<(EventName, u64)>,
+}
+
+impl From<Vec<Sum>> for Sums {
+    fn from(sums: Vec<Sum>) -> Self {
+        let mut sorted = Self::default();
+        for Sum { of, count } in sums {
+            match of {
+                SumOf::Hour(hour) => sorted.hours.push((hour, count)),
+                SumOf::Event(event) => sorted.events.push((event, count)),
+            }
+        }
+        sorted
     }
 }
 
@@ -88,6 +110,24 @@ impl Query {
         let mut merged = merge(&committed.value, view.belonging(pending.within(range)));
         merged.retain(|row| !view.hides(&row.event));
         if merged.len() > rows_max { Err(StoreError::TooManyRows { rows_max }) } else { Ok(merged) }
+    }
+
+    /// The sums of each hour and of each event within `range`. Costs the store the rows of the range
+    /// once, and then what changes.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn sums(&self, range: HourRange) -> Result<Sums, StoreError> {
+        for _ in 0..ATTEMPTS_MAX {
+            let (view, pending) = (self.catalog.view(), self.batches.pending());
+            let committed = self.committed.sums(range, &pending.commits).await?;
+            if let Some(Read { committed, pending, view }) = self.of_one_moment(committed, pending, view).await? {
+                let pending = view.belonging(pending.within(range));
+                let pending = sums_of(pending.iter().filter(|row| !view.hides(&row.event)));
+                return Ok(Sums::from(merge(&committed.value, pending)));
+            }
+        }
+        Err(changing())
     }
 
     /// The all-time total of every event, ordered by event bytes.

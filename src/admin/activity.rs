@@ -1,8 +1,10 @@
 //! The numbers that pages show, summed up from the exact reads: all events in a list, and the hours
 //! of a period. Kept while nothing changes, since several people look at the same.
 
+use std::cmp::Reverse;
 use std::future::Future;
 use std::hash::Hash;
+use std::iter::Peekable;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,12 +15,9 @@ use super::State;
 use super::answer::Failure;
 use super::chart::before;
 use crate::domain::{EventName, EventTotal, Hour, HourRange, HourlyCount};
-use crate::query::DataVersion;
-use crate::store::StoreError;
+use crate::query::{DataVersion, Sums};
 use crate::store::admin::{Catalog, CatalogEntry};
 
-/// Rows that one page may sum up.
-const ROWS_MAX: usize = 2_000_000;
 /// Most popular events shown.
 pub(super) const TOP: usize = 10;
 /// New names shown.
@@ -45,8 +44,6 @@ pub(super) struct EventLine {
 #[derive(Debug, Default)]
 pub(super) struct Listing {
     pub(super) lines: Vec<EventLine>,
-    /// Whether today held too many rows to sum up.
-    pub(super) without_today: bool,
 }
 
 /// One of the most popular events of a period.
@@ -54,7 +51,8 @@ pub(super) struct Listing {
 pub(super) struct Top {
     pub(super) event: EventName,
     pub(super) count: u64,
-    pub(super) before: u64,
+    /// By hour of the equally long period before.
+    pub(super) hours_before: Vec<u64>,
     /// First counted within the period, when others had been counted before.
     pub(super) is_new: bool,
     /// By hour of the period.
@@ -105,12 +103,9 @@ impl State {
         let slot = self.activity.listings.get_with(today, Slot::default);
         self.kept(slot, || async move {
             let (totals, view) = self.query.all_totals().await?;
-            let rows = match self.query.hourly(today, ROWS_MAX).await {
-                Ok(rows) => Some(rows),
-                Err(StoreError::TooManyRows { .. }) => None,
-                Err(error) => return Err(error.into()),
-            };
-            aside(move || listing(totals, rows, view.catalog(), today.last)).await
+            let of_today = self.query.sums(today).await?.events;
+            let of_hour = self.query.sums(HourRange { first: today.last, last: today.last }).await?.events;
+            aside(move || listing(totals, of_today, of_hour, view.catalog())).await
         })
         .await
     }
@@ -120,10 +115,16 @@ impl State {
         let slot = self.activity.periods.get_with(range, Slot::default);
         self.kept(slot, || async move {
             let earlier = before(range);
-            let both = HourRange { first: earlier.first, last: range.last };
-            let rows = self.query.hourly(both, ROWS_MAX).await?;
+            let (sums, sums_before) = (self.query.sums(range).await?, self.query.sums(earlier).await?);
             let totals = self.query.totals().await?;
-            aside(move || period(&rows, totals, range, earlier)).await
+            let mut top = Vec::new();
+            for (event, count) in most(&sums.events) {
+                let hours = self.query.event_hours(&event, range).await?;
+                let hours_before = self.query.event_hours(&event, earlier).await?;
+                let (hours, hours_before) = (each_hour(range, &hours), each_hour(earlier, &hours_before));
+                top.push(Top { event, count, hours, hours_before, is_new: false });
+            }
+            aside(move || period(&sums, &sums_before, top, totals, range)).await
         })
         .await
     }
@@ -132,15 +133,8 @@ impl State {
     pub(super) async fn sums(&self, range: HourRange) -> Result<Arc<Vec<u64>>, Failure> {
         let slot = self.activity.sums.get_with(range, Slot::default);
         self.kept(slot, || async move {
-            let rows = self.query.hourly(range, ROWS_MAX).await?;
-            aside(move || {
-                let mut sums = hours_of(range);
-                for row in &rows {
-                    add(&mut sums, range.first, row);
-                }
-                sums
-            })
-            .await
+            let sums = self.query.sums(range).await?;
+            Ok(in_hours(range, sums.hours))
         })
         .await
     }
@@ -174,10 +168,14 @@ pub(super) async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + '
     })
 }
 
-fn listing(totals: Vec<EventTotal>, rows: Option<Vec<HourlyCount>>, catalog: &Catalog, now: Hour) -> Listing {
-    let without_today = rows.is_none();
-    let rows = rows.unwrap_or_default();
-    let mut groups = rows.chunk_by(|a, b| a.event == b.event).peekable();
+fn listing(
+    totals: Vec<EventTotal>,
+    of_today: Vec<(EventName, u64)>,
+    of_hour: Vec<(EventName, u64)>,
+    catalog: &Catalog,
+) -> Listing {
+    // All three are sorted by name.
+    let (mut of_today, mut of_hour) = (of_today.into_iter().peekable(), of_hour.into_iter().peekable());
     let mut lines: Vec<EventLine> = Vec::with_capacity(totals.len());
     let line = |event: &EventName| EventLine {
         event: event.clone(),
@@ -190,12 +188,10 @@ fn listing(totals: Vec<EventTotal>, rows: Option<Vec<HourlyCount>>, catalog: &Ca
         entry: catalog.entries.get(event).cloned().unwrap_or_default(),
     };
     for total in totals {
-        while groups.next_if(|group| group[0].event < total.event).is_some() {}
-        let group = groups.next_if(|group| group[0].event == total.event).unwrap_or_default();
         lines.push(EventLine {
             total: total.count,
-            today: group.iter().map(|row| row.count).sum(),
-            this_hour: group.iter().filter(|row| row.hour == now).map(|row| row.count).sum(),
+            today: sum_of(&mut of_today, &total.event),
+            this_hour: sum_of(&mut of_hour, &total.event),
             first: Some(total.first_hour),
             last: Some(total.last_hour),
             ..line(&total.event)
@@ -211,52 +207,54 @@ fn listing(totals: Vec<EventTotal>, rows: Option<Vec<HourlyCount>>, catalog: &Ca
     }
     lines.retain(|line| line.entry.alias_of.is_none());
     lines.sort_by(|a, b| a.event.cmp(&b.event));
-    Listing { lines, without_today }
+    Listing { lines }
 }
 
-fn period(rows: &[HourlyCount], totals: Vec<EventTotal>, range: HourRange, earlier: HourRange) -> Period {
-    let mut hours = hours_of(range);
-    let mut hours_before = hours.clone();
-    let mut events = Vec::new();
-    for group in rows.chunk_by(|a, b| a.event == b.event) {
-        let before = &group[..group.partition_point(|row| row.hour <= earlier.last)];
-        let within = &group[group.partition_point(|row| row.hour < range.first)..];
-        before.iter().for_each(|row| add(&mut hours_before, earlier.first, row));
-        within.iter().for_each(|row| add(&mut hours, range.first, row));
-        let sum = |rows: &[HourlyCount]| rows.iter().map(|row| row.count).sum::<u64>();
-        if !within.is_empty() {
-            events.push((sum(within), sum(before), within));
-        }
-    }
-    events.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.2[0].event.cmp(&b.2[0].event)));
+/// The event's sum, from sums that are asked for in their order.
+fn sum_of(sums: &mut Peekable<impl Iterator<Item = (EventName, u64)>>, event: &EventName) -> u64 {
+    while sums.next_if(|(earlier, _)| earlier < event).is_some() {}
+    sums.next_if(|(found, _)| found == event).map_or(0, |(_, count)| count)
+}
+
+/// The most popular events; equals in order of their names.
+fn most(sums: &[(EventName, u64)]) -> Vec<(EventName, u64)> {
+    let mut sums: Vec<_> = sums.iter().collect();
+    sums.sort_by_key(|(_, count)| Reverse(*count));
+    sums.into_iter().take(TOP).cloned().collect()
+}
+
+fn period(sums: &Sums, before: &Sums, mut top: Vec<Top>, totals: Vec<EventTotal>, range: HourRange) -> Period {
     // On a fresh installation everything is new, which says nothing about any event.
-    let has_past = hours_before.iter().any(|count| *count > 0);
-    let is_first_within = |event: &EventName| {
-        let total = totals.binary_search_by(|total| total.event.cmp(event)).ok().map(|index| &totals[index]);
-        total.is_some_and(|total| range.contains(total.first_hour))
-    };
-    let top = events.iter().take(TOP).map(|(count, before, rows)| {
-        let is_new = has_past && is_first_within(&rows[0].event);
-        let mut hours = hours_of(range);
-        rows.iter().for_each(|row| add(&mut hours, range.first, row));
-        Top { event: rows[0].event.clone(), count: *count, before: *before, is_new, hours }
-    });
-    let top = top.collect();
+    let has_past = !before.hours.is_empty();
+    for top in &mut top {
+        let total = totals.binary_search_by(|total| total.event.cmp(&top.event)).ok().map(|index| &totals[index]);
+        top.is_new = has_past && total.is_some_and(|total| range.contains(total.first_hour));
+    }
     let mut new_names: Vec<_> = totals.into_iter().filter(|total| range.contains(total.first_hour)).collect();
     new_names.sort_by(|a, b| b.first_hour.cmp(&a.first_hour).then_with(|| b.count.cmp(&a.count)));
     let new_names_count = new_names.len();
     new_names.truncate(NEW_NAMES);
-    Period { hours, hours_before, top, events: events.len(), new_names, new_names_count }
-}
-
-fn hours_of(range: HourRange) -> Vec<u64> {
-    vec![0; (range.last.number() - range.first.number()) as usize + 1]
-}
-
-fn add(hours: &mut [u64], first: Hour, row: &HourlyCount) {
-    if let Some(hour) = hours.get_mut((row.hour.number() - first.number()) as usize) {
-        *hour = hour.saturating_add(row.count);
+    Period {
+        hours: in_hours(range, sums.hours.iter().copied()),
+        hours_before: in_hours(super::chart::before(range), before.hours.iter().copied()),
+        top,
+        events: sums.events.len(),
+        new_names,
+        new_names_count,
     }
+}
+
+/// The count of each hour of the range.
+pub(super) fn each_hour(range: HourRange, rows: &[HourlyCount]) -> Vec<u64> {
+    in_hours(range, rows.iter().map(|row| (row.hour, row.count)))
+}
+
+fn in_hours(range: HourRange, counts: impl IntoIterator<Item = (Hour, u64)>) -> Vec<u64> {
+    let mut hours = vec![0; (range.last.number() - range.first.number()) as usize + 1];
+    for (hour, count) in counts {
+        hours[(hour.number() - range.first.number()) as usize] = count;
+    }
+    hours
 }
 
 #[cfg(test)]
@@ -268,8 +266,8 @@ mod tests {
         EventName::parse(text).unwrap()
     }
 
-    fn row(event: &str, hour: u32, count: u64) -> HourlyCount {
-        HourlyCount { event: name(event), hour: Hour::from_number(hour).unwrap(), count }
+    fn sums(events: &[(&str, u64)]) -> Vec<(EventName, u64)> {
+        events.iter().map(|(event, count)| (name(event), *count)).collect()
     }
 
     fn total(event: &str, count: u64, first: u32, last: u32) -> EventTotal {
@@ -283,8 +281,7 @@ mod tests {
         catalog.entries.insert(name("gone"), CatalogEntry { inactive: true, ..CatalogEntry::default() });
         catalog.entries.insert(name("old"), CatalogEntry { alias_of: Some(name("b")), ..CatalogEntry::default() });
         let totals = vec![total("a", 7, 1, 2), total("b", 9, 1, 10)];
-        let rows = vec![row("b", 9, 2), row("b", 10, 3)];
-        let listing = listing(totals, Some(rows), &catalog, Hour::from_number(10).unwrap());
+        let listing = listing(totals, sums(&[("b", 5), ("x", 1)]), sums(&[("b", 3)]), &catalog);
         let shown: Vec<_> =
             listing.lines.iter().map(|line| (line.event.as_str(), line.total, line.today, line.this_hour)).collect();
         assert_eq!(shown, [("a", 7, 0, 0), ("b", 9, 5, 3), ("gone", 0, 0, 0)]);
@@ -292,27 +289,30 @@ mod tests {
     }
 
     #[test]
-    fn a_period_is_compared_with_the_equally_long_one_before_it() {
-        let rows = vec![row("a", 76, 1), row("a", 90, 9), row("a", 100, 5), row("b", 77, 2), row("c", 101, 5)];
+    fn a_period_has_its_most_popular_events_and_its_new_names() {
         let range = HourRange { first: Hour::from_number(100).unwrap(), last: Hour::from_number(101).unwrap() };
         let totals = vec![total("a", 15, 76, 100), total("b", 2, 77, 77), total("c", 5, 101, 101)];
-        let period = period(&rows, totals, range, before(range));
-        assert_eq!((period.hours, period.hours_before), (vec![5, 5], vec![1, 2]));
-        let top: Vec<_> =
-            period.top.iter().map(|top| (top.event.as_str(), top.count, top.before, top.is_new)).collect();
-        assert_eq!(top, [("a", 5, 1, false), ("c", 5, 0, true)]);
-        assert_eq!((period.events, period.new_names_count), (2, 1));
+        let now = Sums {
+            hours: vec![(range.first, 5), (range.last, 5)],
+            events: (0..20)
+                .map(|number| (name(&format!("{number:02}")), 1))
+                .chain(sums(&[("a", 5), ("c", 5)]))
+                .collect(),
+        };
+        let earlier = Sums { hours: vec![(range.last.plus(-24), 2)], events: sums(&[("b", 2)]) };
+        let top = most(&now.events);
+        assert_eq!((top.len(), &top[..3]), (TOP, &sums(&[("a", 5), ("c", 5), ("00", 1)])[..]));
+        let top = top.into_iter().map(|(event, count)| {
+            let (hours, hours_before) = (vec![0, count], vec![0, 0]);
+            Top { event, count, hours, hours_before, is_new: false }
+        });
+        let top: Vec<_> = top.collect();
+        let fresh = period(&now, &Sums::default(), top.clone(), totals.clone(), range);
+        assert!(!fresh.top.iter().any(|top| top.is_new), "nothing was counted before");
+        let period = period(&now, &earlier, top, totals, range);
+        assert_eq!((period.hours, period.hours_before), (vec![5, 5], vec![0, 2]));
+        assert_eq!(period.top.iter().map(|top| top.is_new).take(2).collect::<Vec<_>>(), [false, true]);
+        assert_eq!((period.events, period.new_names_count), (22, 1));
         assert_eq!(period.new_names[0].event, name("c"));
-    }
-
-    #[test]
-    fn nothing_is_new_where_nothing_was_counted_before_nor_what_only_paused() {
-        let range = HourRange { first: Hour::from_number(100).unwrap(), last: Hour::from_number(101).unwrap() };
-        let is_new = |rows: &[HourlyCount], totals| period(rows, totals, range, before(range)).top[0].is_new;
-        assert!(!is_new(&[row("a", 100, 5)], vec![total("a", 5, 100, 100)]), "a fresh installation");
-        let with_past = [row("a", 100, 5), row("b", 77, 2)];
-        let totals = |first| vec![total("a", 9, first, 100), total("b", 2, 77, 77)];
-        assert!(is_new(&with_past, totals(100)));
-        assert!(!is_new(&with_past, totals(3)), "it was counted long before");
     }
 }

@@ -106,14 +106,15 @@ pub(super) fn columns(range: HourRange, counts: &[u64], before: Option<&[u64]>, 
 }
 
 fn names(hour: Hour, length: u32, zone: Zone) -> (String, String) {
-    let local = zone.local(hour.start());
     let (label, tick) = match length {
         length if length <= 30 => ("%a %-d %b, %H:%M", "%H:%M"),
         length if length <= HOURS_MAX => ("%a %-d %b, %H:%M", "%a %-d"),
         length if length <= DAYS_MAX => ("%a %-d %b %Y", "%-d %b"),
         _ => ("%B %Y", "%b %Y"),
     };
-    (local.format(label).to_string(), local.format(tick).to_string())
+    let label =
+        if length <= HOURS_MAX { zone.label(hour, label) } else { zone.local(hour.start()).format(label).to_string() };
+    (label, zone.local(hour.start()).format(tick).to_string())
 }
 
 /// Keeps as many ticks as can be read.

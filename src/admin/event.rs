@@ -5,12 +5,13 @@ use chrono::{NaiveDate, TimeDelta};
 use warp::reply::Response;
 
 use super::State;
+use super::activity::each_hour;
 use super::answer::{Failure, html};
 use super::chart::{Chart, Heat, before, columns, days_of, last_days};
 use super::manage::LogLine;
 use super::request::{Parameters, Request, encoded};
 use super::session::Who;
-use super::view::{Page, Trend, event_url, grouped, isolated};
+use super::view::{AsOf, Page, Trend, event_url, grouped, isolated};
 use super::zone::Zone;
 use crate::domain::{Day, EventName, EventTotal, Hour, HourRange};
 use crate::store::admin::CatalogEntry;
@@ -33,10 +34,11 @@ struct EventPage {
     /// When a deleted event is removed for good.
     purged_at: Option<String>,
     aliases: Vec<String>,
-    total: String,
+    as_of: AsOf,
+    total: u64,
     first: String,
     last: String,
-    today_total: String,
+    today: u64,
     day: NaiveDate,
     day_name: String,
     day_total: String,
@@ -64,6 +66,10 @@ struct EventPage {
 }
 
 impl EventPage {
+    fn grouped(&self, count: &u64) -> String {
+        grouped(*count)
+    }
+
     fn grace(&self) -> String {
         match self.grace_hours {
             hours if hours % 24 == 0 => format!("{} days", hours / 24),
@@ -133,6 +139,7 @@ pub(super) async fn page(
     let page = Page::new(state, request, Some(who), isolated(event.as_str()));
     let (zone, now) = (page.zone, Hour::containing(page.now));
     let asked = Asked::of(&request.query(), zone, now);
+    let as_of = AsOf::now(state, &page);
     let hours = |range: HourRange| hours(state, event.clone(), range);
 
     let day_range = zone.hours_of(asked.day);
@@ -144,7 +151,7 @@ pub(super) async fn page(
         if asked.day == page.today() { day_counts.clone() } else { hours(zone.hours_of(page.today())).await? };
     let changes = state.store.changes(state.names_of(&event), None, CHANGES).await?;
 
-    let (sum, sum_before) = (counts.iter().sum::<u64>(), counts_before.iter().sum::<u64>());
+    let sum = counts.iter().sum::<u64>();
     let (first_day, last_day) = days_of(asked.range, zone);
     let utc_day = Day::containing(day_range.first);
     let name = event.to_string();
@@ -154,10 +161,11 @@ pub(super) async fn page(
             .deleted_at
             .map(|at| page.time(&(at + chrono::TimeDelta::hours(state.options.delete_grace_hours.into())))),
         aliases: aliases.iter().map(ToString::to_string).collect(),
-        total: grouped(total.as_ref().map_or(0, |total| total.count)),
+        as_of,
+        total: total.as_ref().map_or(0, |total| total.count),
         first: total.as_ref().map_or_else(|| "never".into(), |total| page.hour(&total.first_hour)),
         last: total.as_ref().map_or_else(|| "never".into(), |total| page.hour(&total.last_hour)),
-        today_total: grouped(today_counts.iter().sum::<u64>()),
+        today: today_counts.iter().sum(),
         day: asked.day,
         day_name: asked.day.format("%A, %-d %B %Y").to_string(),
         day_total: grouped(day_counts.iter().sum::<u64>()),
@@ -180,7 +188,11 @@ pub(super) async fn page(
         preset: asked.preset,
         compare: asked.compare,
         range_total: grouped(sum),
-        range_trend: Trend::between(sum_before, sum),
+        range_trend: if asked.range.last == now {
+            Trend::so_far(&counts_before, &counts)
+        } else {
+            Trend::between(counts_before.iter().sum(), sum)
+        },
         range_chart: Chart {
             id: "range",
             description: format!("{name} from {first_day} to {last_day}"),
@@ -195,9 +207,7 @@ pub(super) async fn page(
             .map(|hours| day_range.first.plus(hours))
             .zip(&day_counts)
             .filter(|(hour, _)| *hour < now)
-            .map(|(hour, count)| {
-                (hour.number(), zone.local(hour.start()).format("%H:%M").to_string(), *count, grouped(*count))
-            })
+            .map(|(hour, count)| (hour.number(), zone.label(hour, "%H:%M"), *count, grouped(*count)))
             .collect(),
         changes: changes.into_iter().map(|change| LogLine::of(change, &page).shortened()).collect(),
         grace_hours: state.options.delete_grace_hours,
@@ -210,11 +220,7 @@ pub(super) async fn page(
 
 /// The count of each hour of the range.
 pub(super) async fn hours(state: &State, event: EventName, range: HourRange) -> Result<Vec<u64>, Failure> {
-    let mut counts = vec![0; (range.last.number() - range.first.number()) as usize + 1];
-    for row in state.query.event_hours(&event, range).await? {
-        counts[(row.hour.number() - range.first.number()) as usize] = row.count;
-    }
-    Ok(counts)
+    Ok(each_hour(range, &state.query.event_hours(&event, range).await?))
 }
 
 #[cfg(test)]

@@ -196,7 +196,6 @@ struct EventsPage {
     pages: usize,
     pages_text: String,
     export: String,
-    without_today: bool,
 }
 
 pub(super) async fn page(state: &State, request: &Request, who: &Who) -> Result<Response, Failure> {
@@ -236,7 +235,6 @@ pub(super) async fn page(state: &State, request: &Request, who: &Who) -> Result<
         pages,
         pages_text: grouped(pages as u64),
         export: here,
-        without_today: listing.without_today,
         rows,
         selection,
         page,
@@ -284,7 +282,7 @@ mod tests {
             last: None,
             entry: CatalogEntry::default(),
         };
-        Listing { lines: events.iter().map(line).collect(), without_today: false }
+        Listing { lines: events.iter().map(line).collect() }
     }
 
     fn select(listing: &Listing, query: &str) -> Vec<String> {

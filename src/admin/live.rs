@@ -1,21 +1,25 @@
 //! Live numbers by server-sent events: one producer looks once a second while somebody listens, and
-//! everybody is sent the same bytes. Who is slow gets the latest, not all.
+//! all overviews are sent the same bytes; an event's page is sent that event in place of the
+//! liveliest. Who is slow gets the latest, not all.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::cmp::Reverse;
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::stream;
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::sync::{Semaphore, watch};
 use warp::Reply;
 use warp::reply::Response;
 
 use super::State;
+use super::activity::aside;
 use super::answer::{Failure, success};
 use super::request::Request;
 use super::session::Who;
@@ -32,42 +36,89 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
 const STREAM_AGE_MAX: Duration = Duration::from_secs(300);
 /// How often a stream asks whether its session is still good.
 const ACCESS_CHECK: Duration = Duration::from_secs(60);
-/// Rows of the current hour: one an event.
-const ROWS_MAX: usize = 10_000_000;
-/// The rate is that of the last so many seconds.
+/// Who polls is expected again within this time.
+const POLL_MAX: Duration = Duration::from_secs(15);
+/// A poll waits so long for the first look.
+const POLL_PATIENCE: Duration = Duration::from_secs(5);
+/// The rate is that of the last so many looks.
 const WINDOW: usize = 10;
 /// Events whose counts moved within the window, the liveliest first.
 const EVENTS_MAX: usize = 50;
 
 #[derive(Clone, PartialEq, Debug, Serialize)]
-pub(super) struct Moving {
+struct Moving {
     event: EventName,
     total: u64,
     total_text: String,
-    /// A second, over the window.
-    rate: f64,
+    /// A second, over the window; `None` before there are two looks.
+    rate: Option<f64>,
     rate_text: String,
 }
 
+/// What everybody is told.
 #[derive(Clone, PartialEq, Debug, Serialize)]
-pub(super) struct Snapshot {
+struct Look {
     /// Occurrences a second, over the window; `None` before there are two looks.
     rate: Option<f64>,
     rate_text: String,
-    total: u64,
+    /// `None` while the store could not be read yet, like the next two.
+    total: Option<u64>,
     total_text: String,
     /// Since the beginning of the current hour, UTC.
-    this_hour: u64,
+    this_hour: Option<u64>,
     hour: Hour,
-    events: Vec<Moving>,
+    /// How many changes administrators have made: these move totals, too.
+    catalog: u64,
     status: Status,
 }
 
-/// The latest frame and its number.
-type Frame = (u64, Bytes);
+struct Frame {
+    number: u64,
+    look: Look,
+    /// The liveliest events.
+    events: Vec<Moving>,
+    rates: Option<Rates>,
+    /// As overviews are sent it.
+    bytes: Bytes,
+}
+
+#[derive(Serialize)]
+struct Snapshot<'a> {
+    #[serde(flatten)]
+    look: &'a Look,
+    events: &'a [Moving],
+}
+
+impl Frame {
+    fn new(number: u64, look: Look, events: Vec<Moving>, rates: Option<Rates>) -> Self {
+        let bytes = message(number, &Snapshot { look: &look, events: &events });
+        Self { number, look, events, rates, bytes }
+    }
+
+    fn message(&self, event: Option<&EventName>) -> Bytes {
+        match event {
+            None => self.bytes.clone(),
+            Some(event) => message(self.number, &Snapshot { look: &self.look, events: &self.of(event) }),
+        }
+    }
+
+    /// The event as it moves; nothing of what is deleted or was never counted.
+    fn of(&self, event: &EventName) -> Vec<Moving> {
+        self.rates.iter().filter_map(|rates| rates.of(event)).collect()
+    }
+}
+
+fn message(number: u64, snapshot: &Snapshot<'_>) -> Bytes {
+    // It holds no map with keys that are no text, the one thing that would fail.
+    let json = serde_json::to_string(snapshot).unwrap_or_default();
+    Bytes::from(format!("id: {number}\ndata: {json}\n\n"))
+}
 
 pub(super) struct Live {
-    latest: watch::Sender<Frame>,
+    /// `None` while nobody looks.
+    latest: watch::Sender<Option<Arc<Frame>>>,
+    number: AtomicU64,
+    polled_at: Mutex<Option<Instant>>,
     slots: Arc<Semaphore>,
     producing: AtomicBool,
 }
@@ -75,15 +126,31 @@ pub(super) struct Live {
 impl Live {
     pub(super) fn new(streams_max: usize) -> Self {
         Self {
-            latest: watch::Sender::new((0, Bytes::new())),
+            latest: watch::Sender::new(None),
+            number: AtomicU64::new(0),
+            polled_at: Mutex::new(None),
             slots: Arc::new(Semaphore::new(streams_max.min(Semaphore::MAX_PERMITS))),
             producing: AtomicBool::new(false),
         }
     }
+
+    fn is_watched(&self) -> bool {
+        let is_polled = || self.polled_at.lock().is_some_and(|at| at.elapsed() < POLL_MAX);
+        self.latest.receiver_count() > 0 || is_polled()
+    }
 }
 
-/// `GET /admin/live`
+/// Whom `?event=` asks for.
+fn subject(request: &Request) -> Result<Option<EventName>, Failure> {
+    match request.query().get("event") {
+        "" => Ok(None),
+        name => EventName::parse(name).map(Some).map_err(|error| Failure::BadRequest(format!("{error}."))),
+    }
+}
+
+/// `GET /admin/live?event=`
 pub(super) fn stream(state: &'static State, request: &Request, who: Who) -> Result<Response, Failure> {
+    let event = subject(request)?;
     let Ok(slot) = Arc::clone(&state.live.slots).try_acquire_owned() else { return Err(Failure::Busy) };
     if state.draining.is_cancelled() {
         return Err(Failure::Busy);
@@ -92,26 +159,31 @@ pub(super) fn stream(state: &'static State, request: &Request, who: Who) -> Resu
     begin_producing(state);
     // Who comes back and has seen the latest is not told it again.
     let seen = request.header("last-event-id").and_then(|id| id.parse::<u64>().ok());
-    if frames.borrow().0 == 0 || seen == Some(frames.borrow().0) {
-        frames.mark_unchanged();
-    } else {
+    let is_news = frames.borrow().as_ref().is_some_and(|frame| seen != Some(frame.number));
+    if is_news {
         frames.mark_changed();
+    } else {
+        frames.mark_unchanged();
     }
     let end = tokio::time::Instant::now() + jittered(STREAM_AGE_MAX);
     let access = Access { state, who, changed: state.access_changed.subscribe(), due: next_access_check() };
-    let frames = stream::unfold((frames, slot, access), move |(mut frames, slot, mut access)| async move {
-        let bytes = tokio::select! {
-            biased;
-            () = state.draining.cancelled() => return None,
-            () = tokio::time::sleep_until(end) => return None,
-            () = access.lost() => return None,
-            changed = frames.changed() => {
-                changed.ok()?;
-                frames.borrow_and_update().1.clone()
+    let streaming = (frames, slot, event, access);
+    let frames = stream::unfold(streaming, move |(mut frames, slot, event, mut access)| async move {
+        let bytes = loop {
+            tokio::select! {
+                biased;
+                () = state.draining.cancelled() => return None,
+                () = tokio::time::sleep_until(end) => return None,
+                () = access.lost() => return None,
+                changed = frames.changed() => {
+                    changed.ok()?;
+                    let Some(frame) = frames.borrow_and_update().clone() else { continue };
+                    break frame.message(event.as_ref());
+                }
+                () = tokio::time::sleep(HEARTBEAT) => break Bytes::from_static(b":\n\n"),
             }
-            () = tokio::time::sleep(HEARTBEAT) => Bytes::from_static(b":\n\n"),
         };
-        Some((Ok::<_, Infallible>(bytes), (frames, slot, access)))
+        Some((Ok::<_, Infallible>(bytes), (frames, slot, event, access)))
     });
     let opening = stream::once(async { Ok(Bytes::from_static(b"retry: 3000\n\n")) });
     let mut response = warp::reply::stream(futures_util::StreamExt::chain(opening, frames)).into_response();
@@ -121,12 +193,17 @@ pub(super) fn stream(state: &'static State, request: &Request, who: Who) -> Resu
     Ok(response)
 }
 
-/// `GET /admin/live.json` and `GET /api/v1/admin/status`: the same once, for browsers and proxies
-/// that don't do streams.
-pub(super) async fn once(state: &'static State) -> Result<Response, Failure> {
-    state.look_at_store().await;
-    let mut window = Window::default();
-    Ok(success(&window.look(state).await?))
+/// `GET /admin/live.json?event=` and `GET /api/v1/admin/status`: the latest of the same, at most a
+/// second old, for browsers and proxies that don't do streams.
+pub(super) async fn once(state: &'static State, request: &Request) -> Result<Response, Failure> {
+    let event = subject(request)?;
+    *state.live.polled_at.lock() = Some(Instant::now());
+    let mut frames = state.live.latest.subscribe();
+    begin_producing(state);
+    let first = tokio::time::timeout(POLL_PATIENCE, frames.wait_for(Option::is_some)).await;
+    let frame = first.ok().and_then(|found| found.ok()?.clone()).ok_or(Failure::Busy)?;
+    let of_event = event.map(|event| frame.of(&event));
+    Ok(success(&Snapshot { look: &frame.look, events: of_event.as_ref().unwrap_or(&frame.events) }))
 }
 
 /// Who listens, and whether that is still allowed.
@@ -174,31 +251,35 @@ fn begin_producing(state: &'static State) {
 }
 
 async fn produce(state: &'static State) {
+    let live = &state.live;
     let mut window = Window::default();
     let mut ticks = tokio::time::interval(INTERVAL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut sent = None;
+    let mut was_moving = true;
     while !state.draining.is_cancelled() {
         ticks.tick().await;
-        if state.live.latest.receiver_count() == 0 {
-            state.live.producing.store(false, Ordering::Release);
-            // Somebody may have come between the two lines above.
-            if state.live.latest.receiver_count() == 0 || state.live.producing.swap(true, Ordering::AcqRel) {
+        if !live.is_watched() {
+            live.latest.send_replace(None);
+            live.producing.store(false, Ordering::Release);
+            // Somebody may have come meanwhile.
+            if !live.is_watched() || live.producing.swap(true, Ordering::AcqRel) {
                 return;
             }
         }
         state.look_at_store().await;
+        let hour = Hour::containing((state.clock)());
         // While the store is away, the status says so; the numbers stay as they were.
-        let Ok(snapshot) = window.look(state).await else { continue };
-        if sent.as_ref() == Some(&snapshot) {
-            continue;
+        let _ = window.read(state, hour).await;
+        let rates = window.rates();
+        let is_moving = rates.as_ref().is_some_and(Rates::is_moving);
+        let Ok((look, events)) = window.look(state, hour, rates.clone()).await else { continue };
+        let is_old = live.latest.borrow().as_ref().is_some_and(|old| old.look == look && old.events == events);
+        // An event that is not among the liveliest may move although nothing of this does.
+        let is_still = !std::mem::replace(&mut was_moving, is_moving) && !is_moving;
+        if !(is_still && is_old) {
+            let number = live.number.fetch_add(1, Ordering::Relaxed) + 1;
+            live.latest.send_replace(Some(Arc::new(Frame::new(number, look, events, rates))));
         }
-        let Ok(json) = serde_json::to_string(&snapshot) else { continue };
-        state.live.latest.send_modify(|(number, bytes)| {
-            *number += 1;
-            *bytes = Bytes::from(format!("id: {number}\ndata: {json}\n\n"));
-        });
-        sent = Some(snapshot);
     }
 }
 
@@ -209,116 +290,130 @@ struct Window {
     seen: Option<(DataVersion, Hour)>,
     /// The version of the catalog at the last look.
     catalog: u64,
-    totals: Option<(Instant, Vec<EventTotal>)>,
-    /// What each event grew by from look to look, with the time between.
-    steps: VecDeque<(Duration, BTreeMap<EventName, u64>)>,
-    sums: (u64, u64),
+    this_hour: Option<u64>,
+    /// All totals look by look; the same list while nothing changes.
+    totals: VecDeque<(Instant, Totals)>,
 }
 
-impl Window {
-    async fn look(&mut self, state: &'static State) -> Result<Snapshot, StoreError> {
-        let hour = Hour::containing((state.clock)());
-        match self.read(state, hour).await {
-            Ok(None) => self.note_nothing(Instant::now()),
-            Ok(Some(totals)) => {
-                self.note(totals, Instant::now());
-                let range = HourRange { first: hour, last: hour };
-                let this_hour = state.query.hourly(range, ROWS_MAX).await?.iter().map(|row| row.count).sum();
-                let total = self.totals.iter().flat_map(|(_, totals)| totals).map(|total| total.count);
-                self.sums = (total.fold(0, u64::saturating_add), this_hour);
-            }
-            Err(StoreError::Unavailable(_)) => {}
-            Err(error) => return Err(error),
-        }
-        let (rate, events) = self.rates();
-        let (total, this_hour) = self.sums;
-        Ok(Snapshot {
-            rate,
-            rate_text: rate.map(rate_text).unwrap_or_default(),
-            total,
-            total_text: grouped(total),
-            this_hour,
-            hour,
-            events,
-            status: state.status(),
-        })
-    }
+type Totals = Arc<Vec<EventTotal>>;
 
-    /// All totals; `None` when nothing has changed since the last look.
-    async fn read(&mut self, state: &State, hour: Hour) -> Result<Option<Vec<EventTotal>>, StoreError> {
+impl Window {
+    async fn read(&mut self, state: &State, hour: Hour) -> Result<(), StoreError> {
         let seen = Some((state.query.version().await?, hour));
-        if self.totals.is_some() && self.seen == seen {
-            return Ok(None);
+        let unchanged = self.totals.back().filter(|_| self.seen == seen).map(|(_, totals)| Arc::clone(totals));
+        if let Some(totals) = unchanged {
+            self.note(totals, Instant::now());
+            return Ok(());
         }
         let (mut totals, view) = state.query.all_totals().await?;
         totals.retain(|total| !view.hides(&total.event));
-        self.seen = seen;
+        let this_hour = state.query.sums(HourRange { first: hour, last: hour }).await?;
+        self.this_hour = Some(this_hour.hours.first().map_or(0, |(_, count)| *count));
         // What an administrator moved or restored has not just been counted.
         if std::mem::replace(&mut self.catalog, view.catalog().version) != view.catalog().version {
-            self.totals = None;
+            self.totals.clear();
         }
-        Ok(Some(totals))
+        self.seen = seen;
+        self.note(Arc::new(totals), Instant::now());
+        Ok(())
     }
 
-    fn note_nothing(&mut self, now: Instant) {
-        if let Some((at, _)) = &mut self.totals {
-            let passed = now.saturating_duration_since(std::mem::replace(at, now));
-            self.push((passed, BTreeMap::new()));
-        }
-    }
-
-    fn push(&mut self, step: (Duration, BTreeMap<EventName, u64>)) {
-        self.steps.push_back(step);
-        while self.steps.len() > WINDOW {
-            self.steps.pop_front();
+    fn note(&mut self, totals: Totals, now: Instant) {
+        self.totals.push_back((now, totals));
+        while self.totals.len() > WINDOW + 1 {
+            self.totals.pop_front();
         }
     }
 
-    fn note(&mut self, totals: Vec<EventTotal>, now: Instant) {
-        if let Some((at, before)) = &self.totals {
-            let step = (now.saturating_duration_since(*at), growth(before, &totals));
-            self.push(step);
-        }
-        self.totals = Some((now, totals));
+    /// `None` before the first look.
+    fn rates(&self) -> Option<Rates> {
+        let ((begun, first), (ended, last)) = (self.totals.front()?, self.totals.back()?);
+        let seconds = ended.saturating_duration_since(*begun).as_secs_f64();
+        Some(Rates { seconds, first: Arc::clone(first), last: Arc::clone(last) })
+    }
+
+    async fn look(
+        &self,
+        state: &'static State,
+        hour: Hour,
+        rates: Option<Rates>,
+    ) -> Result<(Look, Vec<Moving>), Failure> {
+        let (rate, total, events) = match rates {
+            None => (None, None, Vec::new()),
+            Some(rates) => aside(move || rates.of_all()).await?,
+        };
+        let look = Look {
+            rate,
+            rate_text: rate.map(rate_text).unwrap_or_default(),
+            total,
+            total_text: total.map(grouped).unwrap_or_default(),
+            this_hour: self.this_hour,
+            hour,
+            catalog: self.catalog,
+            status: state.status(),
+        };
+        Ok((look, events))
+    }
+}
+
+/// How totals differ between the first and the last look of the window. Both lists are sorted.
+#[derive(Clone)]
+struct Rates {
+    seconds: f64,
+    first: Totals,
+    last: Totals,
+}
+
+impl Rates {
+    fn is_moving(&self) -> bool {
+        !Arc::ptr_eq(&self.first, &self.last)
     }
 
     #[allow(clippy::cast_precision_loss)]
-    fn rates(&self) -> (Option<f64>, Vec<Moving>) {
-        let seconds = self.steps.iter().map(|(time, _)| time.as_secs_f64()).sum::<f64>();
-        if seconds <= 0.0 {
-            return (None, Vec::new());
+    fn a_second(&self, count: u64) -> Option<f64> {
+        (self.seconds > 0.0).then(|| (count as f64 / self.seconds * 10.0).round() / 10.0)
+    }
+
+    fn moving(&self, total: &EventTotal, grown: u64) -> Moving {
+        let rate = self.a_second(grown);
+        Moving {
+            event: total.event.clone(),
+            total: total.count,
+            total_text: grouped(total.count),
+            rate,
+            rate_text: rate.map(rate_text).unwrap_or_default(),
         }
-        let a_second = |count: u64| (count as f64 / seconds * 10.0).round() / 10.0;
-        let mut sums: BTreeMap<&EventName, u64> = BTreeMap::new();
-        for (event, count) in self.steps.iter().flat_map(|(_, growth)| growth) {
-            *sums.entry(event).or_default() += count;
-        }
-        let all = sums.values().sum();
-        let mut sums: Vec<_> = sums.into_iter().collect();
-        sums.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-        sums.truncate(EVENTS_MAX);
-        let totals = self.totals.as_ref().map_or(&[][..], |(_, totals)| totals);
-        let total_of = |event: &EventName| {
-            totals.binary_search_by(|total| total.event.cmp(event)).map_or(0, |found| totals[found].count)
+    }
+
+    fn of(&self, event: &EventName) -> Option<Moving> {
+        let find = |totals: &Totals| {
+            totals.binary_search_by(|total| total.event.cmp(event)).ok().map(|index| totals[index].clone())
         };
-        let moving = sums.into_iter().map(|(event, count)| {
-            let (total, rate) = (total_of(event), a_second(count));
-            let (total_text, rate_text) = (grouped(total), rate_text(rate));
-            Moving { event: event.clone(), total, total_text, rate, rate_text }
-        });
-        (Some(a_second(all)), moving.collect())
+        let total = find(&self.last)?;
+        let before = find(&self.first).map_or(0, |total| total.count);
+        Some(self.moving(&total, total.count.saturating_sub(before)))
+    }
+
+    /// The rate and the total of all, and the liveliest events.
+    fn of_all(&self) -> (Option<f64>, Option<u64>, Vec<Moving>) {
+        let mut grown = if self.is_moving() { growth(&self.first, &self.last) } else { Vec::new() };
+        let all = grown.iter().map(|(count, _)| *count).fold(0, u64::saturating_add);
+        grown.sort_by_key(|(count, _)| Reverse(*count));
+        let events = grown.into_iter().take(EVENTS_MAX).map(|(count, total)| self.moving(total, count)).collect();
+        let total = self.last.iter().map(|total| total.count).fold(0, u64::saturating_add);
+        (self.a_second(all), Some(total), events)
     }
 }
 
 /// What each event has more than before. Both are sorted; administrators can also make counts shrink.
-fn growth(before: &[EventTotal], after: &[EventTotal]) -> BTreeMap<EventName, u64> {
+fn growth<'a>(before: &[EventTotal], after: &'a [EventTotal]) -> Vec<(u64, &'a EventTotal)> {
     let mut before = before.iter().peekable();
-    let mut grown = BTreeMap::new();
+    let mut grown = Vec::new();
     for total in after {
         while before.next_if(|earlier| earlier.event < total.event).is_some() {}
         let earlier = before.next_if(|earlier| earlier.event == total.event).map_or(0, |earlier| earlier.count);
         if total.count > earlier {
-            grown.insert(total.event.clone(), total.count - earlier);
+            grown.push((total.count - earlier, total));
         }
     }
     grown
@@ -329,7 +424,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    fn totals(counts: &[(&str, u64)]) -> Vec<EventTotal> {
+    fn totals(counts: &[(&str, u64)]) -> Totals {
         let hour = Hour::from_number(1).unwrap();
         let total = |(event, count): &(&str, u64)| EventTotal {
             event: EventName::parse(event).unwrap(),
@@ -337,23 +432,40 @@ mod tests {
             first_hour: hour,
             last_hour: hour,
         };
-        counts.iter().map(total).collect()
+        Arc::new(counts.iter().map(total).collect())
     }
 
     #[test]
     fn the_rate_is_that_of_the_last_seconds_and_falls_to_zero() {
         let (mut window, start) = (Window::default(), Instant::now());
+        assert!(window.rates().is_none(), "nothing is known before the first look");
         window.note(totals(&[("a", 100)]), start);
-        assert_eq!(window.rates(), (None, vec![]));
-        window.note(totals(&[("a", 130), ("b", 10)]), start + Duration::from_secs(2));
-        let (rate, moving) = window.rates();
-        assert_eq!(rate, Some(20.0));
+        assert_eq!(window.rates().unwrap().of_all(), (None, Some(100), vec![]));
+        let last = totals(&[("a", 130), ("b", 10)]);
+        window.note(Arc::clone(&last), start + Duration::from_secs(2));
+        let (rate, total, moving) = window.rates().unwrap().of_all();
+        assert_eq!((rate, total), (Some(20.0), Some(140)));
         let moving: Vec<_> = moving.iter().map(|m| (m.event.as_str(), m.total, m.rate)).collect();
-        assert_eq!(moving, [("a", 130, 15.0), ("b", 10, 5.0)]);
+        assert_eq!(moving, [("a", 130, Some(15.0)), ("b", 10, Some(5.0))]);
         for second in 3..=12 {
-            window.note_nothing(start + Duration::from_secs(second));
+            window.note(Arc::clone(&last), start + Duration::from_secs(second));
         }
-        assert_eq!(window.rates(), (Some(0.0), vec![]));
+        assert_eq!(window.rates().unwrap().of_all(), (Some(0.0), Some(140), vec![]));
+    }
+
+    #[test]
+    fn any_event_has_a_rate_however_many_are_livelier() {
+        let names: Vec<String> = (0..100).map(|number| format!("{number:02}")).collect();
+        let at = |times: u64| {
+            let counts: Vec<_> = (1_u64..).zip(&names).map(|(count, name)| (&**name, times * count)).collect();
+            totals(&counts)
+        };
+        let rates = Rates { seconds: 1.0, first: at(1), last: at(2) };
+        let (_, _, liveliest) = rates.of_all();
+        assert_eq!((liveliest.len(), liveliest[0].rate), (EVENTS_MAX, Some(100.0)));
+        let quiet = rates.of(&EventName::parse("02").unwrap()).unwrap();
+        assert_eq!((quiet.total, quiet.rate), (6, Some(3.0)));
+        assert!(rates.of(&EventName::parse("never").unwrap()).is_none());
     }
 
     #[test]

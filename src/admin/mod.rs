@@ -224,7 +224,7 @@ impl State {
             Endpoint::CreateKey => keys::create(self, request, who).await,
             Endpoint::RevokeKey => keys::revoke(self, who, first).await,
             Endpoint::Live => live::stream(self, request, who.clone()),
-            Endpoint::LiveOnce | Endpoint::ApiStatus => live::once(self).await,
+            Endpoint::LiveOnce | Endpoint::ApiStatus => live::once(self, request).await,
             Endpoint::ApiEvents => api::events(self, request).await,
             Endpoint::ApiEvent => api::event(self, first).await,
             Endpoint::ApiChangeEvent => api::change_event(self, request, who, first, second).await,

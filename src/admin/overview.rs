@@ -1,18 +1,19 @@
 //! What is happening, and whether the numbers can be trusted.
 
-use std::sync::Arc;
+use std::cmp::Ordering;
 
 use askama::Template;
+use chrono::TimeDelta;
 use warp::reply::Response;
 
 use super::State;
-use super::activity::{Period, Top};
+use super::activity::Top;
 use super::answer::{Failure, html};
 use super::chart::{Chart, columns, last_days, seconds_into_hour, sparkline};
 use super::request::Request;
 use super::session::Who;
 use super::status::Status;
-use super::view::{Page, Trend, event_url, grouped, rate_text, short};
+use super::view::{AsOf, Page, Trend, event_url, grouped, rate_text, short};
 use crate::domain::{Hour, HourRange};
 use crate::store::StoreError;
 
@@ -60,8 +61,7 @@ struct Overview {
     period_name: &'static str,
     periods: [(&'static str, &'static str, i64); 4],
     compare: bool,
-    /// `None`: too much for one chart.
-    chart: Option<Chart>,
+    chart: Chart,
     period_total: String,
     period_trend: Option<Trend>,
     events: String,
@@ -69,6 +69,18 @@ struct Overview {
     new_names: Vec<NewName>,
     new_names_more: usize,
     is_empty: bool,
+    /// Why there are no numbers.
+    outage: Option<Failure>,
+    as_of: AsOf,
+    /// All time, as the script compares it.
+    total: String,
+}
+
+impl Overview {
+    /// The script asks for the page again so soon when there is something new.
+    fn refresh_s(&self) -> u32 {
+        if self.is_empty || self.outage.is_some() { 5 } else { 60 }
+    }
 }
 
 pub(super) async fn page(state: &'static State, request: &Request, who: &Who) -> Result<Response, Failure> {
@@ -80,53 +92,72 @@ pub(super) async fn page(state: &'static State, request: &Request, who: &Who) ->
     let compare = query.get("compare") == "1";
     let range = if days == 0 { HourRange { first: now.plus(-23), last: now } } else { last_days(days, now, zone) };
 
-    let totals = state.query.totals().await?;
-    let figures = figures(state, &page, now, &totals).await?;
-    let period = match state.period(range).await {
-        Ok(period) => Some(period),
-        Err(Failure::Store(StoreError::TooManyRows { .. })) => None,
-        Err(failure) => return Err(failure),
-    };
-    state.look_at_store().await;
-
-    let chart = period.as_ref().map(|period| {
-        let before = compare.then_some(&period.hours_before[..]);
-        Chart {
-            id: "traffic",
-            description: format!("All events together in the last {period_name}"),
-            columns: columns(range, &period.hours, before, zone, now),
-            before: if compare { "before" } else { "" },
-            zoom: false,
-        }
-    });
-    let period = period.unwrap_or_else(|| Arc::new(Period::default()));
-    let (sum, sum_before) = (period.hours.iter().sum::<u64>(), period.hours_before.iter().sum::<u64>());
-    let most = period.top.first().map_or(1, |top| top.count.max(1));
-    let overview = Overview {
-        figures,
+    let as_of = AsOf::now(state, &page);
+    let blank = Overview {
+        figures: Vec::new(),
         status: state.status(),
         period: key,
         period_name,
         periods: PERIODS,
         compare,
-        chart,
-        period_total: grouped(sum),
-        period_trend: Trend::between(sum_before, sum),
+        chart: Chart {
+            id: "traffic",
+            description: format!("All events together in the last {period_name}"),
+            columns: Vec::new(),
+            before: if compare { "before" } else { "" },
+            zoom: false,
+        },
+        period_total: String::new(),
+        period_trend: None,
+        events: String::new(),
+        top: Vec::new(),
+        new_names: Vec::new(),
+        new_names_more: 0,
+        is_empty: false,
+        outage: None,
+        as_of,
+        total: "unknown".into(),
+        page,
+    };
+    let read = async {
+        let totals = state.query.totals().await?;
+        let figures = figures(state, &blank.page, now, &totals).await?;
+        Ok::<_, Failure>((totals, figures, state.period(range).await?))
+    };
+    let (totals, figures, period) = match read.await {
+        Ok(read) => read,
+        // What is known without the store says what is the matter, and the numbers come by themselves.
+        Err(failure @ Failure::Store(StoreError::Unavailable(_))) => {
+            let status = failure.status();
+            let mut response = html(&Overview { status: state.status(), outage: Some(failure), ..blank });
+            *response.status_mut() = status;
+            return Ok(response);
+        }
+        Err(failure) => return Err(failure),
+    };
+    state.look_at_store().await;
+
+    let before = compare.then_some(&period.hours_before[..]);
+    let most = period.top.first().map_or(1, |top| top.count.max(1));
+    let new_names = period.new_names.iter().map(|total| NewName {
+        name: total.event.to_string(),
+        url: event_url(total.event.as_str()),
+        count: short(total.count),
+        since: blank.page.hours_ago(total.first_hour),
+    });
+    let overview = Overview {
+        total: totals.iter().map(|total| u128::from(total.count)).sum::<u128>().to_string(),
+        figures,
+        status: state.status(),
+        chart: Chart { columns: columns(range, &period.hours, before, zone, now), ..blank.chart },
+        period_total: grouped(period.hours.iter().sum::<u64>()),
+        period_trend: Trend::so_far(&period.hours_before, &period.hours),
         events: grouped(period.events as u64),
         top: period.top.iter().map(|top| top_line(top, most)).collect(),
-        new_names: period
-            .new_names
-            .iter()
-            .map(|total| NewName {
-                name: total.event.to_string(),
-                url: event_url(total.event.as_str()),
-                count: short(total.count),
-                since: page.hours_ago(total.first_hour),
-            })
-            .collect(),
+        new_names: new_names.collect(),
         new_names_more: period.new_names_count - period.new_names.len(),
         is_empty: totals.is_empty(),
-        page,
+        ..blank
     };
     Ok(html(&overview))
 }
@@ -137,7 +168,7 @@ fn top_line(top: &Top, most: u64) -> TopLine {
         url: event_url(top.event.as_str()),
         count: grouped(top.count),
         share: (u128::from(top.count) * 100 / u128::from(most)).try_into().unwrap_or(100),
-        trend: if top.is_new { Some(Trend::new_name()) } else { Trend::between(top.before, top.count) },
+        trend: if top.is_new { Some(Trend::new_name()) } else { Trend::so_far(&top.hours_before, &top.hours) },
         // Without the hour that is not over: it would always fall.
         spark: top.hours.split_last().and_then(|(_, over)| sparkline(over)).unwrap_or_default(),
     }
@@ -149,36 +180,37 @@ async fn figures(
     now: Hour,
     totals: &[crate::domain::EventTotal],
 ) -> Result<Vec<Figure>, Failure> {
-    const WEEK: i64 = 7 * 24;
     let zone = page.zone;
-    let today = zone.hours_of(page.today());
+    let days_ago = |days: i64| zone.hours_of(page.today() - TimeDelta::days(days));
+    let today = days_ago(0);
     let yesterday =
         HourRange { first: zone.hours_of(zone.day_of(today.first.plus(-1))).first, last: today.first.plus(-1) };
-    let seen = HourRange { first: yesterday.first.plus(-WEEK), last: now };
-    let sums = match state.sums(seen).await {
-        Ok(sums) => Some(sums),
-        Err(Failure::Store(StoreError::TooManyRows { .. })) => None,
-        Err(failure) => return Err(failure),
-    };
+    let seen = HourRange { first: days_ago(8).first.min(yesterday.first), last: now };
+    let sums = state.sums(seen).await?;
     let at = |hour: Hour| -> u64 {
-        let index = (hour.number() - seen.first.number()) as usize;
-        sums.as_ref().and_then(|sums| sums.get(index)).copied().unwrap_or(0)
+        let index = hour.number().checked_sub(seen.first.number());
+        index.and_then(|index| sums.get(index as usize)).copied().unwrap_or(0)
     };
-    let sum = |first: Hour, last: Hour| -> u64 {
-        (first.number()..=last.number()).filter_map(Hour::from_number).map(at).sum()
-    };
+    let hours = |range: HourRange| (range.first.number()..=range.last.number()).filter_map(Hour::from_number);
+    let sum = |range: HourRange| hours(range).map(at).sum::<u64>();
     let elapsed_s = seconds_into_hour(page.now);
-    let counted_today = sum(today.first, now);
-    // The same time last week: whole hours, and of the current hour the part that has passed.
-    let whole_hours = if now > today.first { sum(today.first.plus(-WEEK), now.plus(-WEEK - 1)) } else { 0 };
-    let part = u128::from(at(now.plus(-WEEK))) * u128::from(elapsed_s) / 3600;
-    let last_week = whole_hours + u64::try_from(part).unwrap_or(0);
-    let counted_yesterday = sum(yesterday.first, yesterday.last);
-    let before_yesterday = sum(yesterday.first.plus(-WEEK), yesterday.last.plus(-WEEK));
+    let counted_today = sum(HourRange { last: now, ..today });
+    // The same time last week: whole hours, and of the current hour the part that has passed. By the
+    // clock on the wall, since a day on which clocks change is longer or shorter.
+    let time = zone.hour_and_weekday(now).0;
+    let last_week: u128 = hours(days_ago(7))
+        .map(|hour| match zone.hour_and_weekday(hour).0.cmp(&time) {
+            Ordering::Less => u128::from(at(hour)),
+            Ordering::Equal => u128::from(at(hour)) * u128::from(elapsed_s) / 3600,
+            Ordering::Greater => 0,
+        })
+        .sum();
+    let last_week = u64::try_from(last_week).unwrap_or(u64::MAX);
+    let (counted_yesterday, before_yesterday) = (sum(yesterday), sum(days_ago(8)));
     let total = totals.iter().map(|total| u128::from(total.count)).sum::<u128>();
     #[allow(clippy::cast_precision_loss)]
     let per_second = at(now) as f64 / elapsed_s as f64;
-    let weekday = zone.local(page.now).format("%a");
+    let weekday = page.today().format("%a");
     Ok(vec![
         Figure {
             id: "rate",

@@ -8,7 +8,6 @@ use serde::Serialize;
 
 use super::State;
 use super::view::grouped;
-use crate::domain::HourRange;
 use crate::store::{Books, StoreError};
 
 /// Adding up the books costs the store all its rows, so it is done this rarely, and only while
@@ -74,7 +73,7 @@ impl Status {
 
 impl State {
     pub(super) fn status(&'static self) -> Status {
-        let pending = self.batches.pending().within(HourRange::ALL).iter().map(|row| row.count).sum();
+        let pending = self.batches.pending().total();
         let store = self.query.store_status();
         let lag = store.last_commit.map(|commit| commit.elapsed());
         let flush = match lag {

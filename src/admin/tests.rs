@@ -4,4 +4,5 @@
 mod access;
 mod accounts;
 mod harness;
+mod numbers;
 mod pages;

@@ -132,8 +132,10 @@ impl Page {
         self.time(&hour.start())
     }
 
+    /// The day of the current hour: where UTC hours are no hours of the viewer, a day begins and ends
+    /// with the hour that is counted in.
     pub(super) fn today(&self) -> NaiveDate {
-        self.zone.local(self.now).date_naive()
+        self.zone.day_of(Hour::containing(self.now))
     }
 
     /// Counts are known by the hour, so what happened in the current one may be minutes or seconds ago.
@@ -152,6 +154,21 @@ impl Page {
             _ => (seconds / 2_592_000, "month"),
         };
         format!("{number} {unit}{} ago", if number == 1 { "" } else { "s" })
+    }
+}
+
+/// What the numbers of a page are of. When it changes, they don't just grow: the script asks for the
+/// page again.
+pub(super) struct AsOf {
+    pub(super) hour: Hour,
+    /// The version of the catalog.
+    pub(super) catalog: u64,
+}
+
+impl AsOf {
+    /// Take it before reading.
+    pub(super) fn now(state: &State, page: &Page) -> Self {
+        Self { hour: Hour::containing(page.now), catalog: state.query.catalog().view().catalog().version }
     }
 }
 
@@ -200,6 +217,12 @@ impl Trend {
             },
         };
         Some(Self { direction, text })
+    }
+
+    /// Of the hours that are over: the last one is not, so it is left out on both sides.
+    pub(super) fn so_far(before: &[u64], now: &[u64]) -> Option<Self> {
+        let sum = |hours: &[u64]| hours.split_last().map_or(0, |(_, over)| over.iter().sum::<u64>());
+        Self::between(sum(before), sum(now))
     }
 
     /// Of a name that was never counted before.

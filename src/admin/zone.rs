@@ -2,7 +2,7 @@
 //! and day in which it begins, so in zones whose offset is no whole hour the cut is up to 45 minutes
 //! beside midnight, which pages say.
 
-use chrono::{DateTime, Datelike, NaiveDate, NaiveTime, Offset, TimeDelta, TimeZone, Timelike, Utc};
+use chrono::{DateTime, Datelike, LocalResult, NaiveDate, NaiveTime, Offset, TimeDelta, TimeZone, Timelike, Utc};
 use chrono_tz::Tz;
 
 use crate::domain::{Hour, HourRange};
@@ -42,6 +42,15 @@ impl Zone {
     #[must_use]
     pub fn time(self, at: DateTime<Utc>) -> String {
         self.local(at).format("%-d %b %Y, %H:%M").to_string()
+    }
+
+    /// The hour in a format with its time; with the offset where clocks show that time twice.
+    #[must_use]
+    pub fn label(self, hour: Hour, format: &str) -> String {
+        let local = self.local(hour.start());
+        let is_twice = matches!(self.0.from_local_datetime(&local.naive_local()), LocalResult::Ambiguous(..));
+        let offset = if is_twice { format!(" ({})", self.offset(hour.start())) } else { String::new() };
+        format!("{}{offset}", local.format(format))
     }
 
     /// Such as `UTC+05:30`.
@@ -121,6 +130,14 @@ mod tests {
         assert_eq!(count("2024-03-31"), 23);
         assert_eq!(count("2024-10-27"), 25);
         assert_eq!(count("2024-10-28"), 24);
+    }
+
+    #[test]
+    fn the_hour_that_clocks_show_twice_is_told_apart() {
+        let first = Hour::containing("2024-10-26T23:00:00Z".parse::<DateTime<Utc>>().unwrap());
+        let zone = Zone::parse("Europe/Berlin").unwrap();
+        let labels: Vec<_> = (0..4).map(|hours| zone.label(first.plus(hours), "%H:%M")).collect();
+        assert_eq!(labels, ["01:00", "02:00 (UTC+02:00)", "02:00 (UTC+01:00)", "03:00"]);
     }
 
     #[test]

@@ -75,6 +75,12 @@ impl Pending {
         batches.any(|(_, counts)| counts.within(HourRange::ALL).iter().any(|(other, ..)| *other == name))
     }
 
+    /// All that is pending.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.batches.iter().map(|(_, counts)| counts.total()).fold(0, u64::saturating_add)
+    }
+
     /// Sums of all pending counters within `range`, ordered by event, then hour.
     #[must_use]
     pub fn within(&self, range: HourRange) -> Vec<HourlyCount> {

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use rusqlite::Connection;
 
 use super::{Books, Commit, HourlyQuery, LedgerPosition, Snapshot, Store, StoreError};
-use crate::domain::{BatchId, EventTotal, HourlyCount, WriterId};
+use crate::domain::{BatchId, EventTotal, HourRange, HourlyCount, Sum, WriterId};
 use worker::Worker;
 
 mod accounts;
@@ -89,6 +89,16 @@ impl Store for SqliteStore {
             .run(move |connection| {
                 let snapshot = connection.transaction()?;
                 let value = statements::totals(&snapshot)?;
+                Ok(Snapshot { value, position: statements::position(&snapshot, &writers)? })
+            })
+            .await
+    }
+
+    async fn sums(&self, range: HourRange, writers: Vec<WriterId>) -> Result<Snapshot<Vec<Sum>>, StoreError> {
+        self.reader
+            .run(move |connection| {
+                let snapshot = connection.transaction()?;
+                let value = statements::sums(&snapshot, range)?;
                 Ok(Snapshot { value, position: statements::position(&snapshot, &writers)? })
             })
             .await

@@ -4,6 +4,7 @@
 mod accounts;
 mod by_hand;
 mod hostile_names;
+mod live;
 mod looks;
 mod managing;
 mod reading;

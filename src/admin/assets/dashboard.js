@@ -9,17 +9,28 @@
   // --- Live numbers -----------------------------------------------------------------------------
   const connection = document.getElementById("connection");
   const POLL_MS = 5000;
+  const RETRY_MS = 60000;
+  const OFFLINE_MS = 8000;
+  const subject = document.querySelector("[data-event]")?.dataset.event;
+  const asked = subject === undefined ? "" : `?event=${encodeURIComponent(subject)}`;
   let stream = null;
   let poll = null;
+  let retry = null;
+  let silence = null;
   let refreshedAt = Date.now();
-  let lastTotal = null;
+  let refreshAt = Infinity;
+  let refreshing = null;
 
   const say = (state) => {
+    clearTimeout(silence);
+    silence = null;
     if (!connection) return;
     connection.hidden = false;
     connection.dataset.state = state;
     if (connection.textContent !== state) connection.textContent = state;
   };
+  // Streams end now and then and begin again: that is no news.
+  const miss = () => { silence ??= setTimeout(say, OFFLINE_MS, "offline"); };
   const put = (within, key, text) => {
     for (const element of all(`[data-live-value="${key}"]`, within)) {
       if (text !== "" && element.textContent !== text) element.textContent = text;
@@ -46,36 +57,58 @@
         place.querySelector(".dot").className = `dot ${light.state}`;
         place.querySelector(".text").textContent = light.text;
       }
-      // Today and all time grow by what the stream has counted since the page was made.
+      const { dataset } = region;
+      // The page of an event is told of that, the overview of all; nothing while the store is away.
+      const counted = dataset.event === undefined ? snapshot : snapshot.events[0];
+      if (!counted || counted.total === null) continue;
       const total = region.querySelector('[data-live-value="total"]');
-      if (total) {
-        const grown = snapshot.total - Number(total.dataset.exact);
-        total.textContent = short(snapshot.total);
-        total.title = snapshot.total_text;
-        const today = region.querySelector('[data-live-value="today"]');
-        if (today && grown > 0) {
-          today.textContent = short(Number(today.dataset.exact) + grown);
-          today.title = (Number(today.dataset.exact) + grown).toLocaleString("en");
-        }
+      if (total) { total.textContent = short(counted.total); total.title = counted.total_text; }
+      put(region, "event-rate", counted.rate_text);
+      put(region, "event-total", counted.total_text);
+      // Sums grow by what was counted since the page was made, while they are of the same hour and
+      // no administrator has changed anything.
+      const isCurrent = dataset.hour === snapshot.hour && dataset.catalog === String(snapshot.catalog);
+      const grown = counted.total - Number(dataset.total);
+      const today = region.querySelector('[data-live-value="today"]');
+      if (today && isCurrent && grown > 0) {
+        const sum = Number(today.dataset.exact) + grown;
+        today.textContent = total ? short(sum) : sum.toLocaleString("en");
+        if (total) today.title = sum.toLocaleString("en");
       }
-      if (region.dataset.event !== undefined) {
-        const moving = snapshot.events.find((event) => event.event === region.dataset.event);
-        put(region, "event-rate", moving ? moving.rate_text : snapshot.rate === null ? "" : "0");
-        if (moving) put(region, "event-total", moving.total_text);
-      }
+      if (!isCurrent) refreshIn(Math.random() * 3000, 5);
+      else if (grown !== 0) refreshIn(0, Number(dataset.refresh));
     }
-    if (lastTotal !== null && snapshot.total !== lastTotal) refresh();
-    lastTotal = snapshot.total;
   };
 
-  // Charts are drawn by the server: now and then, and only when something was counted.
+  // Charts are drawn by the server: now and then when something was counted, at once when an hour is
+  // over. `seconds` is the least time between two of them.
+  const refreshIn = (ms, seconds) => {
+    const at = Math.max(Date.now() + ms, refreshedAt + seconds * 1000);
+    if (at >= refreshAt) return;
+    clearTimeout(refreshing);
+    refreshAt = at;
+    refreshing = setTimeout(refresh, at - Date.now());
+  };
   const refresh = async () => {
     const region = document.querySelector("[data-refresh]");
-    if (!region || Date.now() - refreshedAt < Number(region.dataset.refresh) * 1000) return;
-    if (region.contains(document.activeElement) || region.querySelector("details[open], .tip")) return;
-    refreshedAt = Date.now() + Math.random() * 10000;
-    const fresh = await part(location.href, region.id);
-    if (fresh) { region.replaceWith(fresh); charts(fresh); }
+    const field = document.activeElement;
+    // Neither under the hands of who types a date, nor of who drags over a chart.
+    const isUsed = field?.matches("input") && region.contains(field) && field.value !== field.defaultValue;
+    const fresh = isUsed || region.querySelector(".selected") ? null : await part(location.href, region.id);
+    refreshedAt = Date.now();
+    refreshAt = Infinity;
+    if (fresh) swap(region, fresh); else refreshIn(0, Number(region.dataset.refresh));
+  };
+  // What is open stays open, and the keyboard where it is.
+  const swap = (region, fresh) => {
+    const key = (element) =>
+      [element.localName, element.closest("[id]").id, element.getAttribute("href") ?? element.name ?? ""].join(" ");
+    const focused = region.contains(document.activeElement) ? key(document.activeElement) : null;
+    const open = all("details[open]", region).map(key);
+    region.replaceWith(fresh);
+    for (const details of all("details", fresh)) details.open = open.includes(key(details));
+    ready(fresh);
+    all("a, button, input, select, summary, .plot", fresh).find((one) => key(one) === focused)?.focus({ preventScroll: true });
   };
   const part = async (url, id, signal) => {
     try {
@@ -89,29 +122,37 @@
 
   const ask = async () => {
     try {
-      const answer = await fetch("/admin/live.json");
+      const answer = await fetch(`/admin/live.json${asked}`);
       if (answer.status === 401) { location.reload(); return; }
       if (!answer.ok) throw new Error(String(answer.status));
-      show((await answer.json()).response);
-    } catch { say("offline"); }
+      const { response } = await answer.json();
+      if (poll !== null) show(response);
+    } catch { miss(); }
   };
   const listen = () => {
-    if (stream || poll || document.hidden) return;
-    stream = new EventSource("/admin/live");
+    if (stream || document.hidden) return;
+    stream = new EventSource(`/admin/live${asked}`);
+    stream.onopen = () => {
+      clearInterval(poll);
+      poll = null;
+      say("live");
+    };
     stream.onmessage = (message) => show(JSON.parse(message.data));
     stream.onerror = () => {
+      miss();
+      if (stream.readyState !== EventSource.CLOSED) return;
       // The browser comes back by itself after an interruption, but not after a refusal.
-      if (stream && stream.readyState === EventSource.CLOSED) {
-        stream = null;
-        poll = setInterval(ask, POLL_MS);
-        ask();
-      } else { say("offline"); }
+      stream = null;
+      retry = setTimeout(listen, RETRY_MS);
+      if (poll === null) { poll = setInterval(ask, POLL_MS); ask(); }
     };
   };
   const rest = () => {
     if (stream) stream.close();
     clearInterval(poll);
-    stream = poll = null;
+    for (const timer of [retry, silence, refreshing]) clearTimeout(timer);
+    stream = poll = silence = null;
+    refreshAt = Infinity;
   };
   if (document.querySelector("[data-live]")) {
     listen();
@@ -207,7 +248,6 @@
     });
   };
   const charts = (within) => all(".chart", within).forEach(chart);
-  charts(document);
 
   // --- Search while typing ----------------------------------------------------------------------
   for (const form of all("form[data-results]")) {
@@ -237,11 +277,11 @@
   }
 
   // --- Small things -----------------------------------------------------------------------------
-  for (const form of all("form[data-submit]")) {
+  const submits = (within) => all("form[data-submit]", within).forEach((form) => {
     form.addEventListener("change", () => { if (form.reportValidity()) form.requestSubmit(); });
-  }
-  for (const button of all("[data-copy]")) {
-    if (!navigator.clipboard) continue;
+  });
+  const copies = (within) => all("[data-copy]", within).forEach((button) => {
+    if (!navigator.clipboard) return;
     button.hidden = false;
     const text = button.textContent;
     button.addEventListener("click", async () => {
@@ -252,14 +292,21 @@
       } catch { button.textContent = "not allowed to copy"; }
       setTimeout(() => { button.textContent = text; }, 1500);
     });
-  }
+  });
   // What was done is said once: neither after a reload nor by a bookmark.
   if (document.getElementById("notice")) {
     const url = new URL(location.href);
     for (const name of ["notice", "change"]) url.searchParams.delete(name);
     history.replaceState(null, "", url);
   }
-  for (const element of all(".script-only")) element.hidden = false;
+  // Everything that a part of a page needs, also when it has come later.
+  const ready = (within) => {
+    charts(within);
+    submits(within);
+    copies(within);
+    for (const element of all(".script-only", within)) element.hidden = false;
+  };
+  ready(document);
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, select, textarea, .plot")) return;
     const target = document.querySelector(`[data-key="${CSS.escape(event.key)}"]`);

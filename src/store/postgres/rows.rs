@@ -4,11 +4,12 @@ use std::time::SystemTime;
 
 use chrono::{DateTime, Utc};
 use futures_util::TryStreamExt;
+use futures_util::future::try_join;
 use tokio_postgres::types::{FromSql, ToSql, Type};
 use tokio_postgres::{Client, Row};
 
-use crate::domain::{BatchSeq, EventTotal, HourlyCount, WriterId};
-use crate::store::columns::{event_total, exact_sum, hourly_count, stored_hour, unsigned};
+use crate::domain::{BatchSeq, EventTotal, HourRange, HourlyCount, Sum, SumOf, WriterId};
+use crate::store::columns::{event_name, event_total, exact_sum, hour, hourly_count, stored_hour, unsigned};
 use crate::store::{Books, HourlyQuery, LedgerPosition, StoreError};
 
 /// A parameter with its type: that spares the round trip in which the database would tell it.
@@ -74,6 +75,22 @@ pub(super) async fn hourly(client: &Client, query: &HourlyQuery) -> Result<Vec<H
 pub(super) async fn totals(client: &Client) -> Result<Vec<EventTotal>, StoreError> {
     let rows = client.query_typed(include_str!("totals.sql"), &[]).await?;
     rows.iter().map(|row| event_total(column(row, 0)?, column(row, 1)?, column(row, 2)?, column(row, 3)?)).collect()
+}
+
+pub(super) async fn sums(client: &Client, range: HourRange) -> Result<Vec<Sum>, StoreError> {
+    let (first, last) = (stored_hour(range.first), stored_hour(range.last));
+    let params: [Param<'_>; 2] = [(&first, Type::INT4), (&last, Type::INT4)];
+    // Both in the snapshot of the surrounding transaction.
+    let (hours, events) = try_join(
+        client.query_typed(include_str!("sums_by_hour.sql"), &params),
+        client.query_typed(include_str!("sums_by_event.sql"), &params),
+    )
+    .await?;
+    let count = |row: &Row| unsigned(column(row, 1)?);
+    let hours = hours.iter().map(|row| Ok(Sum { of: SumOf::Hour(hour(column(row, 0)?)?), count: count(row)? }));
+    let events =
+        events.iter().map(|row| Ok(Sum { of: SumOf::Event(event_name(column(row, 0)?)?), count: count(row)? }));
+    hours.chain(events).collect()
 }
 
 pub(super) async fn active_writers(client: &Client) -> Result<u64, StoreError> {

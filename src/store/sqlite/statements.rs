@@ -1,11 +1,14 @@
 //! What the worker threads run.
 
+use std::collections::BTreeMap;
+
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 
 use super::change;
-use crate::domain::{BatchId, BatchSeq, EventTotal, HourlyCount, WriterId};
+use crate::domain::{BatchId, BatchSeq, EventTotal, HourRange, HourlyCount, Sum, SumOf, WriterId};
 use crate::store::columns::{
-    batch_total, event_deltas, event_total, exact_sum, hourly_count, stored_count, stored_hour, stored_seq, unsigned,
+    batch_total, event_deltas, event_name, event_total, exact_sum, hour, hourly_count, stored_count, stored_hour,
+    stored_seq, unsigned,
 };
 use crate::store::{Books, Commit, HourlyQuery, LedgerPosition, StoreError};
 
@@ -92,6 +95,34 @@ pub(super) fn totals(snapshot: &Transaction<'_>) -> Result<Vec<EventTotal>, Stor
             event_total(event, row.get(1)?, row.get(2)?, row.get(3)?)
         })?
         .collect()
+}
+
+/// One pass over the rows in the order they are stored in: grouping them by hour in SQL would sort them.
+pub(super) fn sums(snapshot: &Transaction<'_>, range: HourRange) -> Result<Vec<Sum>, StoreError> {
+    let mut statement = snapshot.prepare_cached(include_str!("sums.sql"))?;
+    let mut rows = statement.query(params![stored_hour(range.first), stored_hour(range.last)])?;
+    let mut hours: BTreeMap<i32, u64> = BTreeMap::new();
+    let mut events: Vec<Sum> = Vec::new();
+    let mut last_event = String::new();
+    while let Some(row) = rows.next()? {
+        let event = row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?;
+        let count = unsigned(row.get(2)?)?;
+        let of_hour = hours.entry(row.get(1)?).or_default();
+        *of_hour = add(*of_hour, count);
+        match events.last_mut() {
+            Some(sum) if event == last_event => sum.count = add(sum.count, count),
+            _ => {
+                event.clone_into(&mut last_event);
+                events.push(Sum { of: SumOf::Event(event_name(event)?), count });
+            }
+        }
+    }
+    let hours = hours.into_iter().map(|(number, count)| Ok(Sum { of: SumOf::Hour(hour(number)?), count }));
+    hours.chain(events.into_iter().map(Ok)).collect()
+}
+
+fn add(sum: u64, count: u64) -> u64 {
+    sum.saturating_add(count).min(i64::MAX.unsigned_abs())
 }
 
 pub(super) fn books(snapshot: &Transaction<'_>) -> Result<Books, StoreError> {

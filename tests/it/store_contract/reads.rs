@@ -1,5 +1,8 @@
 //! Bytewise names, inclusive ranges, one snapshot.
 
+use event_tracker::domain::{SumOf, TOTAL_MAX};
+use event_tracker::store::admin::Change;
+
 use super::*;
 
 on_both_stores!(
@@ -7,6 +10,8 @@ on_both_stores!(
     a_range_includes_both_of_its_ends,
     an_event_filter_gives_that_event_and_no_other,
     more_rows_than_the_limit_are_an_error,
+    sums_are_those_of_the_rows_without_deleted_events,
+    a_sum_beyond_63_bits_is_that_limit,
     an_empty_store_answers_with_nothing,
     the_position_moves_with_every_commit_of_any_writer,
     reads_during_commits_see_a_batch_and_its_ledger_entry_or_neither,
@@ -113,6 +118,48 @@ async fn more_rows_than_the_limit_are_an_error(bench: Bench) {
     }
 }
 
+async fn sums(store: &Arc<dyn Store>, first: u32, last: u32) -> (Vec<(u32, u64)>, Vec<(String, u64)>) {
+    let (mut hours, mut events) = (Vec::new(), Vec::new());
+    let range = HourRange { first: hour(first), last: hour(last) };
+    for sum in store.sums(range, vec![]).await.unwrap().value {
+        match sum.of {
+            SumOf::Hour(hour) => {
+                assert!(events.is_empty(), "hours come first");
+                hours.push((hour.number(), sum.count));
+            }
+            SumOf::Event(event) => events.push((event.as_str().to_owned(), sum.count)),
+        }
+    }
+    (hours, events)
+}
+
+async fn sums_are_those_of_the_rows_without_deleted_events(bench: Bench) {
+    let store = bench.store().await;
+    let name = |name: &str| name.to_owned();
+    assert_eq!(sums(&store, 0, 99).await, (vec![], vec![]));
+    store
+        .commit(batch(1, 1), rows([("a", 9, 1), ("a", 10, 2), ("a", 12, 3), ("a", 13, 4), ("B", 12, 5)]))
+        .await
+        .unwrap();
+    store.commit(batch(1, 2), rows([("a", 10, 6), ("ä", 11, 7), ("c", 14, 8)])).await.unwrap();
+    let expected = (vec![(10, 8), (11, 7), (12, 8)], vec![(name("B"), 5), (name("a"), 11), (name("ä"), 7)]);
+    assert_eq!(sums(&store, 10, 12).await, expected);
+    assert_eq!(sums(&store, 14, 14).await, (vec![(14, 8)], vec![(name("c"), 8)]));
+    let change = Change::Delete { event: EventName::parse("a").unwrap() };
+    store.change(change, "ann", chrono::Utc::now()).await.unwrap();
+    let expected = (vec![(11, 7), (12, 5)], vec![(name("B"), 5), (name("ä"), 7)]);
+    assert_eq!(sums(&store, 10, 12).await, expected);
+}
+
+async fn a_sum_beyond_63_bits_is_that_limit(bench: Bench) {
+    let store = bench.store().await;
+    store.commit(batch(1, 1), rows([("a", 1, TOTAL_MAX)])).await.unwrap();
+    store.commit(batch(1, 2), rows([("b", 1, TOTAL_MAX), ("b", 2, 1)])).await.unwrap();
+    let (hours, events) = sums(&store, 1, 2).await;
+    assert_eq!(hours, [(1, i64::MAX.unsigned_abs()), (2, 1)]);
+    assert_eq!(events, [("a".to_owned(), TOTAL_MAX), ("b".to_owned(), TOTAL_MAX + 1)]);
+}
+
 async fn an_empty_store_answers_with_nothing(bench: Bench) {
     let store = bench.store().await;
     assert_eq!(stored(&store).await, []);
@@ -162,6 +209,12 @@ async fn reads_during_commits_see_a_batch_and_its_ledger_entry_or_neither(bench:
                 let totals = store.totals(vec![writer(1)]).await.unwrap();
                 let applied = totals.position.applied.get(&writer(1)).map_or(0, |seq| seq.0);
                 assert!(totals.value.iter().all(|total| total.count == applied));
+                let sums = store.sums(HourRange::ALL, vec![writer(1)]).await.unwrap();
+                let applied_to_sums = sums.position.applied.get(&writer(1)).map_or(0, |seq| seq.0);
+                assert!(sums.value.iter().all(|sum| match sum.of {
+                    SumOf::Hour(_) => sum.count == applied_to_sums * EVENTS,
+                    SumOf::Event(_) => sum.count == applied_to_sums,
+                }));
                 assert!(store.audit().await.unwrap().balance());
                 distinct_versions.insert(applied);
                 seen.store(distinct_versions.len(), Ordering::Relaxed);

@@ -1,0 +1,145 @@
+//! That what pages show is right: at every moment, in every time zone, and while the store is away.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use hyper::StatusCode;
+
+use super::harness::{Browser, Dashboard};
+use crate::committed::sums_of;
+use crate::domain::{EventName, Hour, HourRange};
+use crate::query::Sums;
+use crate::store::admin::Change;
+
+async fn opened_at(now: &str) -> (Dashboard, Browser) {
+    let dashboard = Dashboard::open().await;
+    *dashboard.now.lock() = now.parse().unwrap();
+    dashboard.add_user("ann").await;
+    let browser = dashboard.signed_in("ann").await;
+    (dashboard, browser)
+}
+
+impl Dashboard {
+    fn record(&self, event: &str, at: &str, count: u64) {
+        let hour = Hour::containing(at.parse::<DateTime<Utc>>().unwrap());
+        self.batches.record(&EventName::parse(event).unwrap(), hour, count).unwrap();
+    }
+}
+
+/// The text between two others.
+fn between<'a>(page: &'a str, from: &str, to: &str) -> &'a str {
+    let (_, rest) = page.split_once(from).unwrap_or_else(|| panic!("no {from} in {page}"));
+    rest.split_once(to).unwrap().0
+}
+
+/// The value and the trend of a key figure.
+fn figure<'a>(page: &'a str, id: &str) -> (&'a str, &'a str) {
+    let card = between(page, &format!("id=\"figure-{id}\""), "</div>");
+    let trend =
+        if card.contains("class=\"trend") { between(between(card, "class=\"trend", "/span>"), ">", "<") } else { "" };
+    (between(between(card, "class=\"value\"", "/p>"), ">", "<"), trend)
+}
+
+#[tokio::test]
+async fn sums_are_those_of_the_rows_at_every_moment() {
+    let (dashboard, _) = opened_at("2024-05-15T10:30:00Z").await;
+    let query = dashboard.state.query;
+    let range = HourRange { first: Hour::containing(*dashboard.now.lock()).plus(-1), last: Hour::MAX };
+    let matches = async |what: &str, expected: u64| {
+        let (sums, rows) = (query.sums(range).await.unwrap(), query.hourly(range, 1000).await.unwrap());
+        assert_eq!(sums, Sums::from(sums_of(rows.iter())), "{what}");
+        assert_eq!(sums.hours.iter().map(|(_, count)| count).sum::<u64>(), expected, "{what}");
+    };
+    let name = |name: &str| EventName::parse(name).unwrap();
+    let change = async |change| query.catalog().change(change, "ann", Utc::now()).await.unwrap();
+    matches("nothing", 0).await;
+    dashboard.record("a", "2024-05-15T09:10:00Z", 5);
+    dashboard.record("b", "2024-05-15T09:10:00Z", 7);
+    dashboard.record("b", "2024-05-15T08:10:00Z", 1000);
+    matches("pending", 12).await;
+    dashboard.flusher.flush().await.unwrap();
+    matches("committed", 12).await;
+    dashboard.record("a", "2024-05-15T10:10:00Z", 3);
+    matches("both", 15).await;
+    dashboard.flusher.flush().await.unwrap();
+    change(Change::Move { from: name("a"), into: name("c") }).await;
+    dashboard.record("a", "2024-05-15T10:10:00Z", 1);
+    matches("under an old name", 16).await;
+    dashboard.flusher.flush().await.unwrap();
+    matches("under an old name, committed", 16).await;
+    dashboard.record("b", "2024-05-15T10:10:00Z", 9);
+    change(Change::Delete { event: name("b") }).await;
+    matches("deleted with counts that wait", 9).await;
+    dashboard.flusher.flush().await.unwrap();
+    matches("deleted", 9).await;
+}
+
+#[tokio::test]
+async fn half_an_hour_after_midnight_the_day_is_that_of_the_hour_that_is_counted_in() {
+    // In Kolkata it is 00:15 on 16 May; the hour began at 23:30 on 15 May.
+    let (dashboard, mut browser) = opened_at("2024-05-15T18:45:00Z").await;
+    browser.cookies.push(("zone".into(), "Asia/Kolkata".into()));
+    dashboard.record("login", "2024-05-15T18:45:00Z", 7);
+    assert_eq!(figure(&browser.get("/admin").await.body, "today").0, "7");
+    let event = browser.get("/admin/events/login").await.body;
+    assert_eq!(between(&event, "data-live-value=\"today\" data-exact=\"7\">", "<"), "7");
+    assert!(!event.contains("rel=\"next\""), "there is no day after it");
+    dashboard.pass(TimeDelta::minutes(15));
+    assert_eq!(figure(&browser.get("/admin").await.body, "today").0, "0");
+}
+
+#[tokio::test]
+async fn an_hour_that_is_not_over_makes_no_trend() {
+    let (dashboard, mut browser) = opened_at("2024-05-15T10:00:30Z").await;
+    for (at, count) in [("2024-05-14T09:00:00Z", 100), ("2024-05-14T10:00:00Z", 60), ("2024-05-15T09:00:00Z", 100)] {
+        dashboard.record("login", at, count);
+    }
+    let trend = |page: &str| between(between(page, "class=\"trend", "/span>"), ">", "<").to_owned();
+    let page = browser.get("/admin").await.body;
+    let (_, rest) = page.split_once("id=\"traffic-title\"").unwrap();
+    assert_eq!(trend(rest), "±0 %");
+    let (_, rest) = page.split_once("id=\"top\"").unwrap();
+    assert_eq!(trend(rest), "±0 %");
+    let event = browser.get("/admin/events/login?days=1").await.body;
+    let (_, rest) = event.split_once("id=\"range-title\"").unwrap();
+    assert_eq!(trend(rest), "±0 %");
+}
+
+#[tokio::test]
+async fn the_same_time_last_week_is_that_of_the_clock_when_clocks_have_changed_since() {
+    // In Berlin it is 10:30, an hour later in UTC than a week ago.
+    let (dashboard, mut browser) = opened_at("2024-11-01T09:30:00Z").await;
+    browser.cookies.push(("zone".into(), "Europe/Berlin".into()));
+    for (at, count) in [("2024-11-01T08:00:00Z", 40), ("2024-10-25T07:00:00Z", 40), ("2024-10-25T09:00:00Z", 1000)] {
+        dashboard.record("login", at, count);
+    }
+    assert_eq!(figure(&browser.get("/admin").await.body, "today"), ("40", "±0 %"));
+}
+
+#[tokio::test]
+async fn while_the_store_is_away_the_overview_says_so_and_shows_no_number() {
+    let (dashboard, mut browser) = opened_at("2024-05-15T10:30:00Z").await;
+    dashboard.count("login", 7).await;
+    // The session is remembered since it was last seen.
+    browser.get("/admin/preferences").await;
+    dashboard.store.close().await;
+    let page = browser.get("/admin").await;
+    assert_eq!(page.status, StatusCode::SERVICE_UNAVAILABLE);
+    for shown in
+        ["The database cannot be reached", "data-live", "data-refresh=\"5\"", "data-light=\"store\"", "dot bad"]
+    {
+        assert!(page.body.contains(shown), "{shown}: {}", page.body);
+    }
+    assert!(!page.body.contains("class=\"value\""), "{}", page.body);
+}
+
+#[tokio::test]
+async fn an_event_can_be_watched_by_polls() {
+    let (dashboard, mut browser) = opened_at("2024-05-15T10:30:00Z").await;
+    dashboard.count("login", 7).await;
+    dashboard.count("a & b", 8).await;
+    let snapshot = browser.get("/admin/live.json?event=a+%26+b").await.json()["response"].clone();
+    assert_eq!((&snapshot["total"], &snapshot["this_hour"]), (&15.into(), &15.into()));
+    assert_eq!((&snapshot["events"][0]["event"], &snapshot["events"][0]["total"]), (&"a & b".into(), &8.into()));
+    assert_eq!(snapshot["events"].as_array().unwrap().len(), 1);
+    let unknown = browser.get("/admin/live.json?event=unknown").await.json();
+    assert!(unknown["response"]["events"].as_array().unwrap().is_empty());
+}
