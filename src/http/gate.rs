@@ -42,6 +42,10 @@ pub(super) fn owe(ticket: Ticket, synced: bool) {
     OWED.set(Some(Owed::and(OWED.get(), Owed { ticket, synced })));
 }
 
+/// Small enough that some clients have their answers while others are still being read; large enough
+/// that a write, which takes as long as reading from a socket, is shared by several.
+const GROUP_MAX: usize = 8;
+
 /// Connections whose answers leave together: the first of them waits until every other one that is
 /// ready has had its turn, then writes the journal once and sends for all. So the others need not be
 /// woken just to send.
@@ -65,19 +69,31 @@ thread_local! {
 /// The first of a group. When it is gone, the others are woken and look after themselves.
 struct Lead(Arc<Group>);
 
-impl Lead {
-    /// `None`: the connection has joined a group that has a leader.
-    fn or_join(ticket: Ticket, outlet: &Outlet, cx: &Context<'_>) -> Option<Self> {
+enum Joined {
+    Waits,
+    Leads(Lead),
+    /// No more are to join: time to write.
+    Completes(Lead),
+}
+
+impl Group {
+    fn join(ticket: Ticket, outlet: &Outlet, cx: &Context<'_>) -> Joined {
         GROUP.with_borrow_mut(|group| {
-            if let Some(members) = &mut *group.members.lock() {
-                members.push(Member { ticket, loan: outlet.lend(), waker: cx.waker().clone() });
-                return None;
+            match &mut *group.members.lock() {
+                Some(members) if members.len() + 2 < GROUP_MAX => {
+                    members.push(Member { ticket, loan: outlet.lend(), waker: cx.waker().clone() });
+                    return Joined::Waits;
+                }
+                Some(_) => return Joined::Completes(Lead(Arc::clone(group))),
+                None => {}
             }
             *group = Arc::new(Group { members: Mutex::new(Some(Vec::new())) });
-            Some(Self(Arc::clone(group)))
+            Joined::Leads(Lead(Arc::clone(group)))
         })
     }
+}
 
+impl Lead {
     fn close(&self) -> Vec<Member> {
         self.0.members.lock().take().unwrap_or_default()
     }
@@ -141,10 +157,19 @@ impl Gate {
                     } else if batches.is_written(ticket) {
                         return Poll::Ready(Ok(()));
                     } else {
-                        let lead = if alone { None } else { Lead::or_join(ticket, outlet, cx) };
-                        if alone || lead.is_some() {
-                            cx.waker().wake_by_ref();
-                        }
+                        let lead = match Group::join(ticket, outlet, cx) {
+                            _ if alone => None,
+                            Joined::Waits => {
+                                self.waiting = Waiting::ForOthers(ticket, None);
+                                return Poll::Pending;
+                            }
+                            Joined::Completes(lead) => {
+                                self.waiting = Waiting::ForOthers(ticket, Some(lead));
+                                continue;
+                            }
+                            Joined::Leads(lead) => Some(lead),
+                        };
+                        cx.waker().wake_by_ref();
                         self.waiting = Waiting::ForOthers(ticket, lead);
                         return Poll::Pending;
                     }

@@ -7,6 +7,7 @@
 
 use std::io;
 use std::net::Shutdown;
+use std::ops::RangeInclusive;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,8 +22,9 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
 /// Beyond this, hyper has to wait until the client has taken some.
 const GATHERED_BYTES_MAX: usize = 64 * 1024;
-/// A buffer that grew beyond this is given back when it is empty, so that idle connections are small.
-const KEPT_BYTES_MAX: usize = 4 * 1024;
+/// Of which sizes an empty buffer is kept: a smaller one, of a single answer, is made anew as quickly, and
+/// idle connections are to be small.
+const KEPT_BYTES: RangeInclusive<usize> = 512..=4 * 1024;
 
 #[derive(Default)]
 struct Gathered {
@@ -122,10 +124,10 @@ impl Shared {
             }
         }
         gathered.partly_sent = false;
-        if gathered.bytes.capacity() > KEPT_BYTES_MAX {
-            gathered.bytes = Vec::new();
-        } else {
+        if KEPT_BYTES.contains(&gathered.bytes.capacity()) {
             gathered.bytes.clear();
+        } else {
+            gathered.bytes = Vec::new();
         }
         Ok(if std::mem::take(&mut gathered.refused) { Sent::AllAndMoreWaits } else { Sent::All })
     }
