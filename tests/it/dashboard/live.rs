@@ -127,8 +127,12 @@ async fn when_the_database_comes_back_so_do_the_numbers() {
         browser.open("/admin").await;
         browser.shows("#figure-total .value", "7").await;
         proxy.set(Fault::Closed);
-        browser.open("/admin").await;
-        browser.shows("#outage", "The database cannot be reached").await;
+        // What was read a moment ago is still good.
+        eventually("the outage to be noticed", async || {
+            browser.open("/admin").await;
+            browser.text("#outage").await.contains("The database cannot be reached")
+        })
+        .await;
         browser.see("[data-light=store] .dot.bad").await;
         assert_eq!(browser.count(".value").await, 0, "no number is known");
         app.count("login", 1).await;
