@@ -20,6 +20,8 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+mod together;
+
 const CREATED: &str = r#"{"status":true,"response":201}"#;
 
 struct Served {
@@ -430,45 +432,6 @@ async fn a_body_that_does_not_come_is_answered_408() {
     let answer = served.ask("POST /api/events/a HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nabc").await;
     assert_eq!(answer.status, 408);
     assert!(answer.internal().ends_with("; counted: no"));
-}
-
-#[tokio::test]
-async fn all_who_wait_for_the_disk_together_are_answered() {
-    let served = serve(defaults()).await;
-    let clients = (1..=32).map(async |pipelined: usize| {
-        let mut client = served.connect().await;
-        for _ in 0..20 {
-            client.send(&post("/api/events/a?ack=disk").repeat(pipelined)).await;
-            for _ in 0..pipelined {
-                assert_eq!(client.answer().await.status, 201);
-            }
-        }
-    });
-    futures_util::future::join_all(clients).await;
-    let all = 20 * (1..=32).sum::<u64>();
-    let expected = format!(r#"{{"status":true,"response":[[{{"event":"a","count":{all}}}]]}}"#);
-    assert_eq!(served.ask(&get("/api/events/unique")).await.body, expected);
-}
-
-#[tokio::test]
-async fn all_who_wait_for_the_journal_together_are_answered_and_closed_when_they_ask_for_it() {
-    let served = serve(defaults()).await;
-    let clients = (0..64).map(async |number: usize| {
-        let mut client = served.connect().await;
-        for _ in 0..20 {
-            client.send(&post("/api/events/a").repeat(1 + number % 3)).await;
-            for _ in 0..1 + number % 3 {
-                assert_eq!(client.answer().await.status, 201);
-            }
-        }
-        client.send("POST /api/events/a HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
-        assert_eq!(client.answer().await.status, 201);
-        assert_eq!(client.rest().await, "");
-    });
-    futures_util::future::join_all(clients).await;
-    let all = 64 + 20 * (0..64).map(|number| 1 + number % 3).sum::<u64>();
-    let expected = format!(r#"{{"status":true,"response":[[{{"event":"a","count":{all}}}]]}}"#);
-    assert_eq!(served.ask(&get("/api/events/unique")).await.body, expected);
 }
 
 #[tokio::test]
