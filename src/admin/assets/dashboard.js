@@ -307,12 +307,15 @@
     for (const element of all(".script-only", within)) element.hidden = false;
   };
   ready(document);
-  document.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, select, textarea, .plot")) return;
-    const target = document.querySelector(`[data-key="${CSS.escape(event.key)}"]`);
-    if (!target) return;
-    event.preventDefault();
-    if (target.href) target.click(); else target.focus();
+  const meant = (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, select, textarea, .plot")) return null;
+    return document.querySelector(`[data-key="${CSS.escape(event.key)}"]`);
+  };
+  document.addEventListener("keydown", (event) => { if (meant(event)) event.preventDefault(); });
+  // When a key is let go: one that is held down shall not race through the days.
+  document.addEventListener("keyup", (event) => {
+    const target = meant(event);
+    if (target?.href) target.click(); else target?.focus();
   });
   const suggested = document.getElementById("zone-suggested");
   if (suggested) {
