@@ -157,20 +157,21 @@ impl Gate {
                     } else if batches.is_written(ticket) {
                         return Poll::Ready(Ok(()));
                     } else {
-                        let lead = match Group::join(ticket, outlet, cx) {
-                            _ if alone => None,
-                            Joined::Waits => {
-                                self.waiting = Waiting::ForOthers(ticket, None);
-                                return Poll::Pending;
-                            }
-                            Joined::Completes(lead) => {
+                        // Who is alone must not join: being in a group would mean being sent for.
+                        let joined = if alone { None } else { Some(Group::join(ticket, outlet, cx)) };
+                        let (lead, yields) = match joined {
+                            None => (None, true),
+                            Some(Joined::Leads(lead)) => (Some(lead), true),
+                            Some(Joined::Completes(lead)) => {
                                 self.waiting = Waiting::ForOthers(ticket, Some(lead));
                                 continue;
                             }
-                            Joined::Leads(lead) => Some(lead),
+                            Some(Joined::Waits) => (None, false),
                         };
-                        cx.waker().wake_by_ref();
                         self.waiting = Waiting::ForOthers(ticket, lead);
+                        if yields {
+                            cx.waker().wake_by_ref();
+                        }
                         return Poll::Pending;
                     }
                 }
