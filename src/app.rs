@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use chrono::Utc;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -104,6 +104,11 @@ fn own_data_folder(data_dir: &Path) -> Result<(DataFolder, Option<PathBuf>), Ope
     }
 }
 
+/// The flusher goes on until it is told to stop.
+fn flusher_ended(ended: anyhow::Result<bool>) -> anyhow::Error {
+    ended.err().unwrap_or_else(|| anyhow!("the flusher ended"))
+}
+
 fn runtime(workers: usize) -> anyhow::Result<tokio::runtime::Runtime> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     if workers > 0 {
@@ -166,21 +171,20 @@ impl App {
         let server = tokio::spawn(http::serve(listener, state, stop_serving.clone()));
         tokio::spawn(offer_setup(admin, address));
         tokio::spawn(keep_purging(admin));
-        let mut flushing = tokio::spawn(app.keep_flushing(met, stop_flushing.clone()));
+        // On this thread and not on the server's: what a flush computes takes many milliseconds.
+        let mut flushing = std::pin::pin!(app.keep_flushing(met, stop_flushing.clone()));
         let journal = app.batches.journal();
         tokio::select! {
             name = signals.next() => tracing::info!(signal = name, "Stopping: finishing the requests under way"),
             reason = journal.poisoned() => bail!("the journal failed, the next start recovers from it: {reason}"),
-            ended = &mut flushing => {
-                ended??;
-                bail!("the flusher ended");
-            }
+            ended = &mut flushing => return Err(flusher_ended(ended)),
         }
 
         // 2. Take nothing new, finish the requests under way.
         stop_serving.cancel();
         tokio::select! {
             served = server => served.context("the server ended by a panic")?,
+            ended = &mut flushing => return Err(flusher_ended(ended)),
             reason = journal.poisoned() => bail!("the journal failed, the next start recovers from it: {reason}"),
             name = signals.next() => bail!("stopped at once by a second {name}; the journal keeps what is not in the store"),
         }
@@ -190,8 +194,7 @@ impl App {
         let deadline = Duration::from_millis(app.config.flush.shutdown_timeout_ms);
         let last_flush = async {
             // A store that was never reached may be another one than the journal belongs to.
-            let greeted =
-                flushing.await?? || tokio::time::timeout(deadline, app.greet()).await.is_ok_and(|g| g.is_ok());
+            let greeted = flushing.await? || tokio::time::timeout(deadline, app.greet()).await.is_ok_and(|g| g.is_ok());
             anyhow::Ok(greeted && app.flusher.flush_all().await)
         };
         let flushed = tokio::select! {

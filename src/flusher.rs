@@ -47,7 +47,8 @@ impl Flusher {
     }
 
     /// Flushes at every interval, and at once when somebody waits for a commit, until `stop`. Keeps
-    /// the catalog current at the same pace.
+    /// the catalog current at the same pace. Not for a thread that serves requests: what a large batch
+    /// takes to be sorted and written for the store would hold them up.
     pub async fn run(&self, stop: CancellationToken) {
         let interval = Duration::from_millis(self.options.interval_ms);
         let mut backoff = FIRST_BACKOFF;
@@ -151,10 +152,7 @@ impl Flusher {
     async fn commit(&self, batch: &Arc<SealedBatch>) -> Result<Arc<[HourlyCount]>, StoreError> {
         let begun = Instant::now();
         self.batches.sync(batch).await.map_err(|error| StoreError::Unavailable(error.to_string()))?;
-        let (batches, sealed) = (self.batches, Arc::clone(batch));
-        let rows: Arc<[_]> = tokio::task::spawn_blocking(move || batches.sealed_rows(&sealed).into())
-            .await
-            .map_err(|error| StoreError::Unavailable(error.to_string()))?;
+        let rows: Arc<[_]> = self.batches.sealed_rows(batch).into();
         let row_count = rows.len();
         let commit = self.health.note(self.store.commit(batch.id, Arc::clone(&rows)).await)?;
         let seq = batch.id.seq.0;

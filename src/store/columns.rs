@@ -36,8 +36,10 @@ pub(super) fn hourly_count(event: &str, hour: i32, count: i64) -> Result<HourlyC
 
 /// Sums sorted rows per event; the result is sorted as they are.
 pub(super) fn event_deltas(rows: &[HourlyCount]) -> Result<Vec<EventDelta<'_>>, StoreError> {
-    let sorted = rows.is_sorted_by(|a, b| (&a.event, a.hour) < (&b.event, b.hour));
-    debug_assert!(sorted, "a batch is sorted by event bytes, then hour, and names no counter twice");
+    debug_assert!(
+        rows.is_sorted_by(|a, b| (&a.event, a.hour) < (&b.event, b.hour)),
+        "a batch is sorted by event bytes, then hour, and names no counter twice"
+    );
     rows.chunk_by(|a, b| a.event == b.event)
         .map(|same| {
             let total = u64::try_from(batch_total(same)).unwrap_or(u64::MAX);

@@ -1,6 +1,7 @@
 //! The commit: ledger first, then the catalog's lock, then rows, then totals, in one transaction.
 
-use futures_util::future::{try_join, try_join3};
+use futures_util::future::{BoxFuture, try_join};
+use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
@@ -12,6 +13,8 @@ use crate::store::{Commit, StoreError};
 
 /// Rows in one statement: enough to make round trips cheap, few enough for any statement time-out.
 const CHUNK_ROWS: usize = 10_000;
+/// The database always has the next one at hand; more would only take memory.
+const STATEMENTS_UNDER_WAY: usize = 3;
 
 /// Any error leaves the transaction open or broken: the caller must drop the session.
 pub(super) async fn commit(
@@ -31,19 +34,12 @@ pub(super) async fn commit(
     // Only now: who holds the ledger's row may still have to wait for the catalog's lock.
     let rows = share_aliases(client).await?.apply(rows);
     let deltas = event_deltas(&rows)?;
-    let writes: Vec<Write<'_>> =
-        rows.chunks(CHUNK_ROWS).map(Write::Rows).chain(deltas.chunks(CHUNK_ROWS).map(Write::Totals)).collect();
-    // The last two and COMMIT go out together: should one of them fail, COMMIT only ends what has
-    // been rolled back, and the error comes before its answer.
-    match writes.as_slice() {
-        [first @ .., second_last, last] => {
-            for write in first {
-                write.run(client).await?;
-            }
-            try_join3(second_last.run(client), last.run(client), execute(client, "commit")).await?;
-        }
-        _ => execute(client, "commit").await?,
-    }
+    let writes = rows.chunks(CHUNK_ROWS).map(Write::Rows).chain(deltas.chunks(CHUNK_ROWS).map(Write::Totals));
+    // The next statements are under way while one is executed. Should one of them fail, COMMIT only ends
+    // what has been rolled back, and the error comes before its answer.
+    let statements: Vec<BoxFuture<'_, _>> =
+        writes.chain([Write::Commit]).map(|write| write.run(client).boxed()).collect();
+    stream::iter(statements).buffered(STATEMENTS_UNDER_WAY).try_collect::<()>().await?;
     Ok(outcome)
 }
 
@@ -88,14 +84,15 @@ impl Ledger<'_> {
     }
 }
 
-/// One statement that writes a chunk.
+/// One statement: a chunk of rows, or the end.
 enum Write<'a> {
     Rows(&'a [HourlyCount]),
     Totals(&'a [EventDelta<'a>]),
+    Commit,
 }
 
 impl Write<'_> {
-    async fn run(&self, client: &Client) -> Result<(), StoreError> {
+    async fn run(self, client: &Client) -> Result<(), StoreError> {
         match self {
             Self::Rows(rows) => {
                 let events: Vec<&str> = rows.iter().map(|row| row.event.as_str()).collect();
@@ -118,6 +115,7 @@ impl Write<'_> {
                 ];
                 client.execute_typed(include_str!("totals_upsert.sql"), &params).await?;
             }
+            Self::Commit => execute(client, "commit").await?,
         }
         Ok(())
     }
