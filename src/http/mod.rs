@@ -1,4 +1,5 @@
-//! The HTTP service: warp filters behind an accept loop of our own.
+//! The HTTP service: warp filters behind an accept loop of our own. Only what nearly every request is, a
+//! POST that says all in its path, is answered before them ([`count`]).
 //!
 //! Reading order: this file (the route table and who answers what), `answer` (every success and
 //! every error as bytes), the endpoint groups `ingest`, `batch`, `read`, `picture`, `health`, and then
@@ -234,12 +235,6 @@ fn batches(state: &'static State) -> impl Filter<Extract = (impl warp::Reply,), 
         .then(move |headers, query, body| batch::take(state, headers, query, body))
 }
 
-/// POSTs without a query, whose answers are there at once. The filter is `Copy` and holds nothing but
-/// the `'static` state: a request copies a pointer.
-fn counting(state: &'static State) -> impl Filter<Extract = (impl warp::Reply,), Error = Infallible> + Copy {
-    warp::path::full().map(move |path: FullPath| count(state, path.as_str()))
-}
-
 /// Everything else.
 fn others(state: &'static State) -> impl Filter<Extract = (impl warp::Reply,), Error = Infallible> + Copy {
     warp::method()
@@ -249,20 +244,19 @@ fn others(state: &'static State) -> impl Filter<Extract = (impl warp::Reply,), E
         .then(move |method, path, query, headers| look(state, method, path, query, headers))
 }
 
-fn count(state: &State, path: &str) -> Response {
-    let counted = match find(&Method::POST, path) {
-        Ok((Endpoint::CountOne, [event, _])) => ingest::one(state, event, None),
-        Ok((Endpoint::CountMany, [event, num])) => ingest::many(state, event, num, None),
-        Ok((Endpoint::Batch, _)) => Err(ApiError::NotABatch { why: NO_BODY }),
-        Ok(_) => Err(ApiError::NotFound),
-        Err(error) => Err(error),
+/// What nearly every request asks for: to count by its path alone. The answer is there at once. `None`
+/// when the path is of another route, or of none.
+fn count(state: &State, path: &str) -> Option<Response> {
+    let counted = match find_counting(path)? {
+        (Endpoint::CountOne, [event, _]) => ingest::one(state, event, None),
+        (_, [event, num]) => ingest::many(state, event, num, None),
     };
-    match counted {
+    Some(match counted {
         Ok(Counted { answer, uncommitted: None }) => answer,
         // No default level waits for a commit.
         Ok(_) => ApiError::NotConfirmed.answer(&Method::POST),
         Err(error) => error.answer(&Method::POST),
-    }
+    })
 }
 
 const NO_BODY: &str = "the request has no body";

@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 use hyper::Method;
 
 use super::answer::ApiError;
-use super::{State, batches, connection, counting, others, service};
+use super::{State, batches, connection, others, service};
 
 /// Connections that the kernel completes while we are busy.
 const BACKLOG: i32 = 4096;
@@ -66,12 +66,11 @@ pub async fn serve(listener: TcpListener, state: &'static State, drain: Cancella
         cut: cut.clone(),
     }));
     let requests: &'static service::Rules = Box::leak(Box::new(service::Rules {
-        admin: state.admin,
+        state,
         body_bytes_max: options.body_bytes_max,
         body_timeout: milliseconds(options.header_timeout_ms),
-        cors: &state.cors,
     }));
-    let routes = (warp::service(counting(state)), warp::service(batches(state)), warp::service(others(state)));
+    let routes = (warp::service(batches(state)), warp::service(others(state)));
     let slots = Arc::new(Semaphore::new(options.connections_max));
     let connections = TaskTracker::new();
 

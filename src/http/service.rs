@@ -18,9 +18,8 @@ use tower::Service;
 use warp::reply::Response;
 
 use super::answer::ApiError;
-use super::cors::Cors;
 use super::query_string::RawQuery;
-use super::takes_body;
+use super::{State, count, takes_body};
 use crate::admin;
 
 /// Forms of the dashboard are small.
@@ -33,33 +32,30 @@ impl<B, S: Service<Request<B>, Response = Response, Error = Infallible>> Routes<
 
 /// What holds for every request.
 pub(super) struct Rules {
-    /// Answers for the dashboard.
-    pub(super) admin: &'static admin::State,
+    pub(super) state: &'static State,
     pub(super) body_bytes_max: usize,
     /// For the whole body to arrive.
     pub(super) body_timeout: Duration,
-    pub(super) cors: &'static Cors,
 }
 
 /// What hyper polls for a request. Its size is copied for each, so what is not answered at once is on
 /// the heap.
 type Answering = Either<Ready<Result<Response, Infallible>>, BoxFuture<'static, Result<Response, Infallible>>>;
 
-/// Answers one request, whatever happens: a panic becomes one 500. `counting` takes the
-/// POSTs without query and body, `batches` those whose body matters, `others` the rest.
-pub(super) fn answer<C, B, O>(
-    routes: (C, B, O),
+/// Answers one request, whatever happens: a panic becomes one 500. `batches` takes the requests whose
+/// body matters, `others` the rest.
+pub(super) fn answer<B, O>(
+    routes: (B, O),
     peer: IpAddr,
     rules: &'static Rules,
     request: Request<Incoming>,
 ) -> impl Future<Output = Result<Response, Infallible>>
 where
-    C: Routes<Empty<Bytes>, Future: Send + 'static> + Send + 'static,
     B: Routes<Incoming, Future: Send + 'static> + Send + 'static,
     O: Routes<Empty<Bytes>, Future: Send> + Send + 'static,
 {
     let is_post = request.method() == Method::POST;
-    let stamp = rules.cors.stamp(&request);
+    let stamp = rules.state.cors.stamp(&request);
     let panicked = move |panic: Box<dyn Any + Send>| {
         let message = panic.downcast_ref::<&str>().copied();
         let message = message.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
@@ -82,17 +78,26 @@ where
     }
 }
 
-fn admit<C, B, O>(
-    (mut counting, mut batches, mut others): (C, B, O),
+fn admit<B, O>(
+    (mut batches, mut others): (B, O),
     peer: IpAddr,
     rules: &'static Rules,
     mut request: Request<Incoming>,
 ) -> Answering
 where
-    C: Routes<Empty<Bytes>, Future: Send + 'static> + Send + 'static,
     B: Routes<Incoming, Future: Send + 'static>,
     O: Routes<Empty<Bytes>, Future: Send> + Send + 'static,
 {
+    let (is_post, has_query) = (request.method() == Method::POST, request.uri().query().is_some());
+    let has_body = !request.body().is_end_stream();
+    if is_post
+        && !has_query
+        && !has_body
+        && request.uri().scheme().is_none()
+        && let Some(answer) = count(rules.state, request.uri().path())
+    {
+        return Either::Left(ready(Ok(answer)));
+    }
     // warp's path filters panic on a target that has no path (`CONNECT host:port`); the absolute
     // form is for proxies.
     let is_path = request.uri().scheme().is_none() && request.uri().path().starts_with('/');
@@ -102,13 +107,10 @@ where
     if admin::is_ours(request.uri().path()) {
         return Either::Right(delegate(peer, rules, request).map(Ok).boxed());
     }
-    let is_post = request.method() == Method::POST;
-    let has_query = request.uri().query().is_some();
     if has_query {
         let query = RawQuery(request.uri().clone());
         request.extensions_mut().insert(query);
     }
-    let has_body = !request.body().is_end_stream();
     if has_body && takes_body(request.method(), request.uri().path()) {
         return Either::Right(batches.call(request).boxed());
     }
@@ -118,11 +120,6 @@ where
         Empty::new()
     });
     match body {
-        // The answer is there at the first poll, so what makes it is never moved to the heap.
-        None if is_post && !has_query => match counting.call(request).now_or_never() {
-            Some(answer) => Either::Left(ready(answer)),
-            None => Either::Left(ready(Ok(ApiError::Panicked.answer(&Method::POST)))),
-        },
         None => Either::Right(others.call(request).boxed()),
         // No other route reads a body. Left unread, hyper would close the connection under the
         // client's next request, so it is taken in first, within limits.
@@ -143,7 +140,7 @@ async fn delegate(peer: IpAddr, rules: &'static Rules, request: Request<Incoming
     let bytes_max = rules.body_bytes_max.min(FORM_BYTES_MAX);
     let (Parts { method, uri, headers, .. }, body) = request.into_parts();
     match take_in(body, bytes_max, rules.body_timeout, true).await {
-        Ok(body) => rules.admin.answer(admin::Request { method, uri, headers, peer, body }).await,
+        Ok(body) => rules.state.admin.answer(admin::Request { method, uri, headers, peer, body }).await,
         Err(error) => error.answer(&method),
     }
 }
