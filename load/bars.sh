@@ -146,8 +146,8 @@ live_counters() {
     rm -rf "$folder/data"
 }
 
-# Both tables as the service writes them, into copies; the milliseconds of the statements and the commit.
-bare_flush() {
+# Both tables as the service writes them, from and into copies: prepares it for what begins with a prefix.
+prepare_bare_flush() {
     sql >/dev/null <<-SQL
 		drop table if exists batch;
 		create table batch as select * from hourly_counts where event like '$1%' order by event, hour;
@@ -155,6 +155,10 @@ bare_flush() {
 		create table if not exists bare_counts (like hourly_counts including all) with (fillfactor = 80);
 		create table if not exists bare_totals (like event_totals including all) with (fillfactor = 80);
 	SQL
+}
+
+# The milliseconds of the statements and the commit.
+bare_flush() {
     sql <<-'SQL' | awk '/^Time:/ { sum += $2 } END { print sum }'
 		\timing on
 		begin;
@@ -169,25 +173,47 @@ bare_flush() {
 	SQL
 }
 
+# Returns when the store has what is pending.
+flush_now() { curl -fsS -o /dev/null -X POST "$url/api/events/last?ack=store"; }
+
+# The p99 of a second of posts, alone or with something beside it that begins shortly after them.
+p99_of_posts() {
+    local beside=""
+    if [ $# -gt 1 ]; then (sleep 0.2; "${@:2}" >/dev/null) & beside=$!; fi
+    load "$1" --no-verify
+    [ -z "$beside" ] || wait "$beside"
+    reported '{phases,0,latency,p99_us}'
+}
+
 flush() {
     start_service FLUSH__INTERVAL_MS=3600000 LIMITS__EVENTS_MAX=10000000 LOG__LEVEL=info,event_tracker::flusher=debug LOG__FORMAT=json
-    local round ours bare
+    local round posts quiet ours bare
     for round in $(seq "$rounds"); do
         load bars-fill --prefix "flush-$round-"
-        curl -fsS -o /dev/null -X POST "$url/api/events/last?ack=store"
+        flush_now
         ours=$(grep -o '"rows":1000[0-9]*.*' "$folder/log" | tail -n 1 | grep -o '"duration_ms":[0-9]*')
-        bare=$(bare_flush "flush-$round-")
+        prepare_bare_flush "flush-$round-"
+        bare=$(bare_flush)
         echo "${ours#*:} $bare" >>"$folder/flushes"
     done
     row "flush of 100,000 new counters" "≤ 1.2 × bare" \
         "$(calc "$(awk '{ print $1 / $2 }' "$folder/flushes" | median)") × ($(cut -d ' ' -f 1 "$folder/flushes" | median) ms)"
-    start_service FLUSH__INTERVAL_MS=1000 LIMITS__EVENTS_MAX=10000000
-    for round in $(seq "$rounds"); do
-        load bars-flush
-        calc "$(reported '{phases,1,operations,0,latency,p99_us}') / $(reported '{phases,0,operations,0,latency,p99_us}')"
-        echo
-    done >"$folder/ratios"
-    row "p99 of posts while 100,000 counters a second are flushed" "≤ 1.5 × quiet" "$(median <"$folder/ratios") ×"
+    for posts in bars-posts bars-posts-closed; do
+        for round in $(seq "$rounds"); do
+            load bars-fill --prefix "$posts-$round-"
+            quiet=$(p99_of_posts $posts)
+            ours=$(p99_of_posts $posts flush_now)
+            prepare_bare_flush "$posts-$round-"
+            bare=$(p99_of_posts $posts bare_flush)
+            calc "$ours / $quiet"; echo -n " "; calc "$bare / $quiet"; echo " ${quiet%.*}"
+        done >"$folder/$posts"
+    done
+    for posts in bars-posts bars-posts-closed; do
+        case $posts in *closed) how="64 connections, closed loop" ;; *) how="open loop, 5,000/s" ;; esac
+        row "p99 of posts meanwhile, $how" "≤ 1.5 × quiet" \
+            "$(cut -d ' ' -f 1 "$folder/$posts" | median) × ($(cut -d ' ' -f 3 "$folder/$posts" | median) µs quiet)"
+        row "the same while psql runs the bare statements" "" "$(cut -d ' ' -f 2 "$folder/$posts" | median) ×"
+    done
 }
 
 dashboards() {

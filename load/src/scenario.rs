@@ -22,7 +22,8 @@ pub const SHIPPED: &[(&str, &str)] = &[
     ("soak", include_str!("../scenarios/soak.toml")),
     ("bars-reads", include_str!("../scenarios/bars-reads.toml")),
     ("bars-live", include_str!("../scenarios/bars-live.toml")),
-    ("bars-flush", include_str!("../scenarios/bars-flush.toml")),
+    ("bars-posts", include_str!("../scenarios/bars-posts.toml")),
+    ("bars-posts-closed", include_str!("../scenarios/bars-posts-closed.toml")),
     ("bars-fill", include_str!("../scenarios/bars-fill.toml")),
 ];
 
