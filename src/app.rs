@@ -318,10 +318,11 @@ async fn offer_setup(admin: &'static admin::State, address: SocketAddr) {
 /// Removes for good what was deleted long enough ago. Ends with the process.
 async fn keep_purging(admin: &'static admin::State) {
     loop {
-        tokio::time::sleep(PURGE_INTERVAL).await;
+        // At once, too: a node that is started anew every few minutes would never come to it.
         if let Err(error) = admin.purge_deleted().await {
             tracing::warn!(%error, "Deleted events could not be removed; this is tried again");
         }
+        tokio::time::sleep(PURGE_INTERVAL).await;
     }
 }
 

@@ -5,6 +5,7 @@ pub mod answer;
 pub mod app;
 pub mod axe;
 pub mod browser;
+pub mod load;
 pub mod packages;
 pub mod postgres;
 pub mod proxy;
