@@ -126,13 +126,9 @@ async fn moving(app: &TestApp) {
 async fn what_the_load_tool_got_acknowledged_is_counted_once_whatever_is_renamed_merged_corrected_deleted_or_killed(
     backend: Backend,
 ) {
-    // An address of its own, which it gets again when it was killed: a free port of 127.0.0.1 may be
-    // somebody's by then.
-    let [.., high, low] = std::process::id().to_be_bytes();
-    let address = format!("127.{}.{high}.{}:8000", 100 + backend as u8, low.clamp(1, 254));
     let hour = super::dashboard::hours_ago(5);
     let mut app = TestApp::with(backend)
-        .config("http.listen", address)
+        .keep_address()
         .config("flush.interval_ms", 20)
         // Whatever is deleted at a start is removed then.
         .config("admin.delete_grace_hours", 0)

@@ -14,7 +14,7 @@ pub mod traffic;
 
 pub use answer::Answer;
 pub use app::{Backend, TestApp};
-pub use browser::{Browser, in_browser, in_browser_over_plain_http};
+pub use browser::{Browser, in_browser, in_browser_at, in_browser_over_plain_http};
 pub use superuser::Superuser;
 pub use traffic::{Tally, Traffic};
 
