@@ -88,3 +88,45 @@ async fn names_that_look_like_code_are_shown_as_they_are_on_every_page() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn no_page_is_longer_than_100_kb_however_long_names_and_texts_become_as_html() {
+    let hour = hours_ago(2);
+    let names: Vec<String> = (100..170).map(|number| format!("{number}{}", "\"".repeat(252))).collect();
+    let rows: Vec<_> = names.iter().map(|name| (&*hour, &**name, 5)).collect();
+    let app = TestApp::with(Backend::Sqlite).stored(&rows).config("flush.interval_ms", 50).start().await;
+    let admin = Superuser::of(&app).await;
+    let text = "\"".repeat(1000);
+    let label = "\"".repeat(100);
+    admin.create_key(&app, &label).await;
+    let event = encoded(&names[0]);
+    for (number, name) in names.iter().enumerate() {
+        // A quarter of them is this one's, under other names.
+        match number % 4 {
+            1 => admin.change(&app, name, "move", &json!({ "into": names[0] })).await,
+            _ => admin.change(&app, name, "describe", &json!({ "description": text })).await,
+        };
+    }
+    let correction = json!({ "hour": hour, "expected": 90 + 5, "count": 7, "reason": text });
+    admin.change(&app, &names[0], "correct", &correction).await;
+    let pages = [
+        "/admin?period=90d&compare=1".to_owned(),
+        "/admin/events".to_owned(),
+        format!("/admin/events?q={}", "%22".repeat(255)),
+        format!("/admin/events/{event}?days=90&compare=1"),
+        "/admin/changes".to_owned(),
+        format!("/admin/changes?event={event}"),
+        format!("/admin/changes?event={}", encoded(&names[2])),
+        "/admin/keys".to_owned(),
+        "/admin/users".to_owned(),
+        "/admin/preferences".to_owned(),
+    ];
+    let mut long = Vec::new();
+    for page in pages {
+        let length = admin.page(&app, &page).await.len();
+        if length >= 100_000 {
+            long.push((length, page));
+        }
+    }
+    assert_eq!(long, [], "bytes");
+}

@@ -50,6 +50,13 @@ impl Superuser {
         Answer::of(request.send().await.unwrap()).await.unwrap()
     }
 
+    /// A page of the dashboard.
+    pub async fn page(&self, app: &TestApp, path: &str) -> String {
+        let answer = app.get_with(path, &[("cookie", &self.cookie)]).await;
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+        answer.text().to_owned()
+    }
+
     pub async fn get(&self, app: &TestApp, path: &str) -> Value {
         let bearer = format!("Bearer {}", self.key);
         let answer = app.get_with(&format!("/api/v1/admin/{path}"), &[("authorization", &bearer)]).await;
