@@ -274,11 +274,11 @@ async fn a_live_stream_ends_with_what_let_it_in() {
     let eve = || dashboard.signed_in("eve");
     for action in ["sign-out", "disable", "enable", "delete"] {
         if action == "enable" {
-            ann.post("/admin/users/eve/enable", &[]).await;
+            ann.confirm("/admin/users/eve/enable", &[]).await;
             continue;
         }
         let stream = eve().await.listen().await;
-        ann.post(&format!("/admin/users/eve/{action}"), &[]).await;
+        ann.confirm(&format!("/admin/users/eve/{action}"), &[]).await;
         ended(stream).await;
     }
     let (id, secret) = dashboard.add_key(None).await;
@@ -290,7 +290,7 @@ async fn a_live_stream_ends_with_what_let_it_in() {
 
     // Who is still let in listens on.
     let mut stream = ann.listen().await;
-    ann.post("/admin/keys", &[("label", "x"), ("days", "30")]).await;
+    ann.confirm("/admin/keys", &[("label", "x"), ("days", "30")]).await;
     for _ in 0..2 {
         let next = http_body_util::BodyExt::frame(stream.body_mut());
         assert!(next.await.is_some_and(|frame| frame.is_ok()));

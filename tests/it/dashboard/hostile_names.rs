@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::hours_ago;
-use crate::harness::superuser::encoded;
+use crate::harness::superuser::{PASSWORD, encoded};
 use crate::harness::{Backend, Browser, Superuser, TestApp, in_browser};
 
 const NAMES: [&str; 10] = [
@@ -42,8 +42,8 @@ async fn names_that_look_like_code_are_shown_as_they_are_on_every_page() {
         .change(&app, NAMES[0], "correct", &json!({ "hour": hour, "expected": 5, "count": 6, "reason": NAMES[1] }))
         .await;
     admin.change(&app, NAMES[3], "move", &json!({ "into": "<b>moved</b>" })).await;
-    let added = [("user", NAMES[1]), ("password", "nine blue boats on a still lake")];
-    let added = admin.submit(&app, "/admin/users", &[&added[..], &[("repeated", added[1].1)]].concat()).await;
+    let added = [("current", PASSWORD), ("user", NAMES[1]), ("password", "nine blue boats on a still lake")];
+    let added = admin.submit(&app, "/admin/users", &[&added[..], &[("repeated", added[2].1)]].concat()).await;
     assert_eq!(added.status, 303);
 
     in_browser(&app, async |browser| {

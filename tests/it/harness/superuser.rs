@@ -30,7 +30,7 @@ impl Superuser {
 
     /// Creates an admin key as the page does, and gives its secret.
     pub async fn create_key(&self, app: &TestApp, label: &str) -> String {
-        let answer = self.submit(app, "/admin/keys", &[("label", label), ("days", "30")]).await;
+        let answer = self.submit(app, "/admin/keys", &[("label", label), ("days", "30"), ("current", PASSWORD)]).await;
         let (_, rest) = answer.text().split_once(r#"id="secret">"#).expect("the secret");
         rest.split('<').next().unwrap().to_owned()
     }
