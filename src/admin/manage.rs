@@ -205,7 +205,7 @@ impl State {
     pub async fn purge_deleted(&self) -> Result<(), StoreError> {
         let now = (self.clock)();
         let over = now - chrono::TimeDelta::hours(self.options.delete_grace_hours.into());
-        let (_, view) = self.query.all_totals().await?;
+        let view = self.query.catalog().view();
         for (event, entry) in &view.catalog().entries {
             if entry.deleted_at.is_some_and(|at| at <= over) {
                 let change = Change::Purge { event: event.clone() };

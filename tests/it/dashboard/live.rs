@@ -144,6 +144,7 @@ async fn a_page_says_that_it_is_offline_when_the_program_is_gone_and_goes_on_whe
     app.count("login", 5).await;
     in_browser_at(app.url(""), async |browser| {
         browser.allow("/admin/live");
+        browser.allow("ERR_CONNECTION_REFUSED");
         admin.enter(browser).await;
         browser.open("/admin").await;
         browser.see("#connection[data-state=live]").await;
