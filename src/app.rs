@@ -170,7 +170,7 @@ impl App {
         let (stop_serving, stop_flushing) = (CancellationToken::new(), CancellationToken::new());
         let server = tokio::spawn(http::serve(listener, state, stop_serving.clone()));
         tokio::spawn(offer_setup(admin, address));
-        tokio::spawn(keep_purging(admin));
+        tokio::spawn(keep_purging(Arc::clone(&app.catalog), admin));
         // On this thread and not on the server's: what a flush computes takes many milliseconds.
         let mut flushing = std::pin::pin!(app.keep_flushing(met, stop_flushing.clone()));
         let journal = app.batches.journal();
@@ -319,12 +319,17 @@ async fn offer_setup(admin: &'static admin::State, address: SocketAddr) {
 }
 
 /// Removes for good what was deleted long enough ago. Ends with the process.
-async fn keep_purging(admin: &'static admin::State) {
+async fn keep_purging(catalog: Arc<LiveCatalog>, admin: &'static admin::State) {
     loop {
-        tokio::time::sleep(PURGE_INTERVAL).await;
-        if let Err(error) = admin.purge_deleted().await {
+        // At once, too: a node that is started anew every few minutes would never come to it.
+        let purge = async {
+            catalog.keep_current().await?;
+            admin.purge_deleted().await
+        };
+        if let Err(error) = purge.await {
             tracing::warn!(%error, "Deleted events could not be removed; this is tried again");
         }
+        tokio::time::sleep(PURGE_INTERVAL).await;
     }
 }
 

@@ -109,6 +109,9 @@ struct Common {
     /// Prints the report as JSON
     #[arg(long)]
     json: bool,
+    /// Adds to the JSON what was acknowledged, and what may have been counted, of each event
+    #[arg(long, requires = "json")]
+    list_events: bool,
     /// Draws latency by percentile and over time into this folder, as SVG and PNG
     #[arg(long, value_name = "DIR")]
     picture: Option<PathBuf>,
@@ -204,6 +207,7 @@ impl Common {
             threads: self.threads,
             verify: !self.no_verify,
             prefix: None,
+            list_events: self.list_events,
             server_pid: self.server_pid,
             progress: std::io::stderr().is_terminal() && !self.json,
             stop: stop_on_signal()?,

@@ -212,6 +212,7 @@ fn measure(series: &Series, service: &Path, args: &CompareArgs, stop: &Arc<Atomi
         threads: 1,
         verify: matches!(series.yardstick, Yardstick::Service(_)),
         prefix: None,
+        list_events: false,
         server_pid: None,
         progress: false,
         stop: Arc::clone(stop),

@@ -71,7 +71,7 @@ pub struct Expected {
 }
 
 /// The ledgers of all workers and phases, by the name's text.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize)]
 pub struct Books(pub BTreeMap<String, Expected>);
 
 impl Books {

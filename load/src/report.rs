@@ -7,6 +7,7 @@ use chrono::{DateTime, Utc};
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
+use crate::ledger::Books;
 use crate::plan::Phase;
 use crate::table;
 use crate::tally::Tally;
@@ -21,6 +22,9 @@ pub struct Report {
     pub phases: Vec<PhaseReport>,
     /// `None` if the run did not verify.
     pub verification: Option<Verification>,
+    /// What the run sent of each event, if that was asked for: there may be millions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub events: Option<Books>,
     /// Things that a reader must know, e.g. lines of a log that were not sent.
     pub notes: Vec<String>,
 }

@@ -27,6 +27,8 @@ pub struct Options {
     pub verify: bool,
     /// Set if the names of the run begin with a text that nobody else uses.
     pub prefix: Option<String>,
+    /// Whether the report lists every event.
+    pub list_events: bool,
     /// Whose processor time is measured; unset, whoever listens on the target's port.
     pub server_pid: Option<u32>,
     /// A progress bar, if standard error is a terminal.
@@ -57,6 +59,7 @@ pub fn run(name: &str, phases: &[Phase], options: &Options) -> anyhow::Result<Re
         interrupted: false,
         phases: Vec::new(),
         verification: None,
+        events: None,
         notes: Vec::new(),
     };
     let mut books = Books::default();
@@ -71,6 +74,7 @@ pub fn run(name: &str, phases: &[Phase], options: &Options) -> anyhow::Result<Re
         let after = Totals::read(&options.target)?;
         report.verification = Some(verify(&before, &after, &books, options.prefix.as_deref()));
     }
+    report.events = options.list_events.then_some(books);
     Ok(report)
 }
 

@@ -4,6 +4,7 @@
 mod fake;
 mod parts;
 
+use std::collections::HashMap;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -45,7 +46,7 @@ fn scenario(keys: &str, mix: &str) -> String {
 fn options(target: Target) -> Options {
     let stop = Arc::new(AtomicBool::new(false));
     let prefix = Some(PREFIX.to_owned());
-    Options { target, threads: 2, verify: true, prefix, server_pid: None, progress: false, stop }
+    Options { target, threads: 2, verify: true, prefix, list_events: false, server_pid: None, progress: false, stop }
 }
 
 fn run_scenario(fake: &Fake, keys: &str, mix: &str) -> Report {
@@ -223,7 +224,7 @@ fn reports_come_as_json_and_as_pictures() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().to_str().unwrap();
     let factors = ["--duration-factor", "0.1", "--max-errors", "1000", "--no-verify"];
-    let arguments = ["run", "hot-key", "--json", "--picture", path, "--target", &fake.url()];
+    let arguments = ["run", "hot-key", "--json", "--list-events", "--picture", path, "--target", &fake.url()];
     let output = event_load(&[&arguments[..], &factors[..]].concat());
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(0));
@@ -231,6 +232,9 @@ fn reports_come_as_json_and_as_pictures() {
     assert!(report["phases"][0]["latency"]["p99_99_us"].as_f64().unwrap() > 0.0);
     assert!(report["phases"][0]["server_cpu_us_per_request"].is_number());
     assert!(report["verification"].is_null());
+    let listed: HashMap<String, HashMap<String, u64>> = serde_json::from_value(report["events"].clone()).unwrap();
+    let counted = listed.into_iter().map(|(event, known)| (event, known["acknowledged"]));
+    assert_eq!(counted.collect::<HashMap<_, _>>(), fake.counts().into_iter().collect());
     assert!(std::fs::read(folder.path().join("hot-key.png")).unwrap().starts_with(b"\x89PNG"));
     let svg = std::fs::read_to_string(folder.path().join("hot-key.svg")).unwrap();
     assert!(svg.contains("latency from the intended start") && svg.contains("saturated"));
@@ -302,6 +306,7 @@ fn a_generator_without_room_for_twice_the_rate_says_that_it_may_be_the_limit() {
             interrupted: false,
             phases: vec![phase],
             verification: None,
+            events: None,
             notes,
         };
         let summary = report.summary();

@@ -11,7 +11,7 @@ use super::chart::{Chart, Heat, before, columns, days_of, last_days};
 use super::manage::LogLine;
 use super::request::{Parameters, Request, encoded};
 use super::session::Who;
-use super::view::{AsOf, Page, Trend, event_url, grouped, isolated};
+use super::view::{AsOf, Page, Trend, event_url, grouped, isolated, listed};
 use super::zone::Zone;
 use crate::domain::{Day, EventName, EventTotal, Hour, HourRange};
 use crate::store::admin::CatalogEntry;
@@ -22,7 +22,9 @@ const DAYS_USUAL: i64 = 30;
 /// The week's pattern is that of so many weeks.
 const HEAT_WEEKS: i64 = 8;
 /// Changes shown on the page.
-const CHANGES: u32 = 10;
+/// Names shown under which an event is counted, too.
+const ALIASES: usize = 10;
+const CHANGES: u32 = 6;
 
 #[derive(Template)]
 #[template(path = "event.html", config = "src/admin/askama.toml")]
@@ -34,6 +36,7 @@ struct EventPage {
     /// When a deleted event is removed for good.
     purged_at: Option<String>,
     aliases: Vec<String>,
+    aliases_more: usize,
     as_of: AsOf,
     total: u64,
     first: String,
@@ -160,7 +163,8 @@ pub(super) async fn page(
         purged_at: entry
             .deleted_at
             .map(|at| page.time(&(at + chrono::TimeDelta::hours(state.options.delete_grace_hours.into())))),
-        aliases: aliases.iter().map(ToString::to_string).collect(),
+        aliases: aliases.iter().take(ALIASES).map(|alias| listed(alias.as_str()).into_owned()).collect(),
+        aliases_more: aliases.len().saturating_sub(ALIASES),
         as_of,
         total: total.as_ref().map_or(0, |total| total.count),
         first: total.as_ref().map_or_else(|| "never".into(), |total| page.hour(&total.first_hour)),

@@ -12,11 +12,11 @@ use super::activity::{EventLine, Listing, aside};
 use super::answer::{Failure, html};
 use super::request::{Parameters, Request, encoded};
 use super::session::Who;
-use super::view::{Page, beginning, event_url, grouped};
+use super::view::{Page, beginning, event_url, grouped, listed};
 use super::zone::Zone;
 use crate::domain::{Hour, HourRange};
 
-const PAGE: usize = 50;
+const PAGE: usize = 40;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -246,7 +246,7 @@ fn row(page: &Page, line: &EventLine) -> Row {
     let ago = |hour: Option<Hour>| hour.map_or_else(|| "never".into(), |hour| page.hours_ago(hour));
     let exact = |hour: Option<Hour>| hour.map(|hour| page.hour(&hour)).unwrap_or_default();
     Row {
-        name: line.event.to_string(),
+        name: listed(line.event.as_str()).into_owned(),
         url: event_url(line.event.as_str()),
         description: beginning(&line.entry.description).into_owned(),
         state: match (&line.entry.deleted_at, line.entry.inactive) {

@@ -9,6 +9,7 @@ use super::State;
 use super::answer::{Failure, html, see_other};
 use super::request::Request;
 use super::session::{KEY_PREFIX, Who, hash_of, secret};
+use super::users::confirm;
 use super::view::Page;
 use crate::store::admin::{AccountChange, AdminKey};
 
@@ -79,6 +80,9 @@ async fn show(
 pub(super) async fn create(state: &State, request: &Request, who: &Who) -> Result<Response, Failure> {
     let form = request.form();
     let label = form.get("label");
+    if let Err(why) = confirm(state, who, &form).await? {
+        return show(state, request, who, None, Some(why)).await;
+    }
     if label.is_empty() || label.chars().count() > LABEL_CHARS_MAX || label.chars().any(char::is_control) {
         let why = "Please say in 1 to 100 characters what the key is for.".to_owned();
         return show(state, request, who, None, Some(why)).await;

@@ -127,7 +127,8 @@ impl Live {
     pub(super) fn new(streams_max: usize) -> Self {
         Self {
             latest: watch::Sender::new(None),
-            number: AtomicU64::new(0),
+            // Who was told something by an earlier process has not seen what this one has to say.
+            number: AtomicU64::new(rand::random::<u32>().into()),
             polled_at: Mutex::new(None),
             slots: Arc::new(Semaphore::new(streams_max.min(Semaphore::MAX_PERMITS))),
             producing: AtomicBool::new(false),

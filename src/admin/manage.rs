@@ -7,14 +7,14 @@ use super::State;
 use super::answer::{Failure, html, see_other};
 use super::request::{Parameters, Request, encoded};
 use super::session::Who;
-use super::view::{Page, beginning, event_url, grouped};
+use super::view::{Page, beginning, event_url, grouped, listed};
 use super::zone::Zone;
 use crate::domain::{EventName, Hour, HourRange};
 use crate::store::StoreError;
 use crate::store::admin::{Change, Changed, LoggedChange};
 
 /// Changes on one page of the log.
-const PAGE: u32 = 50;
+const PAGE: u32 = 25;
 const TEXT_CHARS_MAX: usize = 1000;
 
 /// One line of the log, for people.
@@ -66,7 +66,8 @@ impl LogLine {
     pub(super) fn shortened(self) -> Self {
         let (before, after) = (beginning(&self.before).into_owned(), beginning(&self.after).into_owned());
         let is_cut = before != self.before || after != self.after;
-        Self { before, after, is_cut, ..self }
+        let (who, event) = (listed(&self.who).into_owned(), listed(&self.event).into_owned());
+        Self { who, event, before, after, is_cut, ..self }
     }
 }
 
@@ -204,7 +205,7 @@ impl State {
     pub async fn purge_deleted(&self) -> Result<(), StoreError> {
         let now = (self.clock)();
         let over = now - chrono::TimeDelta::hours(self.options.delete_grace_hours.into());
-        let (_, view) = self.query.all_totals().await?;
+        let view = self.query.catalog().view();
         for (event, entry) in &view.catalog().entries {
             if entry.deleted_at.is_some_and(|at| at <= over) {
                 let change = Change::Purge { event: event.clone() };

@@ -6,7 +6,7 @@ use warp::reply::Response;
 
 use super::answer::{Failure, html, see_other};
 use super::login::check_password;
-use super::request::{Request, encoded};
+use super::request::{Parameters, Request, encoded};
 use super::session::Who;
 use super::view::Page;
 use super::{State, USER_NAME_BYTES_MAX};
@@ -95,6 +95,9 @@ async fn show(
 pub(super) async fn add(state: &State, request: &Request, who: &Who) -> Result<Response, Failure> {
     let form = request.form();
     let name = form.get("user");
+    if let Err(why) = confirm(state, who, &form).await? {
+        return show(state, request, who, Some(why), name).await;
+    }
     if let Err(why) = check_new(name, form.exact("password"), form.exact("repeated")) {
         return show(state, request, who, Some(why), name).await;
     }
@@ -120,6 +123,12 @@ pub(super) async fn change(
     let user = percent_encoding::percent_decode_str(user).decode_utf8().map_err(|_| Failure::NotFound)?;
     let Who::Superuser { name: me, id_hash } = who else { return Err(Failure::NotFound) };
     let is_me = *user == **me;
+    let form = request.form();
+    // What only takes away, and can be given back, needs no confirmation: it may be urgent.
+    let needs_password = matches!(action, "enable" | "password") || action == "delete" && !is_me;
+    if needs_password && let Err(why) = confirm(state, who, &form).await? {
+        return show(state, request, who, Some(why), "").await;
+    }
     let mut new_hash = String::new();
     let user = user.into_owned();
     let (change, notice) = match action {
@@ -131,10 +140,6 @@ pub(super) async fn change(
         "delete" => (AccountChange::DeleteUser { user: user.clone() }, "user-deleted"),
         "sign-out" => (AccountChange::SignOut { user: user.clone() }, "signed-out"),
         "password" => {
-            let form = request.form();
-            if is_me && let Err(why) = check_own_password(state, me, id_hash, form.exact("current")).await? {
-                return show(state, request, who, Some(why), "").await;
-            }
             if let Err(why) = check_password(&user, form.exact("password"), form.exact("repeated")) {
                 return show(state, request, who, Some(why), "").await;
             }
@@ -157,25 +162,24 @@ pub(super) async fn change(
     Ok(response)
 }
 
-/// Who finds an open session must not be able to keep it by a new password. Guesses are counted by the
-/// session, so that guessing at the login locks nobody out of it.
-async fn check_own_password(
-    state: &State,
-    me: &str,
-    session: &[u8; 32],
-    password: &str,
-) -> Result<Result<(), String>, Failure> {
-    let account = format!("session {}", hex::encode(session));
+/// Who finds an open session must not be able to keep it, by a new password, superuser or key: the
+/// form has one's own password once more. Guesses are counted by the session, so that guessing at the
+/// login locks nobody out of it.
+pub(super) async fn confirm(state: &State, who: &Who, form: &Parameters) -> Result<Result<(), String>, Failure> {
+    let Who::Superuser { name: me, id_hash } = who else { return Err(Failure::NotFound) };
+    let account = format!("session {}", hex::encode(id_hash));
     state.throttle.begin(&account, None, std::time::Instant::now()).map_err(Failure::Throttled)?;
     let verify = async {
-        let known = state.store.superusers().await?.into_iter().find(|known| known.name == me);
-        Ok::<_, Failure>(state.passwords.verify(password.to_owned(), known.map(|known| known.password_hash)).await?)
+        let known = state.store.superusers().await?.into_iter().find(|known| known.name == *me);
+        Ok::<_, Failure>(
+            state.passwords.verify(form.exact("current").to_owned(), known.map(|known| known.password_hash)).await?,
+        )
     };
     let verified = verify.await;
     if !matches!(verified, Ok(false)) {
         state.throttle.take_back(&account, None);
     }
-    Ok(if verified? { Ok(()) } else { Err("Your current password is another one.".into()) })
+    Ok(if verified? { Ok(()) } else { Err("Your own password is another one.".into()) })
 }
 
 #[cfg(test)]

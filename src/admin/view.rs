@@ -35,8 +35,10 @@ pub(super) struct Page {
 
 const THEMES: [&str; 3] = ["auto", "light", "dark"];
 const YEAR_S: u32 = 365 * 24 * 3600;
-/// Fifty such texts twice leave a page below 100 kB.
 const TEXT_CHARS_IN_LISTS: usize = 160;
+/// What lists leave of a text, as HTML, keeps a page of them below 100 kB. Any name of plain letters
+/// fits whole.
+const HTML_BYTES_IN_LISTS: usize = 300;
 
 /// What pages say after a redirect. The address only carries the key, so that nobody can put words
 /// into our mouth by a link.
@@ -184,8 +186,23 @@ pub(super) fn short(number: impl Into<u128>) -> String {
 
 /// As much of a text as a list shows: the whole one is on a page of its own.
 pub(super) fn beginning(text: &str) -> Cow<'_, str> {
-    match text.char_indices().nth(TEXT_CHARS_IN_LISTS) {
-        Some((end, _)) => format!("{}…", text[..end].trim_end()).into(),
+    cut(text, TEXT_CHARS_IN_LISTS)
+}
+
+/// The same of a name.
+pub(super) fn listed(name: &str) -> Cow<'_, str> {
+    cut(name, usize::MAX)
+}
+
+fn cut(text: &str, chars_max: usize) -> Cow<'_, str> {
+    let html_bytes = |c: char| if matches!(c, '<' | '>' | '&' | '"' | '\'') { "&#38;".len() } else { c.len_utf8() };
+    let mut bytes = 0;
+    let is_over = |(number, (_, c)): &(usize, (usize, char))| {
+        bytes += html_bytes(*c);
+        *number == chars_max || bytes > HTML_BYTES_IN_LISTS
+    };
+    match text.char_indices().enumerate().find(is_over) {
+        Some((_, (end, _))) => format!("{}…", text[..end].trim_end()).into(),
         None => text.into(),
     }
 }

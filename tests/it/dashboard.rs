@@ -12,6 +12,6 @@ mod reading;
 use chrono::{Duration, Utc};
 
 /// The hour that began so many hours ago, as `YYYYMMDDHH`.
-fn hours_ago(hours: i64) -> String {
+pub fn hours_ago(hours: i64) -> String {
     (Utc::now() - Duration::hours(hours)).format("%Y%m%d%H").to_string()
 }

@@ -20,6 +20,7 @@ mod journal_format;
 mod journal_full;
 mod managed_events;
 mod managed_under_load;
+mod managed_under_load_tool;
 mod polling;
 mod program;
 mod shutdown;

@@ -14,12 +14,13 @@ use event_tracker::http::{self, Options, State};
 use event_tracker::journal::{self, DataFolder};
 use event_tracker::names::{Limits, Names};
 use event_tracker::query::Query;
-use event_tracker::store::{self, StoreHealth};
+use event_tracker::store::{self, Store, StoreHealth};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+mod streams;
 mod together;
 
 const CREATED: &str = r#"{"status":true,"response":201}"#;
@@ -27,6 +28,7 @@ const CREATED: &str = r#"{"status":true,"response":201}"#;
 struct Served {
     address: SocketAddr,
     batches: &'static Batches,
+    store: Arc<dyn Store>,
     /// The injected clock panics while this is set.
     clock_panics: Arc<AtomicBool>,
     drain: CancellationToken,
@@ -52,6 +54,10 @@ fn defaults() -> Options {
 }
 
 async fn serve(options: Options) -> Served {
+    serve_on(http::listen(&options.listen).unwrap(), options).await
+}
+
+async fn serve_on(listener: tokio::net::TcpListener, options: Options) -> Served {
     let dir = tempfile::tempdir().unwrap();
     let folder = DataFolder::lock(dir.path()).unwrap();
     let journal =
@@ -65,16 +71,15 @@ async fn serve(options: Options) -> Served {
         assert!(!panics.load(Ordering::Relaxed), "the clock was told to panic");
         SystemTime::now()
     };
-    let listener = http::listen(&options.listen).unwrap();
     let address = listener.local_addr().unwrap();
     let health = Arc::new(StoreHealth::default());
     let catalog = Arc::new(LiveCatalog::new(batches, Arc::clone(&store), Arc::clone(&health)));
     let query: &Query = Box::leak(Box::new(Query::new(batches, Arc::clone(&store), catalog, health)));
-    let admin = crate::harness::admin(query, batches, store);
+    let admin = crate::harness::admin(query, batches, Arc::clone(&store));
     let state = Box::leak(Box::new(State::new(batches, query, admin, Ack::Journal, options, Box::new(clock))));
     let drain = CancellationToken::new();
     let server = tokio::spawn(http::serve(listener, state, drain.clone()));
-    Served { address, batches, clock_panics, drain, server, _dir: dir }
+    Served { address, batches, store, clock_panics, drain, server, _dir: dir }
 }
 
 impl Served {

@@ -145,8 +145,12 @@ async fn superusers_are_added_signed_out_disabled_and_deleted_but_nobody_locks_t
     dashboard.add_user("ann").await;
     let mut ann = dashboard.signed_in("ann").await;
     let fields = [("user", "Jürgen <b>"), ("password", PASSWORD), ("repeated", PASSWORD)];
-    assert_eq!(ann.post("/admin/users", &fields).await.location(), "/admin/users?notice=user-added");
-    assert_eq!(ann.post("/admin/users", &fields).await.status, StatusCode::UNPROCESSABLE_ENTITY, "the name is taken");
+    assert_eq!(ann.confirm("/admin/users", &fields).await.location(), "/admin/users?notice=user-added");
+    assert_eq!(
+        ann.confirm("/admin/users", &fields).await.status,
+        StatusCode::UNPROCESSABLE_ENTITY,
+        "the name is taken"
+    );
     assert!(ann.get("/admin/users").await.body.contains("Jürgen &#60;b&#62;"));
 
     let path = "/admin/users/J%C3%BCrgen%20%3Cb%3E";
@@ -156,10 +160,10 @@ async fn superusers_are_added_signed_out_disabled_and_deleted_but_nobody_locks_t
     let mut other = dashboard.signed_in("Jürgen <b>").await;
     ann.post(&format!("{path}/disable"), &[]).await;
     assert_eq!(other.get("/admin").await.status, StatusCode::SEE_OTHER);
-    ann.post(&format!("{path}/enable"), &[]).await;
+    ann.confirm(&format!("{path}/enable"), &[]).await;
     dashboard.signed_in("Jürgen <b>").await;
-    assert_eq!(ann.post(&format!("{path}/delete"), &[]).await.location(), "/admin/users?notice=user-deleted");
-    assert_eq!(ann.post(&format!("{path}/delete"), &[]).await.status, StatusCode::NOT_FOUND);
+    assert_eq!(ann.confirm(&format!("{path}/delete"), &[]).await.location(), "/admin/users?notice=user-deleted");
+    assert_eq!(ann.confirm(&format!("{path}/delete"), &[]).await.status, StatusCode::NOT_FOUND);
 
     for action in ["disable", "delete"] {
         assert_eq!(ann.post(&format!("/admin/users/ann/{action}"), &[]).await.status, StatusCode::CONFLICT);
@@ -168,11 +172,41 @@ async fn superusers_are_added_signed_out_disabled_and_deleted_but_nobody_locks_t
 }
 
 #[tokio::test]
+async fn whoever_finds_an_open_session_lets_nobody_in_without_the_password() {
+    let dashboard = Dashboard::open().await;
+    dashboard.add_user("ann").await;
+    dashboard.add_user("off").await;
+    dashboard.account(AccountChange::Disable { user: "off".into() }).await;
+    let before = dashboard.store.changes(vec![], None, 1).await.unwrap()[0].change;
+    let passwords = [("password", "brave-copper-7-window"), ("repeated", "brave-copper-7-window")];
+    let new = [&[("user", "eve")][..], &passwords].concat();
+    for (path, fields) in [
+        ("/admin/users", &new[..]),
+        ("/admin/users/off/password", &passwords),
+        ("/admin/users/off/enable", &[]),
+        ("/admin/users/off/delete", &[]),
+        ("/admin/keys", &[("label", "x"), ("days", "30")]),
+    ] {
+        let mut found = dashboard.signed_in("ann").await;
+        for guess in [&[][..], &[("current", "wrong")]] {
+            let answer = found.post(path, &[fields, guess].concat()).await;
+            assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY, "{path}");
+            assert!(answer.body.contains("Your own password is another one."), "{path}: {}", answer.body);
+        }
+        for _ in 2..5 {
+            found.post(path, fields).await;
+        }
+        assert_eq!(found.confirm(path, fields).await.status, StatusCode::TOO_MANY_REQUESTS, "{path}");
+    }
+    assert_eq!(dashboard.store.changes(vec![], None, 1).await.unwrap()[0].change, before, "nothing was changed");
+}
+
+#[tokio::test]
 async fn a_keys_secret_is_shown_once() {
     let dashboard = Dashboard::open().await;
     dashboard.add_user("ann").await;
     let mut ann = dashboard.signed_in("ann").await;
-    let made = ann.post("/admin/keys", &[("label", "deploys"), ("days", "30")]).await;
+    let made = ann.confirm("/admin/keys", &[("label", "deploys"), ("days", "30")]).await;
     let secret = made.body.split("id=\"secret\">").nth(1).unwrap().split('<').next().unwrap().to_owned();
     assert!(secret.starts_with("etk_") && secret.len() == 47, "{secret}");
     assert!(!ann.get("/admin/keys").await.body.contains(&secret));

@@ -152,6 +152,11 @@ impl Browser {
         self.send(Method::POST, path, body).await
     }
 
+    /// With one's own password once more.
+    pub async fn confirm(&mut self, path: &str, fields: &[(&str, &str)]) -> Answer {
+        self.post(path, &[fields, &[("current", PASSWORD)]].concat()).await
+    }
+
     pub async fn send(&mut self, method: Method, path: &str, body: String) -> Answer {
         let (head, body) = self.respond(method, path, body).await.into_parts();
         for cookie in head.headers.get_all(SET_COOKIE) {

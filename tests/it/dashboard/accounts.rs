@@ -119,14 +119,18 @@ async fn superusers_add_disable_and_delete_each_other_and_keys_open_the_api_unti
         browser.open("/admin/users").await;
         browser.allow("status of 422");
         let other = "a quiet river under paper clouds";
-        for (name, password, expected) in
-            [("Grace", "password1234", "#error"), ("Grace", other, "#notice"), ("Grace", other, "#error")]
-        {
-            browser.fill("#add-user [name=user]", name).await;
+        for (own, password, expected) in [
+            (other, other, "Your own password is another one."),
+            (PASSWORD, "password1234", "easy to guess"),
+            (PASSWORD, other, "The superuser was added."),
+            (PASSWORD, other, "There is a superuser of this name already."),
+        ] {
+            browser.fill("#add-user [name=user]", "Grace").await;
             browser.fill("#add-user [name=password]", password).await;
             browser.fill("#add-user [name=repeated]", password).await;
+            browser.fill("#add-user [name=current]", own).await;
             browser.submit("#add-user button").await;
-            browser.see(expected).await;
+            browser.shows("#error, #notice", expected).await;
         }
         browser.open("/admin/users").await;
         let row = "#users tr:has(form[action='/admin/users/Grace/disable'])";
@@ -135,10 +139,12 @@ async fn superusers_add_disable_and_delete_each_other_and_keys_open_the_api_unti
         browser.shows("#notice", "The superuser is disabled").await;
         assert_eq!(Superuser::sign_in(&app, "Grace", other).await, 422);
         browser.click("#users tr:has(form[action='/admin/users/Grace/enable']) summary").await;
+        browser.fill("form[action='/admin/users/Grace/enable'] [name=current]", PASSWORD).await;
         browser.submit("form[action='/admin/users/Grace/enable'] button").await;
         browser.shows("#notice", "The superuser may sign in again.").await;
         assert_eq!(Superuser::sign_in(&app, "Grace", other).await, 303);
         browser.click("#users tr:has(form[action='/admin/users/Grace/delete']) summary").await;
+        browser.fill("form[action='/admin/users/Grace/delete'] [name=current]", PASSWORD).await;
         browser.click("form[action='/admin/users/Grace/delete'] [type=checkbox]").await;
         browser.submit("form[action='/admin/users/Grace/delete'] button").await;
         browser.shows("#notice", "The superuser was deleted.").await;
@@ -146,6 +152,7 @@ async fn superusers_add_disable_and_delete_each_other_and_keys_open_the_api_unti
 
         browser.open("/admin/keys").await;
         browser.fill("#create-key [name=label]", "nightly report").await;
+        browser.fill("#create-key [name=current]", PASSWORD).await;
         browser.submit("#create-key button").await;
         browser.see("#secret").await;
         let bearer = format!("Bearer {}", browser.text("#secret").await);

@@ -3,6 +3,7 @@
 use chrono::{Duration, Timelike, Utc};
 
 use super::hours_ago;
+use crate::harness::superuser::PASSWORD;
 use crate::harness::{Backend, Superuser, TestApp, eventually, in_browser};
 
 #[tokio::test]
@@ -51,6 +52,7 @@ async fn links_to_pictures_and_the_secret_of_a_key_are_copied() {
 
         browser.open("/admin/keys").await;
         browser.fill("#create-key [name=label]", "nightly report").await;
+        browser.fill("#create-key [name=current]", PASSWORD).await;
         browser.submit("#create-key button").await;
         browser.click(".secret button").await;
         browser.shows(".secret button", "copied").await;

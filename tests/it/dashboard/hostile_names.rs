@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::hours_ago;
-use crate::harness::superuser::encoded;
+use crate::harness::superuser::{PASSWORD, encoded};
 use crate::harness::{Backend, Browser, Superuser, TestApp, in_browser};
 
 const NAMES: [&str; 10] = [
@@ -42,8 +42,8 @@ async fn names_that_look_like_code_are_shown_as_they_are_on_every_page() {
         .change(&app, NAMES[0], "correct", &json!({ "hour": hour, "expected": 5, "count": 6, "reason": NAMES[1] }))
         .await;
     admin.change(&app, NAMES[3], "move", &json!({ "into": "<b>moved</b>" })).await;
-    let added = [("user", NAMES[1]), ("password", "nine blue boats on a still lake")];
-    let added = admin.submit(&app, "/admin/users", &[&added[..], &[("repeated", added[1].1)]].concat()).await;
+    let added = [("current", PASSWORD), ("user", NAMES[1]), ("password", "nine blue boats on a still lake")];
+    let added = admin.submit(&app, "/admin/users", &[&added[..], &[("repeated", added[2].1)]].concat()).await;
     assert_eq!(added.status, 303);
 
     in_browser(&app, async |browser| {
@@ -87,4 +87,46 @@ async fn names_that_look_like_code_are_shown_as_they_are_on_every_page() {
         open(browser, "/admin?notice=%3Cscript%3Ealert(1)%3C%2Fscript%3E").await;
     })
     .await;
+}
+
+#[tokio::test]
+async fn no_page_is_longer_than_100_kb_however_long_names_and_texts_become_as_html() {
+    let hour = hours_ago(2);
+    let names: Vec<String> = (100..170).map(|number| format!("{number}{}", "\"".repeat(252))).collect();
+    let rows: Vec<_> = names.iter().map(|name| (&*hour, &**name, 5)).collect();
+    let app = TestApp::with(Backend::Sqlite).stored(&rows).config("flush.interval_ms", 50).start().await;
+    let admin = Superuser::of(&app).await;
+    let text = "\"".repeat(1000);
+    let label = "\"".repeat(100);
+    admin.create_key(&app, &label).await;
+    let event = encoded(&names[0]);
+    for (number, name) in names.iter().enumerate() {
+        // A quarter of them is this one's, under other names.
+        match number % 4 {
+            1 => admin.change(&app, name, "move", &json!({ "into": names[0] })).await,
+            _ => admin.change(&app, name, "describe", &json!({ "description": text })).await,
+        };
+    }
+    let correction = json!({ "hour": hour, "expected": 90 + 5, "count": 7, "reason": text });
+    admin.change(&app, &names[0], "correct", &correction).await;
+    let pages = [
+        "/admin?period=90d&compare=1".to_owned(),
+        "/admin/events".to_owned(),
+        format!("/admin/events?q={}", "%22".repeat(255)),
+        format!("/admin/events/{event}?days=90&compare=1"),
+        "/admin/changes".to_owned(),
+        format!("/admin/changes?event={event}"),
+        format!("/admin/changes?event={}", encoded(&names[2])),
+        "/admin/keys".to_owned(),
+        "/admin/users".to_owned(),
+        "/admin/preferences".to_owned(),
+    ];
+    let mut long = Vec::new();
+    for page in pages {
+        let length = admin.page(&app, &page).await.len();
+        if length >= 100_000 {
+            long.push((length, page));
+        }
+    }
+    assert_eq!(long, [], "bytes");
 }

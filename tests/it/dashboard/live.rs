@@ -5,7 +5,7 @@ use serde_json::json;
 use super::hours_ago;
 use crate::harness::postgres::Cluster;
 use crate::harness::proxy::{Fault, Proxy};
-use crate::harness::{Backend, Superuser, TestApp, eventually, in_browser};
+use crate::harness::{Backend, Superuser, TestApp, eventually, in_browser, in_browser_at};
 
 #[tokio::test]
 async fn the_page_of_a_quiet_event_is_live_beside_many_lively_ones() {
@@ -109,6 +109,54 @@ async fn without_streams_the_numbers_come_by_polls() {
         .await;
         browser.shows("[data-live-value=event-total]", &total.get().to_string()).await;
         browser.see("#connection[data-state=live]").await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_numbers_come_by_the_stream_again_when_there_is_room_for_one() {
+    let app = TestApp::with(Backend::Sqlite).config("admin.streams_max", 1).start().await;
+    let admin = Superuser::of(&app).await;
+    app.count("login", 5).await;
+    let listening = app.client().get(app.url("/admin/live")).bearer_auth(&admin.key).send().await.unwrap();
+    assert_eq!(listening.status(), 200);
+    in_browser(&app, async |browser| {
+        browser.allow("/admin/live");
+        browser.hurry().await;
+        admin.enter(browser).await;
+        browser.open("/admin").await;
+        browser.see("#connection[data-state=live]").await;
+        let polls =
+            "return performance.getEntriesByType('resource').filter(({ name }) => name.includes('live.json')).length";
+        assert_ne!(browser.run(polls, vec![]).await, json!(0), "it is live by polls");
+        browser.block("*/admin/live.json*").await;
+        drop(listening);
+        app.count("login", 1).await;
+        browser.shows("#figure-total .value", "6").await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_page_says_that_it_is_offline_when_the_program_is_gone_and_goes_on_when_it_is_back() {
+    let mut app = TestApp::with(Backend::Sqlite).keep_address().start().await;
+    let admin = Superuser::of(&app).await;
+    app.count("login", 5).await;
+    in_browser_at(app.url(""), async |browser| {
+        browser.allow("/admin/live");
+        browser.allow("ERR_CONNECTION_REFUSED");
+        admin.enter(browser).await;
+        browser.open("/admin").await;
+        browser.see("#connection[data-state=live]").await;
+        browser.run("window.isOld = true", vec![]).await;
+        app.kill().await;
+        browser.see("#connection[data-state=offline]").await;
+        browser.shows("#connection", "offline").await;
+        app.restart().await;
+        browser.see("#connection[data-state=live]").await;
+        app.count("login", 1).await;
+        browser.shows("#figure-total .value", "6").await;
+        assert_eq!(browser.run("return window.isOld", vec![]).await, json!(true), "not loaded anew");
     })
     .await;
 }

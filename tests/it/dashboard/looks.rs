@@ -123,6 +123,7 @@ async fn every_page_looks_right_by_day_by_night_and_on_a_phone_and_has_no_barrie
         look(browser, "changes").await;
         browser.open("/admin/keys").await;
         browser.fill("#create-key [name=label]", "nightly report").await;
+        browser.fill("#create-key [name=current]", PASSWORD).await;
         browser.submit("#create-key button").await;
         browser.see("#secret").await;
         look(browser, "keys").await;

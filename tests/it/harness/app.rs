@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -54,6 +55,15 @@ impl Setup {
     pub fn config(mut self, key: &str, value: impl ToString) -> Self {
         self.settings.insert(format!("EVENT_TRACKER__{}", key.replace('.', "__").to_uppercase()), value.to_string());
         self
+    }
+
+    /// Listens where it can listen again after it was killed: a free port of 127.0.0.1 may be
+    /// somebody's by then.
+    pub fn keep_address(self) -> Self {
+        static ADDRESSES: AtomicU8 = AtomicU8::new(1);
+        let [.., high, low] = std::process::id().to_be_bytes();
+        let number = ADDRESSES.fetch_add(1, Ordering::Relaxed);
+        self.config("http.listen", format!("127.{number}.{high}.{}:8000", low.clamp(1, 254)))
     }
 
     /// Uses this folder in place of a temporary one.

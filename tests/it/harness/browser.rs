@@ -146,7 +146,8 @@ pub async fn in_browser_over_plain_http(app: &TestApp, story: impl AsyncFnOnce(&
     .await;
 }
 
-async fn in_browser_at(home: String, story: impl AsyncFnOnce(&Browser)) {
+/// The same for a story in which `app` is killed and comes back, at its address.
+pub async fn in_browser_at(home: String, story: impl AsyncFnOnce(&Browser)) {
     let browser = Browser::start(home).await;
     if let Err(panic) = AssertUnwindSafe(story(&browser)).catch_unwind().await {
         eprintln!("--- the browser was at {}\n{}\n---", browser.path().await, browser.text("main").await);
@@ -306,6 +307,19 @@ impl Browser {
             json!({ "offline": !is_connected, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1 });
         self.devtools("Network.enable", json!({})).await;
         self.devtools("Network.emulateNetworkConditions", conditions).await;
+    }
+
+    /// From the next page on, what a page puts off for a minute comes after a second.
+    pub async fn hurry(&self) {
+        let source = "const later = setTimeout; \
+                      window.setTimeout = (call, ms, ...rest) => later(call, ms < 60000 ? ms : ms / 60, ...rest)";
+        self.devtools("Page.addScriptToEvaluateOnNewDocument", json!({ "source": source })).await;
+    }
+
+    /// Requests to such addresses fail from now on.
+    pub async fn block(&self, pattern: &str) {
+        self.devtools("Network.enable", json!({})).await;
+        self.devtools("Network.setBlockedURLs", json!({ "urls": [pattern] })).await;
     }
 
     /// Where the browser believes to be.

@@ -5,6 +5,7 @@ pub mod answer;
 pub mod app;
 pub mod axe;
 pub mod browser;
+pub mod load;
 pub mod packages;
 pub mod postgres;
 pub mod proxy;
@@ -13,7 +14,7 @@ pub mod traffic;
 
 pub use answer::Answer;
 pub use app::{Backend, TestApp};
-pub use browser::{Browser, in_browser, in_browser_over_plain_http};
+pub use browser::{Browser, in_browser, in_browser_at, in_browser_over_plain_http};
 pub use superuser::Superuser;
 pub use traffic::{Tally, Traffic};
 

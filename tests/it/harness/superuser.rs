@@ -30,7 +30,7 @@ impl Superuser {
 
     /// Creates an admin key as the page does, and gives its secret.
     pub async fn create_key(&self, app: &TestApp, label: &str) -> String {
-        let answer = self.submit(app, "/admin/keys", &[("label", label), ("days", "30")]).await;
+        let answer = self.submit(app, "/admin/keys", &[("label", label), ("days", "30"), ("current", PASSWORD)]).await;
         let (_, rest) = answer.text().split_once(r#"id="secret">"#).expect("the secret");
         rest.split('<').next().unwrap().to_owned()
     }
@@ -48,6 +48,13 @@ impl Superuser {
         let request = self.client.post(app.url(path)).header("origin", app.url("")).header("cookie", &self.cookie);
         let request = request.header("content-type", "application/x-www-form-urlencoded").body(body);
         Answer::of(request.send().await.unwrap()).await.unwrap()
+    }
+
+    /// A page of the dashboard.
+    pub async fn page(&self, app: &TestApp, path: &str) -> String {
+        let answer = app.get_with(path, &[("cookie", &self.cookie)]).await;
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+        answer.text().to_owned()
     }
 
     pub async fn get(&self, app: &TestApp, path: &str) -> Value {
