@@ -16,7 +16,7 @@ use super::view::{Page, beginning, event_url, grouped, listed};
 use super::zone::Zone;
 use crate::domain::{Hour, HourRange};
 
-const PAGE: usize = 40;
+const PAGE: usize = 50;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]

@@ -36,9 +36,9 @@ pub(super) struct Page {
 const THEMES: [&str; 3] = ["auto", "light", "dark"];
 const YEAR_S: u32 = 365 * 24 * 3600;
 const TEXT_CHARS_IN_LISTS: usize = 160;
-/// What lists leave of a text, as HTML, keeps a page of them below 100 kB. Any name of plain letters
+/// What lists leave of a text, as HTML, keeps a page of them below 100 kB. Nearly any name
 /// fits whole.
-const HTML_BYTES_IN_LISTS: usize = 300;
+const HTML_BYTES_IN_LISTS: usize = 200;
 
 /// What pages say after a redirect. The address only carries the key, so that nobody can put words
 /// into our mouth by a link.
