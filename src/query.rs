@@ -186,9 +186,7 @@ impl Query {
         for row in &*committed.value {
             counts[row.hour.of_day() as usize] = row.count;
         }
-        for (hour, count) in (0..).map(|hour| range.first.plus(hour)).zip(&mut counts) {
-            *count += view.names_of(event).map(|name| pending.count(name, hour)).sum::<u64>();
-        }
+        view.names_of(event).for_each(|name| pending.add_to(&mut counts, name, range.first));
         let known = counts.iter().any(|count| *count > 0)
             || view.names_of(event).any(|name| pending.counts(name))
             || self.is_committed(event).await?;
