@@ -192,8 +192,10 @@ impl Committed {
         {
             for (batch, rows) in &commits.batches {
                 if !kept.rows.position.includes(*batch) {
-                    let items = items_of(&view, &view.aliases().apply(rows));
-                    kept.rows.value = Arc::new(merge(&kept.rows.value, items));
+                    kept.rows.value = yielding(kept.rows.value.len() + rows.len(), || {
+                        let items = items_of(&view, &view.aliases().apply(rows));
+                        Arc::new(merge(&kept.rows.value, items))
+                    });
                     kept.rows.position.advance(*batch);
                 }
             }
@@ -258,6 +260,14 @@ pub fn sums_of<'a>(rows: impl Iterator<Item = &'a HourlyCount>) -> Vec<Sum> {
         }
     }
     sums.into_iter().map(|(of, count)| Sum { of, count }).collect()
+}
+
+/// From so many rows on, work on them takes milliseconds.
+const MANY_ROWS: usize = 20_000;
+
+/// Works on `rows` rows. While that takes long, other threads take over what this one serves besides.
+pub fn yielding<T>(rows: usize, work: impl FnOnce() -> T) -> T {
+    if rows < MANY_ROWS { work() } else { tokio::task::block_in_place(work) }
 }
 
 /// Merges two sorted lists; items of the same key become one.

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use crate::batch::{Batches, Pending};
 use crate::catalog::{CatalogView, LiveCatalog};
+pub use crate::committed::yielding;
 use crate::committed::{Committed, Rows, merge, sums_of, totals_of};
 use crate::domain::{Day, EventName, EventTotal, Hour, HourRange, HourlyCount, Sum, SumOf, WriterId};
 use crate::histogram::Series;
@@ -107,8 +108,11 @@ impl Query {
     /// [`StoreError::TooManyRows`] beyond `rows_max`; otherwise the store's.
     pub async fn hourly(&self, range: HourRange, rows_max: usize) -> Result<Vec<HourlyCount>, StoreError> {
         let Read { committed, pending, view } = self.read_hourly(range, None, rows_max).await?;
-        let mut merged = merge(&committed.value, view.belonging(pending.within(range)));
-        merged.retain(|row| !view.hides(&row.event));
+        let merged = yielding(committed.value.len() + pending.len(), || {
+            let mut merged = merge(&committed.value, view.belonging(pending.within(range)));
+            merged.retain(|row| !view.hides(&row.event));
+            merged
+        });
         if merged.len() > rows_max { Err(StoreError::TooManyRows { rows_max }) } else { Ok(merged) }
     }
 
@@ -122,9 +126,11 @@ impl Query {
             let (view, pending) = (self.catalog.view(), self.batches.pending());
             let committed = self.committed.sums(range, &pending.commits).await?;
             if let Some(Read { committed, pending, view }) = self.of_one_moment(committed, pending, view).await? {
-                let pending = view.belonging(pending.within(range));
-                let pending = sums_of(pending.iter().filter(|row| !view.hides(&row.event)));
-                return Ok(Sums::from(merge(&committed.value, pending)));
+                return Ok(yielding(committed.value.len() + pending.len(), || {
+                    let pending = view.belonging(pending.within(range));
+                    let pending = sums_of(pending.iter().filter(|row| !view.hides(&row.event)));
+                    Sums::from(merge(&committed.value, pending))
+                }));
             }
         }
         Err(changing())
@@ -163,8 +169,10 @@ impl Query {
             let (view, pending) = (self.catalog.view(), self.batches.pending());
             let committed = self.committed.totals(&pending.commits).await?;
             if let Some(Read { committed, pending, view }) = self.of_one_moment(committed, pending, view).await? {
-                let pending = view.belonging(pending.within(HourRange::ALL));
-                return Ok((merge(&committed.value, totals_of(&pending)), view));
+                let totals = yielding(committed.value.len() + pending.len(), || {
+                    merge(&committed.value, totals_of(&view.belonging(pending.within(HourRange::ALL))))
+                });
+                return Ok((totals, view));
             }
         }
         Err(changing())

@@ -76,6 +76,13 @@ impl Pending {
         batches.any(|(_, counts)| counts.contains(name))
     }
 
+    /// How many counters are pending.
+    #[must_use]
+    #[allow(clippy::len_without_is_empty, reason = "nobody asks")]
+    pub fn len(&self) -> usize {
+        self.batches.iter().map(|(_, counts)| counts.len()).sum()
+    }
+
     /// All that is pending.
     #[must_use]
     pub fn total(&self) -> u64 {

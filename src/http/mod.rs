@@ -42,6 +42,7 @@ mod query_string;
 mod read;
 mod server;
 mod service;
+mod shared;
 mod wire;
 
 use answer::ApiError;
