@@ -67,6 +67,8 @@ pub struct State {
     clock: Clock,
     draining: AtomicBool,
     renders: Semaphore,
+    /// Bytes that bodies being read may still take.
+    bodies: Semaphore,
     pictures: moka::sync::Cache<picture::Tag, Bytes>,
     listings: read::Listings,
     cors: cors::Cors,
@@ -83,6 +85,7 @@ impl State {
         clock: Clock,
     ) -> Self {
         let renders = Semaphore::new(options.renders_max.max(1));
+        let bodies = Semaphore::new(options.bodies_bytes_max);
         let cors = cors::Cors::new(&options.cors_origins);
         Self {
             batches,
@@ -93,6 +96,7 @@ impl State {
             clock,
             draining: AtomicBool::new(false),
             renders,
+            bodies,
             pictures: picture::cache(),
             listings: read::cache(),
             cors,

@@ -19,6 +19,7 @@ use super::State;
 use super::answer::{ApiError, success};
 use super::ingest::{acknowledge, requested_ack};
 use super::query_string::RawQuery;
+use crate::batch::Ticket;
 use crate::domain::{Ack, Hour};
 
 mod body;
@@ -27,7 +28,7 @@ mod item;
 mod parse;
 mod tally;
 
-use body::Sink;
+use body::{Room, Sink};
 use form::{Encoding, Form};
 use tally::{ItemError, Tally};
 
@@ -69,10 +70,17 @@ async fn count<B: Buf, E>(
         Err(_) => (Encoding::Plain, Sink::Nowhere),
     };
     let patience = Duration::from_millis(state.options.header_timeout_ms);
-    let read = tokio::time::timeout(patience, body::read(frames, encoding, bytes_max, sink));
-    let sink = read.await.map_err(|_| ApiError::BodyTimeout)??;
+    let room = Room::new(&state.bodies);
+    let read = tokio::time::timeout(patience, body::read(frames, encoding, bytes_max, sink, room));
+    let (sink, room) = read.await.map_err(|_| ApiError::BodyTimeout)??;
     let (_, _, ack) = wanted?;
-    record(state, sink.finish().await?, ack).await
+    let (ticket, answer) = record(state, sink.finish().await?)?;
+    // Waiting for the store takes none.
+    drop(room);
+    Ok(match ticket {
+        Some(ticket) => acknowledge(state, ticket, ack, answer).answer(state).await,
+        None => answer,
+    })
 }
 
 fn wanted(state: &State, headers: &HeaderMap, query: Option<&RawQuery>) -> Result<(Form, Encoding, Ack), ApiError> {
@@ -80,14 +88,10 @@ fn wanted(state: &State, headers: &HeaderMap, query: Option<&RawQuery>) -> Resul
     Ok((Form::of(headers)?, Encoding::of(headers)?, ack))
 }
 
-async fn record(state: &'static State, mut tally: Tally, ack: Ack) -> Result<Response, ApiError> {
+fn record(state: &State, mut tally: Tally) -> Result<(Option<Ticket>, Response), ApiError> {
     let hour = Hour::containing((state.clock)());
     let recorded = state.batches.record_all(hour, tally.increments())?;
     tally.refuse(&recorded.refused);
     let outcome = Outcome { accepted: tally.accepted(), rejected: tally.rejected(), errors: tally.errors() };
-    let answer = success(&outcome);
-    Ok(match recorded.ticket {
-        Some(ticket) => acknowledge(state, ticket, ack, answer).answer(state).await,
-        None => answer,
-    })
+    Ok((recorded.ticket, success(&outcome)))
 }
