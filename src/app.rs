@@ -31,6 +31,8 @@ const FIRST_CONTACT: Duration = Duration::from_secs(2);
 const GREETING_RETRY: Duration = Duration::from_millis(500);
 /// How often deleted events are looked for whose grace period is over.
 const PURGE_INTERVAL: Duration = Duration::from_secs(600);
+/// What caches hold is idle for a minute before it is given back.
+const FORGET_INTERVAL: Duration = Duration::from_secs(60);
 /// How long a command waits for its counts to be in the store.
 const IMPORT_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -150,7 +152,7 @@ impl App {
         let admin: &'static admin::State =
             Box::leak(Box::new(admin::State::new(query, app.batches, store, admin_options, Box::new(Utc::now))));
         let (ack, options) = (app.config.journal.ack, app.config.http.clone());
-        let state =
+        let state: &'static http::State =
             Box::leak(Box::new(http::State::new(app.batches, query, admin, ack, options, Box::new(SystemTime::now))));
         // An event that the store knows must not pass for new, so the store comes before the first
         // request, unless it takes its time.
@@ -166,6 +168,7 @@ impl App {
         let server = tokio::spawn(http::serve(listener, state, stop_serving.clone()));
         tokio::spawn(offer_setup(admin, address));
         tokio::spawn(keep_purging(admin));
+        tokio::spawn(keep_forgetting(state));
         let mut flushing = tokio::spawn(app.keep_flushing(met, stop_flushing.clone()));
         let journal = app.batches.journal();
         tokio::select! {
@@ -322,6 +325,14 @@ async fn keep_purging(admin: &'static admin::State) {
         if let Err(error) = admin.purge_deleted().await {
             tracing::warn!(%error, "Deleted events could not be removed; this is tried again");
         }
+    }
+}
+
+/// Has caches give back what nobody asks for any more: by themselves they do so only while they are used.
+async fn keep_forgetting(state: &'static http::State) {
+    loop {
+        tokio::time::sleep(FORGET_INTERVAL).await;
+        state.forget_idle();
     }
 }
 

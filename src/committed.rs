@@ -155,6 +155,12 @@ impl Committed {
         Ok(sums)
     }
 
+    /// Gives back the memory of ranges that nobody has asked for lately.
+    pub fn forget_idle(&self) {
+        self.ranges.run_pending_tasks();
+        self.sums.run_pending_tasks();
+    }
+
     /// The store's foreign version, at most [`VERIFY_INTERVAL`] old.
     ///
     /// # Errors

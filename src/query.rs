@@ -92,6 +92,11 @@ impl Query {
         self.health.status()
     }
 
+    /// Gives back the memory of rows that nobody has asked for lately.
+    pub fn forget_idle(&self) {
+        self.committed.forget_idle();
+    }
+
     /// Take it *before* reading what it is to stand for.
     ///
     /// # Errors

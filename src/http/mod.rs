@@ -103,6 +103,13 @@ impl State {
         }
     }
 
+    /// Gives back the memory of what nobody has asked for lately.
+    pub fn forget_idle(&self) {
+        self.pictures.run_pending_tasks();
+        self.listings.run_pending_tasks();
+        self.query.forget_idle();
+    }
+
     /// From now on `/readyz` says 503. [`serve`] does it by itself when it is told to drain; call it
     /// earlier to let load balancers look away before the listener closes.
     pub fn begin_draining(&self) {
