@@ -113,7 +113,7 @@ impl Query {
     /// [`StoreError::TooManyRows`] beyond `rows_max`; otherwise the store's.
     pub async fn hourly(&self, range: HourRange, rows_max: usize) -> Result<Vec<HourlyCount>, StoreError> {
         let Read { committed, pending, view } = self.read_hourly(range, None, rows_max).await?;
-        let merged = yielding(committed.value.len() + pending.len(), || {
+        let merged = yielding(committed.value.len() + pending.counters(), || {
             let mut merged = merge(&committed.value, view.belonging(pending.within(range)));
             merged.retain(|row| !view.hides(&row.event));
             merged
@@ -131,7 +131,7 @@ impl Query {
             let (view, pending) = (self.catalog.view(), self.batches.pending());
             let committed = self.committed.sums(range, &pending.commits).await?;
             if let Some(Read { committed, pending, view }) = self.of_one_moment(committed, pending, view).await? {
-                return Ok(yielding(committed.value.len() + pending.len(), || {
+                return Ok(yielding(committed.value.len() + pending.counters(), || {
                     let pending = view.belonging(pending.within(range));
                     let pending = sums_of(pending.iter().filter(|row| !view.hides(&row.event)));
                     Sums::from(merge(&committed.value, pending))
@@ -174,7 +174,7 @@ impl Query {
             let (view, pending) = (self.catalog.view(), self.batches.pending());
             let committed = self.committed.totals(&pending.commits).await?;
             if let Some(Read { committed, pending, view }) = self.of_one_moment(committed, pending, view).await? {
-                let totals = yielding(committed.value.len() + pending.len(), || {
+                let totals = yielding(committed.value.len() + pending.counters(), || {
                     merge(&committed.value, totals_of(&view.belonging(pending.within(HourRange::ALL))))
                 });
                 return Ok((totals, view));

@@ -46,6 +46,7 @@ mod shared;
 mod wire;
 
 use answer::ApiError;
+pub use batch::countable_items;
 use ingest::Counted;
 pub use options::Options;
 use query_string::RawQuery;

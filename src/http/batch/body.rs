@@ -215,7 +215,7 @@ mod tests {
     }
 
     async fn take(left: &'static Semaphore, body: &str, form: Form) -> Result<Room, ApiError> {
-        let frames = stream::iter(body.as_bytes().chunks(1_000).map(|piece| Ok::<_, Infallible>(piece)));
+        let frames = stream::iter(body.as_bytes().chunks(1_000).map(Ok::<_, Infallible>));
         let (sink, room) = read(frames, Encoding::Plain, usize::MAX, Sink::new(form), Room::new(left)).await?;
         sink.finish().await.map(|_| room)
     }

@@ -32,6 +32,21 @@ use body::{Room, Sink};
 use form::{Encoding, Form};
 use tally::{ItemError, Tally};
 
+/// How many items of a body can be counted, for benchmarks: finding that out is what a batch costs
+/// before it is recorded.
+#[must_use]
+pub fn countable_items(body: &[u8], is_lines: bool) -> u64 {
+    let tally = if is_lines {
+        let mut lines = parse::Lines::default();
+        lines.push(body);
+        lines.finish()
+    } else {
+        let mut tally = Tally::default();
+        parse::document(body, &mut tally).map(|()| tally)
+    };
+    tally.map_or(0, |tally| tally.accepted())
+}
+
 /// What a batch is told: how many of its items were counted, and about the first that were not.
 #[derive(Serialize)]
 struct Outcome<'t> {
