@@ -31,6 +31,8 @@ const FIRST_CONTACT: Duration = Duration::from_secs(2);
 const GREETING_RETRY: Duration = Duration::from_millis(500);
 /// How often deleted events are looked for whose grace period is over.
 const PURGE_INTERVAL: Duration = Duration::from_secs(600);
+/// What caches hold is idle for a minute before it is given back.
+const FORGET_INTERVAL: Duration = Duration::from_secs(60);
 /// How long a command waits for its counts to be in the store.
 const IMPORT_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -155,7 +157,7 @@ impl App {
         let admin: &'static admin::State =
             Box::leak(Box::new(admin::State::new(query, app.batches, store, admin_options, Box::new(Utc::now))));
         let (ack, options) = (app.config.journal.ack, app.config.http.clone());
-        let state =
+        let state: &'static http::State =
             Box::leak(Box::new(http::State::new(app.batches, query, admin, ack, options, Box::new(SystemTime::now))));
         // An event that the store knows must not pass for new, so the store comes before the first
         // request, unless it takes its time.
@@ -171,6 +173,7 @@ impl App {
         let server = tokio::spawn(http::serve(listener, state, stop_serving.clone()));
         tokio::spawn(offer_setup(admin, address));
         tokio::spawn(keep_purging(Arc::clone(&app.catalog), admin));
+        tokio::spawn(keep_forgetting(state));
         // On this thread and not on the server's: what a flush computes takes many milliseconds.
         let mut flushing = std::pin::pin!(app.keep_flushing(met, stop_flushing.clone()));
         let journal = app.batches.journal();
@@ -330,6 +333,14 @@ async fn keep_purging(catalog: Arc<LiveCatalog>, admin: &'static admin::State) {
             tracing::warn!(%error, "Deleted events could not be removed; this is tried again");
         }
         tokio::time::sleep(PURGE_INTERVAL).await;
+    }
+}
+
+/// Has caches give back what nobody asks for any more: by themselves they do so only while they are used.
+async fn keep_forgetting(state: &'static http::State) {
+    loop {
+        tokio::time::sleep(FORGET_INTERVAL).await;
+        state.forget_idle();
     }
 }
 

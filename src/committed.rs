@@ -22,6 +22,7 @@ use tokio::sync::Mutex;
 use crate::batch::{Batches, RecentCommits};
 use crate::catalog::{CatalogView, LiveCatalog};
 use crate::domain::{EventTotal, HourRange, HourlyCount, Sum, SumOf};
+use crate::shared::Shared;
 use crate::store::{HourlyQuery, LedgerPosition, Snapshot, Store, StoreError, StoreHealth};
 
 /// How old the knowledge may be that nobody else has committed. Adds to the interval at which
@@ -85,6 +86,7 @@ struct Kept<T> {
 }
 
 /// What the store's foreign version was last seen to be, and when.
+#[derive(Clone, Copy)]
 struct Foreign {
     version: u64,
     catalog: u64,
@@ -99,7 +101,7 @@ pub struct Committed {
     totals: Slot<EventTotal>,
     ranges: Cache<HourlyQuery, Slot<HourlyCount>>,
     sums: Cache<HourRange, Slot<Sum>>,
-    foreign: Mutex<Option<Foreign>>,
+    foreign: Shared<Result<Foreign, StoreError>>,
 }
 
 impl Committed {
@@ -111,7 +113,7 @@ impl Committed {
         health: Arc<StoreHealth>,
     ) -> Self {
         let (totals, ranges, sums) = (Slot::default(), by_rows(), by_rows());
-        Self { batches, store, health, catalog, totals, ranges, sums, foreign: Mutex::new(None) }
+        Self { batches, store, health, catalog, totals, ranges, sums, foreign: Shared::default() }
     }
 
     /// The store's totals. `commits` must have been taken before.
@@ -155,21 +157,26 @@ impl Committed {
         Ok(sums)
     }
 
+    /// Gives back the memory of ranges that nobody has asked for lately.
+    pub fn forget_idle(&self) {
+        self.ranges.run_pending_tasks();
+        self.sums.run_pending_tasks();
+    }
+
     /// The store's foreign version, at most [`VERIFY_INTERVAL`] old.
     ///
     /// # Errors
     /// The store's.
     pub async fn foreign_version(&self) -> Result<u64, StoreError> {
-        let mut foreign = self.foreign.lock().await;
-        if let Some(seen) = &*foreign
-            && seen.catalog >= self.catalog.newest()
-            && seen.at.elapsed() < VERIFY_INTERVAL
-        {
-            return Ok(seen.version);
-        }
-        let position = self.health.note(self.store.position(self.batches.writers().to_vec()).await)?;
-        let seen = foreign.insert(Foreign::at(&position));
-        Ok(seen.version)
+        let holds = |last: &Result<Foreign, _>| {
+            let is_new = |seen: &Foreign| seen.catalog >= self.catalog.newest() && seen.at.elapsed() < VERIFY_INTERVAL;
+            last.as_ref().is_ok_and(is_new)
+        };
+        let look = async {
+            let position = self.health.note(self.store.position(self.batches.writers().to_vec()).await)?;
+            Ok(Foreign::at(&position))
+        };
+        Ok(self.foreign.get(holds, look).await?.version)
     }
 
     async fn current<T: Row, R>(
@@ -192,8 +199,10 @@ impl Committed {
         {
             for (batch, rows) in &commits.batches {
                 if !kept.rows.position.includes(*batch) {
-                    let items = items_of(&view, &view.aliases().apply(rows));
-                    kept.rows.value = Arc::new(merge(&kept.rows.value, items));
+                    kept.rows.value = yielding(kept.rows.value.len() + rows.len(), || {
+                        let items = items_of(&view, &view.aliases().apply(rows));
+                        Arc::new(merge(&kept.rows.value, items))
+                    });
                     kept.rows.position.advance(*batch);
                 }
             }
@@ -201,7 +210,7 @@ impl Committed {
             return Ok((kept.rows.clone(), false));
         }
         let Snapshot { value, position } = self.health.note(read().await)?;
-        *self.foreign.lock().await = Some(Foreign::at(&position));
+        self.foreign.put(Ok(Foreign::at(&position))).await;
         let rows = Snapshot { value: Arc::new(value), position };
         *slot = Some(Kept { rows: rows.clone(), discarded: commits.discarded() });
         Ok((rows, true))
@@ -258,6 +267,14 @@ pub fn sums_of<'a>(rows: impl Iterator<Item = &'a HourlyCount>) -> Vec<Sum> {
         }
     }
     sums.into_iter().map(|(of, count)| Sum { of, count }).collect()
+}
+
+/// From so many rows on, work on them takes milliseconds.
+const MANY_ROWS: usize = 20_000;
+
+/// Works on `rows` rows. While that takes long, other threads take over what this one serves besides.
+pub fn yielding<T>(rows: usize, work: impl FnOnce() -> T) -> T {
+    if rows < MANY_ROWS { work() } else { tokio::task::block_in_place(work) }
 }
 
 /// Merges two sorted lists; items of the same key become one.

@@ -36,6 +36,12 @@ impl Counts {
         self.map.get(&Key { name, hour }).map_or(0, |count| *count)
     }
 
+    /// Whether `name` has a counter in any hour.
+    #[must_use]
+    pub fn contains(&self, name: NameId) -> bool {
+        self.map.iter().any(|entry| entry.key().name == name)
+    }
+
     /// How many distinct counters there are.
     #[must_use]
     pub fn len(&self) -> usize {

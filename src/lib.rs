@@ -70,6 +70,8 @@ pub mod flusher;
 
 pub mod catalog;
 
+pub mod shared;
+
 pub mod committed;
 
 pub mod query;

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use crate::batch::{Batches, Pending};
 use crate::catalog::{CatalogView, LiveCatalog};
+pub use crate::committed::yielding;
 use crate::committed::{Committed, Rows, merge, sums_of, totals_of};
 use crate::domain::{Day, EventName, EventTotal, Hour, HourRange, HourlyCount, Sum, SumOf, WriterId};
 use crate::histogram::Series;
@@ -91,6 +92,11 @@ impl Query {
         self.health.status()
     }
 
+    /// Gives back the memory of rows that nobody has asked for lately.
+    pub fn forget_idle(&self) {
+        self.committed.forget_idle();
+    }
+
     /// Take it *before* reading what it is to stand for.
     ///
     /// # Errors
@@ -107,8 +113,11 @@ impl Query {
     /// [`StoreError::TooManyRows`] beyond `rows_max`; otherwise the store's.
     pub async fn hourly(&self, range: HourRange, rows_max: usize) -> Result<Vec<HourlyCount>, StoreError> {
         let Read { committed, pending, view } = self.read_hourly(range, None, rows_max).await?;
-        let mut merged = merge(&committed.value, view.belonging(pending.within(range)));
-        merged.retain(|row| !view.hides(&row.event));
+        let merged = yielding(committed.value.len() + pending.counters(), || {
+            let mut merged = merge(&committed.value, view.belonging(pending.within(range)));
+            merged.retain(|row| !view.hides(&row.event));
+            merged
+        });
         if merged.len() > rows_max { Err(StoreError::TooManyRows { rows_max }) } else { Ok(merged) }
     }
 
@@ -122,9 +131,11 @@ impl Query {
             let (view, pending) = (self.catalog.view(), self.batches.pending());
             let committed = self.committed.sums(range, &pending.commits).await?;
             if let Some(Read { committed, pending, view }) = self.of_one_moment(committed, pending, view).await? {
-                let pending = view.belonging(pending.within(range));
-                let pending = sums_of(pending.iter().filter(|row| !view.hides(&row.event)));
-                return Ok(Sums::from(merge(&committed.value, pending)));
+                return Ok(yielding(committed.value.len() + pending.counters(), || {
+                    let pending = view.belonging(pending.within(range));
+                    let pending = sums_of(pending.iter().filter(|row| !view.hides(&row.event)));
+                    Sums::from(merge(&committed.value, pending))
+                }));
             }
         }
         Err(changing())
@@ -163,8 +174,10 @@ impl Query {
             let (view, pending) = (self.catalog.view(), self.batches.pending());
             let committed = self.committed.totals(&pending.commits).await?;
             if let Some(Read { committed, pending, view }) = self.of_one_moment(committed, pending, view).await? {
-                let pending = view.belonging(pending.within(HourRange::ALL));
-                return Ok((merge(&committed.value, totals_of(&pending)), view));
+                let totals = yielding(committed.value.len() + pending.counters(), || {
+                    merge(&committed.value, totals_of(&view.belonging(pending.within(HourRange::ALL))))
+                });
+                return Ok((totals, view));
             }
         }
         Err(changing())
@@ -186,9 +199,7 @@ impl Query {
         for row in &*committed.value {
             counts[row.hour.of_day() as usize] = row.count;
         }
-        for (hour, count) in (0..).map(|hour| range.first.plus(hour)).zip(&mut counts) {
-            *count += view.names_of(event).map(|name| pending.count(name, hour)).sum::<u64>();
-        }
+        view.names_of(event).for_each(|name| pending.add_to(&mut counts, name, range.first));
         let known = counts.iter().any(|count| *count > 0)
             || view.names_of(event).any(|name| pending.counts(name))
             || self.is_committed(event).await?;

@@ -16,6 +16,7 @@ use event_tracker::committed;
 use event_tracker::counts::Counts;
 use event_tracker::domain::{Ack, Day, EventName, EventTotal, Hour};
 use event_tracker::histogram::{self, Format, Series, Size};
+use event_tracker::http::countable_items;
 use event_tracker::journal::segment::HEADER_BYTES;
 use event_tracker::journal::{self, DataFolder, record, replay};
 use event_tracker::names::{Limits, NameId, Names};
@@ -29,6 +30,10 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const FEW_AND_MANY: [usize; 2] = [10, 1_000_000];
 /// Calls a sample, where one takes nanoseconds: what divan guesses from a first, cold call is too few.
 const FAST: u32 = 10_000;
+const BATCH_ITEMS: usize = 10_000;
+const LINES: &str = "lines";
+/// Form and number of different names.
+const BATCHES: [(&str, usize); 4] = [("array", 10), ("array", BATCH_ITEMS), (LINES, 10), (LINES, BATCH_ITEMS)];
 const SEALED_COUNTERS: usize = 100_000;
 const SEGMENT_BYTES: u64 = 10_000_000;
 const COMMITTED_EVENTS: usize = 10_000;
@@ -56,6 +61,11 @@ fn add_to_a_counter(bencher: Bencher, counters: usize) {
         .bench_values(|name| counts.add(name, hour(), black_box(1)));
 }
 
+#[divan::bench(args = ["event-0000000001", "resource%2F209", "%D0%92%D1%85%D0%BE%D0%B4"], sample_size = FAST)]
+fn decode_a_path_segment(segment: &str) -> bool {
+    EventName::from_path_segment(black_box(segment)).is_ok()
+}
+
 #[divan::bench(sample_size = FAST)]
 fn encode_a_journal_record(bencher: Bencher) {
     let (event, mut bytes) = (event(0), Vec::with_capacity(1024));
@@ -76,6 +86,23 @@ fn record_an_increment(bencher: Bencher, counters: usize) {
         node.batches.write_behind();
         recorded
     });
+}
+
+/// Up to where it is recorded. One item in three has a count.
+#[divan::bench(args = BATCHES, sample_size = 1)]
+fn add_up_a_batch(bencher: Bencher, (form, names): (&str, usize)) {
+    let item = |number: usize| match (event(number % names), number % 3) {
+        (event, 0) => format!(r#"{{"event":"{}","count":{number}}}"#, event.as_str()),
+        (event, _) => format!(r#"{{"event":"{}"}}"#, event.as_str()),
+    };
+    let items: Vec<String> = (1..=BATCH_ITEMS).map(item).collect();
+    let (body, is_lines) =
+        if form == LINES { (items.join("\n"), true) } else { (format!("[{}]", items.join(",")), false) };
+    assert_eq!(countable_items(body.as_bytes(), is_lines), BATCH_ITEMS as u64);
+    bencher
+        .counter(ItemsCount::new(BATCH_ITEMS))
+        .counter(BytesCount::of_str(&body))
+        .bench(|| countable_items(black_box(body.as_bytes()), is_lines));
 }
 
 /// The stall that a flush means for POSTs lies within; so do two syncs of the temporary folder.

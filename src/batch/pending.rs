@@ -53,11 +53,12 @@ impl Pending {
         self.batches.retain(|(id, _)| !committed(*id));
     }
 
-    /// What `event` has pending in `hour`.
-    #[must_use]
-    pub fn count(&self, event: &EventName, hour: Hour) -> u64 {
-        let Some(name) = self.names.find(event) else { return 0 };
-        self.batches.iter().map(|(_, counts)| counts.get(name, hour)).sum()
+    /// Adds what `event` has pending to the counts of the hours from `first` on.
+    pub fn add_to(&self, hours: &mut [u64], event: &EventName, first: Hour) {
+        let Some(name) = self.names.find(event) else { return };
+        for (hour, count) in (0..).map(|hour| first.plus(hour)).zip(hours) {
+            *count += self.batches.iter().map(|(_, counts)| counts.get(name, hour)).sum::<u64>();
+        }
     }
 
     /// Whether `event` has anything pending.
@@ -72,7 +73,13 @@ impl Pending {
         let Some(name) = self.names.find(event) else { return false };
         let was_pending = |id: BatchId| earlier.batches.iter().any(|(other, _)| *other == id);
         let mut batches = self.batches.iter().filter(|(id, _)| was_pending(*id));
-        batches.any(|(_, counts)| counts.within(HourRange::ALL).iter().any(|(other, ..)| *other == name))
+        batches.any(|(_, counts)| counts.contains(name))
+    }
+
+    /// How many counters are pending.
+    #[must_use]
+    pub fn counters(&self) -> usize {
+        self.batches.iter().map(|(_, counts)| counts.len()).sum()
     }
 
     /// All that is pending.

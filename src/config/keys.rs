@@ -42,13 +42,14 @@ const fn integer(name: &'static str, min: i64, max: i64) -> Key {
     key(name, Expect::Integer { min, max })
 }
 
-pub(super) static KEYS: [Key; 39] = [
+pub(super) static KEYS: [Key; 40] = [
     key("data_dir", Expect::Path),
     key("http.listen", Expect::Address),
     integer("http.connections_max", 1, 1_000_000),
     integer("http.header_timeout_ms", 100, 3_600_000),
     integer("http.header_bytes_max", 8_192, 1 << 20),
     integer("http.body_bytes_max", 1_024, 1 << 30),
+    integer("http.bodies_bytes_max", 1_024, 1 << 40),
     key("http.cors_origins", Expect::Origins),
     integer("http.connection_age_max_ms", 0, 604_800_000),
     integer("http.drain_timeout_ms", 0, 600_000),

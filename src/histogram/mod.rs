@@ -7,10 +7,10 @@
 pub mod numbers;
 
 mod chart;
+mod palette;
 mod text;
 
 use image::codecs::jpeg::JpegEncoder;
-use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use image::{ExtendedColorType, ImageEncoder, ImageError};
 use plotters::prelude::{BitMapBackend, SVGBackend};
 use serde_json::json;
@@ -144,7 +144,9 @@ pub enum RenderError {
     #[error("the histogram could not be drawn: {0}")]
     Draw(String),
     #[error("the histogram could not be encoded: {0}")]
-    Encode(#[from] ImageError),
+    Jpeg(#[from] ImageError),
+    #[error("the histogram could not be encoded: {0}")]
+    Png(#[from] png::EncodingError),
 }
 
 /// Draws the day and encodes it. The same input always gives the same bytes.
@@ -152,28 +154,29 @@ pub enum RenderError {
 /// # Errors
 /// See [`RenderError`].
 pub fn render(series: &Series, size: Size, format: Format) -> Result<Vec<u8>, RenderError> {
-    if format == Format::Svg {
-        return svg(series, size).map(String::into_bytes);
+    match format {
+        Format::Svg => svg(series, size).map(String::into_bytes),
+        Format::Png => Ok(palette::png(&bitmap(series, size)?, size)?),
+        Format::Jpeg => {
+            let mut encoded = Vec::with_capacity(64 * 1024);
+            JpegEncoder::new_with_quality(&mut encoded, JPEG_QUALITY).write_image(
+                bitmap(series, size)?.as_flattened(),
+                size.width,
+                size.height,
+                ExtendedColorType::Rgb8,
+            )?;
+            Ok(encoded)
+        }
     }
-    let pixels = bitmap(series, size)?;
-    let mut encoded = Vec::with_capacity(64 * 1024);
-    let (width, height, color) = (size.width, size.height, ExtendedColorType::Rgb8);
-    if format == Format::Png {
-        PngEncoder::new_with_quality(&mut encoded, CompressionType::Fast, FilterType::Adaptive)
-            .write_image(&pixels, width, height, color)?;
-    } else {
-        JpegEncoder::new_with_quality(&mut encoded, JPEG_QUALITY).write_image(&pixels, width, height, color)?;
-    }
-    Ok(encoded)
 }
 
 /// Lower ones leave marks around text and thin lines.
 const JPEG_QUALITY: u8 = 90;
 
-/// Three bytes a pixel: red, green, blue.
-fn bitmap(series: &Series, Size { width, height }: Size) -> Result<Vec<u8>, RenderError> {
-    let mut pixels = vec![0; 3 * width as usize * height as usize];
-    let backend = BitMapBackend::with_buffer(&mut pixels, (width, height));
+/// Red, green and blue of each pixel.
+fn bitmap(series: &Series, Size { width, height }: Size) -> Result<Vec<[u8; 3]>, RenderError> {
+    let mut pixels = vec![[0; 3]; width as usize * height as usize];
+    let backend = BitMapBackend::with_buffer(pixels.as_flattened_mut(), (width, height));
     draw(series, Medium::Bitmap, backend).map_err(|error| RenderError::Draw(error.to_string()))?;
     Ok(pixels)
 }

@@ -105,6 +105,17 @@ fn json_names_every_hour() {
 }
 
 #[test]
+fn a_picture_with_every_label_has_few_enough_colors_for_a_palette() {
+    let mut counts = std::array::from_fn(|hour| 900 + hour as u64);
+    counts[7] = 2_000;
+    for size in [Size::default(), Size::MAX] {
+        let png = render(&series("🚀 launch/Вход", counts), size, Format::Png).unwrap();
+        let (type_of_header, color_type) = (&png[12..16], png[25]);
+        assert_eq!((type_of_header, color_type), (b"IHDR".as_slice(), 3), "{size:?}");
+    }
+}
+
+#[test]
 fn sizes_beyond_the_limits_are_refused_with_the_limits() {
     for (width, height) in [(159, 500), (2401, 500), (1000, 119), (1000, 1601), (0, 0), (u32::MAX, u32::MAX)] {
         let error = Size::new(width, height).unwrap_err().to_string();

@@ -137,6 +137,10 @@ const ASCENT_EM: f32 = 0.76;
 /// Below 1 it darkens the edges of glyphs: the font is a light one, too faint for small sizes as it is.
 const WEIGHT: f32 = 0.65;
 
+/// Between nothing and all of a text's colour. More can't be told apart by eye, and would be more
+/// colours than a palette holds.
+const SHADES: f32 = 15.0;
+
 impl Label<'_> {
     fn ascent_px(&self) -> i32 {
         (self.em_px * ASCENT_EM).round() as i32
@@ -204,7 +208,8 @@ impl BackendTextStyle for Label<'_> {
             let (x0, y0) = (left + corner.x as i32, baseline + corner.y as i32);
             outline.draw(|x, y, coverage| {
                 if coverage > 0.0 && outcome.is_ok() {
-                    let color = BackendColor { alpha: f64::from(coverage.min(1.0).powf(WEIGHT)), ..self.color() };
+                    let alpha = (coverage.min(1.0).powf(WEIGHT) * SHADES).round() / SHADES;
+                    let color = BackendColor { alpha: f64::from(alpha), ..self.color() };
                     outcome = draw(x0 + x as i32, y0 + y as i32, color);
                 }
             });

@@ -70,6 +70,7 @@ pub(super) enum ApiError {
     BodyTooLarge {
         bytes_max: usize,
     },
+    TooManyBodies,
     BodyBroken,
     BodyTimeout,
     BadContentType,
@@ -259,6 +260,12 @@ impl ApiError {
                 Then::Close,
                 format!("body_too_large: a body has at most {bytes_max} bytes (http.body_bytes_max)"),
                 format!("The request is larger than {bytes_max} bytes."),
+            ),
+            Self::TooManyBodies => (
+                S::SERVICE_UNAVAILABLE,
+                Then::RetryLater,
+                "too_many_bodies: the bodies under way hold as much as they may (http.bodies_bytes_max)".into(),
+                "Too much is being sent at the same time; please try again later.".into(),
             ),
             Self::BodyBroken => (
                 S::BAD_REQUEST,

@@ -46,6 +46,7 @@ mod service;
 mod wire;
 
 use answer::ApiError;
+pub use batch::countable_items;
 use ingest::Counted;
 pub use options::Options;
 use query_string::RawQuery;
@@ -67,6 +68,8 @@ pub struct State {
     clock: Clock,
     draining: AtomicBool,
     renders: Semaphore,
+    /// Bytes that bodies being read may still take.
+    bodies: Semaphore,
     pictures: moka::sync::Cache<picture::Tag, Bytes>,
     listings: read::Listings,
     cors: cors::Cors,
@@ -83,6 +86,7 @@ impl State {
         clock: Clock,
     ) -> Self {
         let renders = Semaphore::new(options.renders_max.max(1));
+        let bodies = Semaphore::new(options.bodies_bytes_max);
         let cors = cors::Cors::new(&options.cors_origins);
         Self {
             batches,
@@ -93,10 +97,18 @@ impl State {
             clock,
             draining: AtomicBool::new(false),
             renders,
+            bodies,
             pictures: picture::cache(),
             listings: read::cache(),
             cors,
         }
+    }
+
+    /// Gives back the memory of what nobody has asked for lately.
+    pub fn forget_idle(&self) {
+        self.pictures.run_pending_tasks();
+        self.listings.run_pending_tasks();
+        self.query.forget_idle();
     }
 
     /// From now on `/readyz` says 503. [`serve`] does it by itself when it is told to drain; call it
@@ -163,25 +175,41 @@ pub const ROUTES: [Route; 9] = [
 type Parameters<'p> = [&'p str; 2];
 
 impl Route {
-    fn matches<'p>(&self, path: &'p str) -> Option<Parameters<'p>> {
-        let path = path.strip_prefix('/')?;
-        // The slash of `/` itself is no trailing one: `//` has an empty segment.
-        let path = if path == "/" { path } else { path.strip_suffix('/').unwrap_or(path) };
+    fn matches<'p>(&self, segments: &[&'p str]) -> Option<Parameters<'p>> {
+        if segments.len() != self.path.len() {
+            return None;
+        }
         let mut parameters = [""; 2];
         let mut found = 0;
-        // Splitting the empty path would give one empty segment.
-        let mut segments = (!path.is_empty()).then(|| path.split('/')).into_iter().flatten();
-        for expected in self.path {
-            let segment = segments.next()?;
+        for (expected, segment) in self.path.iter().zip(segments) {
             if expected.starts_with('{') {
                 parameters[found] = segment;
                 found += 1;
-            } else if segment != *expected {
+            } else if segment != expected {
                 return None;
             }
         }
-        segments.next().is_none().then_some(parameters)
+        Some(parameters)
     }
+}
+
+/// As many segments as the longest route has.
+const SEGMENTS_MAX: usize = 5;
+
+/// Splits a path in `room`; `None` if no route can have it.
+fn split<'s, 'p>(path: &'p str, room: &'s mut [&'p str; SEGMENTS_MAX]) -> Option<&'s [&'p str]> {
+    let path = path.strip_prefix('/')?;
+    if path.is_empty() {
+        return Some(&[]);
+    }
+    // The slash of `/` itself is no trailing one: `//` has an empty segment.
+    let path = if path == "/" { path } else { path.strip_suffix('/').unwrap_or(path) };
+    let mut length = 0;
+    for segment in path.split('/') {
+        *room.get_mut(length)? = segment;
+        length += 1;
+    }
+    Some(&room[..length])
 }
 
 fn find<'p>(method: &Method, path: &'p str) -> Result<(Endpoint, Parameters<'p>), ApiError> {
@@ -204,8 +232,10 @@ fn find_counting(path: &str) -> Option<(Endpoint, Parameters<'_>)> {
 
 fn find_any<'p>(method: &Method, path: &'p str) -> Result<(Endpoint, Parameters<'p>), ApiError> {
     let (mut get, mut post) = (false, false);
+    let mut room = [""; SEGMENTS_MAX];
+    let segments = split(path, &mut room).ok_or(ApiError::NotFound)?;
     for route in &ROUTES {
-        let Some(parameters) = route.matches(path) else { continue };
+        let Some(parameters) = route.matches(segments) else { continue };
         if route.verb.takes(method) {
             return Ok((route.endpoint, parameters));
         }

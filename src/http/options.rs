@@ -17,6 +17,9 @@ pub struct Options {
     pub header_bytes_max: usize,
     /// Largest request body in bytes, inflated; beyond: 413.
     pub body_bytes_max: usize,
+    /// Bytes of all request bodies that are being read, inflated; beyond: 503. The first 64 KiB of each
+    /// do not count.
+    pub bodies_bytes_max: usize,
     /// Web pages of which origins may call the API: `*` for any, or exact origins.
     pub cors_origins: Vec<String>,
     /// After this age a connection is closed once its current request is answered, so that clients
@@ -42,6 +45,7 @@ impl Default for Options {
             header_timeout_ms: 75_000,
             header_bytes_max: 16_384,
             body_bytes_max: 10_485_760,
+            bodies_bytes_max: 67_108_864,
             cors_origins: vec!["*".into()],
             connection_age_max_ms: 3_600_000,
             drain_timeout_ms: 10_000,

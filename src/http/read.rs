@@ -1,10 +1,12 @@
 //! Reading counts as JSON: hours of a range, and all-time totals.
 //!
 //! Dashboards poll these. The tag of an answer is the version of all counts, which is known without
-//! reading any: who has the current one is told so at once, and all others share one written body.
+//! reading any: who has the current one is told so at once, and all others share one written body, also
+//! while counts change so fast that each of them would find another version.
 
 use std::convert::Infallible;
 use std::iter::Peekable;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,7 +23,9 @@ use super::answer::{ApiError, JSON, json};
 use super::conditional::{is_known, not_modified, tagged};
 use super::query_string::{Parameters, RawQuery};
 use crate::domain::{EventName, Hour, HourRange};
-use crate::query::DataVersion;
+use crate::query::{DataVersion, yielding};
+use crate::shared::Shared;
+use crate::store::StoreError;
 
 /// An answer up to this size is sent whole, with its length, and kept; a longer one is written while
 /// it is sent, in pieces.
@@ -33,15 +37,23 @@ const CACHE_BYTES_MAX: u64 = 16 << 20;
 /// A body that nobody asked for so long is given back.
 const CACHE_IDLE: Duration = Duration::from_secs(60);
 
-/// The last body of each query (`None`: the totals) and the version that it shows.
-pub(super) type Listings = Cache<Option<HourRange>, (DataVersion, Bytes)>;
+/// The last answer to each query (`None`: the totals).
+pub(super) type Listings = Cache<Option<HourRange>, Arc<Shared<Result<Written, StoreError>>>>;
+
+#[derive(Clone)]
+pub(super) struct Written {
+    version: DataVersion,
+    /// `None`: it is longer than what is kept.
+    body: Option<Bytes>,
+}
 
 pub(super) fn cache() -> Listings {
-    Cache::builder()
-        .weigher(|_, (_, body): &(DataVersion, Bytes)| u32::try_from(body.len() + 256).unwrap_or(u32::MAX))
-        .max_capacity(CACHE_BYTES_MAX)
-        .time_to_idle(CACHE_IDLE)
-        .build()
+    let weigh = |_: &Option<HourRange>, shared: &Arc<Shared<Result<Written, StoreError>>>| {
+        let length = |written: &Written| written.body.as_ref().map_or(0, Bytes::len);
+        let bytes = shared.peek(|last| last.as_ref().map_or(0, length)).unwrap_or(0);
+        u32::try_from(bytes + 256).unwrap_or(u32::MAX)
+    };
+    Cache::builder().weigher(weigh).max_capacity(CACHE_BYTES_MAX).time_to_idle(CACHE_IDLE).build()
 }
 
 /// `GET /api/events?start_date=…&end_date=…`
@@ -54,7 +66,7 @@ pub(super) async fn range(state: &State, query: Option<RawQuery>, headers: &Head
     }
     let parameters = Parameters::parse(query.as_ref())?;
     let range = HourRange::parse(parameters.get("start_date"), parameters.get("end_date"))?;
-    listing(state, Some(range), headers, async || {
+    listing(state, Some(range), headers, || async move {
         let rows = state.query.hourly(range, state.options.range_rows_max).await?;
         Ok(rows.into_iter().map(|row| Row { date: row.hour, event: row.event, count: row.count }))
     })
@@ -68,44 +80,64 @@ pub(super) async fn totals(state: &State, headers: &HeaderMap) -> Result<Respons
         event: EventName,
         count: u64,
     }
-    listing(state, None, headers, async || {
+    listing(state, None, headers, || async move {
         let totals = state.query.totals().await?;
         Ok(totals.into_iter().map(|total| Row { event: total.event, count: total.count }))
     })
     .await
 }
 
-async fn listing<R, I>(
+async fn listing<R, I, F>(
     state: &State,
     key: Option<HourRange>,
     headers: &HeaderMap,
-    read: impl AsyncFnOnce() -> Result<I, ApiError>,
+    read: impl Fn() -> F,
 ) -> Result<Response, ApiError>
 where
+    F: Future<Output = Result<I, StoreError>>,
     R: Serialize + Send + Sync + 'static,
     I: Iterator<Item = R> + Send + Sync + 'static,
 {
-    // Before the rows: they may be newer than their tag says, then the next poll gets them again.
     let version = state.query.version().await?;
     let tag = version.to_string();
-    let response = if is_known(headers, &tag) {
-        not_modified()
-    } else if let Some((_, body)) = state.listings.get(&key).filter(|(shown, _)| *shown == version) {
-        json(StatusCode::OK, body)
-    } else {
+    if is_known(headers, &tag) {
+        return Ok(tagged(not_modified(), &tag));
+    }
+    let begin = || async {
         let mut listing = Listing::new(read().await?);
-        let first = listing.piece(WHOLE_BYTES_MAX);
-        if listing.done {
-            state.listings.insert(key, (version, first.clone()));
-            json(StatusCode::OK, first)
-        } else {
-            let pieces = std::iter::once(first).chain(listing).map(Ok::<_, Infallible>);
+        let first = yielding(listing.rows.size_hint().0, || listing.piece(WHOLE_BYTES_MAX));
+        Ok::<_, StoreError>((first, listing))
+    };
+    let shared = state.listings.get_with(key, Arc::default);
+    let mut begun = None;
+    let make = async {
+        // Before the rows: they may be newer than their tag says, then the next poll gets them again.
+        let version = state.query.version().await?;
+        let (first, listing) = begin().await?;
+        let body = listing.done.then(|| first.clone());
+        begun = Some((first, listing));
+        Ok(Written { version, body })
+    };
+    let Written { version, body } =
+        shared.get(|last| last.as_ref().is_ok_and(|last| last.version == version), make).await?;
+    if begun.is_some() {
+        // So that it is weighed with what is in it now.
+        state.listings.insert(key, shared);
+    }
+    let response = match body {
+        Some(body) => json(StatusCode::OK, body),
+        None => {
+            let (first, rest) = match begun {
+                Some(begun) => begun,
+                None => begin().await?,
+            };
+            let pieces = std::iter::once(first).chain(rest).map(Ok::<_, Infallible>);
             let mut response = warp::reply::stream(stream::iter(pieces)).into_response();
             response.headers_mut().insert(CONTENT_TYPE, JSON);
             response
         }
     };
-    Ok(tagged(response, &tag))
+    Ok(tagged(response, &version.to_string()))
 }
 
 /// Writes `{"status":true,"response":[[row],[row]]}`: a list of one-element lists, as the original

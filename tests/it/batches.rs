@@ -301,6 +301,42 @@ async fn a_batch_up_to_the_limit_is_counted_and_one_beyond_is_413_and_not_counte
     assert_eq!(app.totals().await, before);
 }
 
+#[tokio::test]
+async fn what_all_bodies_together_may_not_hold_is_503_and_not_counted_and_small_ones_are_counted() {
+    let app = TestApp::with(Backend::Sqlite).config("http.bodies_bytes_max", 100_000).start().await;
+    let items = |bytes: usize, between: &str| vec!["\"login\""; bytes / 8].join(between);
+    let forms = |bytes: usize| [(JSON, format!("[{}]", items(bytes, ","))), (LINES, items(bytes, "\n"))];
+    for (content_type, large) in forms(200_000) {
+        let encoded = [("content-type", content_type), ("content-encoding", "gzip")];
+        for refused in [
+            post(&app, content_type, large.clone()).await,
+            app.send("POST", "/api/events", &encoded, gzip(large.as_bytes())).await,
+        ] {
+            let (internal, _) = refused.fails(503);
+            assert!(internal.starts_with("too_many_bodies: ") && internal.ends_with("; counted: no"), "{internal}");
+            assert_eq!(refused.header("retry-after"), "5");
+        }
+    }
+    let mut counted = 0;
+    for (content_type, body) in forms(150_000).into_iter().chain(forms(60_000)).cycle().take(12) {
+        counted += outcome(&post(&app, content_type, body).await).0;
+    }
+    let app = Arc::new(app);
+    let mut sent = JoinSet::new();
+    for (content_type, body) in forms(150_000).into_iter().cycle().take(20) {
+        let app = Arc::clone(&app);
+        sent.spawn(async move { post(&app, content_type, body).await });
+    }
+    for answer in sent.join_all().await {
+        match answer.status {
+            503 => {}
+            _ => counted += outcome(&answer).0,
+        }
+    }
+    assert_eq!(app.total("login").await, counted);
+    assert_eq!(outcome(&post(&app, LINES, items(150_000, "\n")).await).0, 18_750, "all have given back their room");
+}
+
 /// The most memory that the process ever had.
 fn peak_bytes(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();

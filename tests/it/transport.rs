@@ -43,6 +43,7 @@ fn defaults() -> Options {
         header_timeout_ms: 60_000,
         header_bytes_max: 16_384,
         body_bytes_max: 100_000,
+        bodies_bytes_max: 1_000_000,
         cors_origins: vec!["*".into()],
         connection_age_max_ms: 0,
         drain_timeout_ms: 60_000,

@@ -6,6 +6,7 @@ use std::pin::pin;
 use bytes::Buf;
 use flate2::write::MultiGzDecoder;
 use futures_util::{Stream, StreamExt};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::form::{self, Encoding, Form};
 use super::parse::{self, Lines, NotABatch};
@@ -85,11 +86,51 @@ impl Sink {
     }
 }
 
+/// So much of each body has room whatever the others take: hyper reads as much ahead anyway, and small
+/// batches must not suffer for large ones.
+const ROOMLESS_BYTES: usize = 64 * 1024;
+
+/// A body's share of what all bodies may hold at the same time, however few of their bytes are kept: of
+/// different names, what they come to is larger than the body.
+pub(super) struct Room {
+    /// What is left for all.
+    left: &'static Semaphore,
+    roomless: usize,
+    taken: Option<SemaphorePermit<'static>>,
+}
+
+impl Room {
+    pub(super) fn new(left: &'static Semaphore) -> Self {
+        Self { left, roomless: ROOMLESS_BYTES, taken: None }
+    }
+
+    /// Whether there is room for so many bytes more. A body does not wait for it: others might wait for
+    /// what it holds.
+    fn take(&mut self, bytes: usize) -> bool {
+        let beyond = bytes.saturating_sub(self.roomless);
+        self.roomless -= bytes - beyond;
+        let Ok(more) = self.left.try_acquire_many(u32::try_from(beyond).unwrap_or(u32::MAX)) else { return false };
+        match &mut self.taken {
+            Some(taken) => taken.merge(more),
+            None => self.taken = Some(more),
+        }
+        true
+    }
+}
+
 /// Lets at most so many bytes through.
 struct Limited {
     sink: Sink,
     left: usize,
     exceeded: bool,
+    room: Room,
+    crowded_out: bool,
+}
+
+impl Limited {
+    fn taken_in(self) -> Result<(Sink, Room), ApiError> {
+        if self.crowded_out { Err(ApiError::TooManyBodies) } else { Ok((self.sink, self.room)) }
+    }
 }
 
 impl Write for Limited {
@@ -100,6 +141,11 @@ impl Write for Limited {
                 self.exceeded = true;
                 return Err(io::ErrorKind::FileTooLarge.into());
             }
+        }
+        if !matches!(self.sink, Sink::Nowhere) && !self.room.take(piece.len()) {
+            self.crowded_out = true;
+            self.sink = Sink::Nowhere;
+            self.room.taken = None;
         }
         self.sink.push(piece);
         Ok(piece.len())
@@ -116,9 +162,10 @@ pub(super) async fn read<B: Buf, E>(
     encoding: Encoding,
     bytes_max: usize,
     sink: Sink,
-) -> Result<Sink, ApiError> {
+    room: Room,
+) -> Result<(Sink, Room), ApiError> {
     let mut frames = pin!(frames);
-    let mut limited = Limited { sink, left: bytes_max, exceeded: false };
+    let mut limited = Limited { sink, left: bytes_max, exceeded: false, room, crowded_out: false };
     let too_large = || ApiError::BodyTooLarge { bytes_max };
     if encoding == Encoding::Plain {
         while let Some(frame) = frames.next().await {
@@ -129,7 +176,7 @@ pub(super) async fn read<B: Buf, E>(
                 frame.advance(piece.len());
             }
         }
-        return Ok(limited.sink);
+        return limited.taken_in();
     }
     let mut inflating = MultiGzDecoder::new(limited);
     let refused = |inflating: &MultiGzDecoder<Limited>| {
@@ -150,5 +197,49 @@ pub(super) async fn read<B: Buf, E>(
         }
     }
     inflating.try_finish().map_err(|_| refused(&inflating))?;
-    inflating.finish().map(|limited| limited.sink).map_err(|_| ApiError::BadGzip)
+    inflating.finish().map_err(|_| ApiError::BadGzip)?.taken_in()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::convert::Infallible;
+
+    use bytes::Bytes;
+    use futures_util::{FutureExt, stream};
+
+    use super::*;
+
+    fn room_for(bytes: usize) -> &'static Semaphore {
+        Box::leak(Box::new(Semaphore::new(bytes)))
+    }
+
+    async fn take(left: &'static Semaphore, body: &str, form: Form) -> Result<Room, ApiError> {
+        let frames = stream::iter(body.as_bytes().chunks(1_000).map(Ok::<_, Infallible>));
+        let (sink, room) = read(frames, Encoding::Plain, usize::MAX, Sink::new(form), Room::new(left)).await?;
+        sink.finish().await.map(|_| room)
+    }
+
+    #[tokio::test]
+    async fn a_body_that_is_half_there_leaves_room_for_small_ones_only_until_it_is_gone() {
+        for form in [Form::Document, Form::Lines] {
+            let left = room_for(100_000);
+            let [large, small] = [150_000, ROOMLESS_BYTES].map(|bytes| match form {
+                Form::Document => format!("[1{}]", " ".repeat(bytes - 3)),
+                _ => format!("1{}", "\n".repeat(bytes - 1)),
+            });
+            let half = stream::iter([Ok::<_, Infallible>(Bytes::from(large[..100_000].to_owned()))]);
+            let half = half.chain(stream::pending());
+            let mut half = Box::pin(read(half, Encoding::Plain, usize::MAX, Sink::new(form), Room::new(left)));
+            assert!(half.as_mut().now_or_never().is_none());
+            assert!(matches!(take(left, &large, form).await, Err(ApiError::TooManyBodies)));
+            assert!(take(left, &small, form).await.is_ok());
+            drop(half);
+            let held = take(left, &large, form).await.unwrap();
+            assert!(matches!(take(left, &large, form).await, Err(ApiError::TooManyBodies)));
+            drop(held);
+            assert!(take(left, &large, form).await.is_ok());
+            assert_eq!(left.available_permits(), 100_000);
+        }
+    }
 }

@@ -19,6 +19,7 @@ use super::State;
 use super::answer::{ApiError, success};
 use super::ingest::{acknowledge, requested_ack};
 use super::query_string::RawQuery;
+use crate::batch::Ticket;
 use crate::domain::{Ack, Hour};
 
 mod body;
@@ -27,9 +28,24 @@ mod item;
 mod parse;
 mod tally;
 
-use body::Sink;
+use body::{Room, Sink};
 use form::{Encoding, Form};
 use tally::{ItemError, Tally};
+
+/// How many items of a body can be counted, for benchmarks: finding that out is what a batch costs
+/// before it is recorded.
+#[must_use]
+pub fn countable_items(body: &[u8], is_lines: bool) -> u64 {
+    let tally = if is_lines {
+        let mut lines = parse::Lines::default();
+        lines.push(body);
+        lines.finish()
+    } else {
+        let mut tally = Tally::default();
+        parse::document(body, &mut tally).map(|()| tally)
+    };
+    tally.map_or(0, |tally| tally.accepted())
+}
 
 /// What a batch is told: how many of its items were counted, and about the first that were not.
 #[derive(Serialize)]
@@ -69,10 +85,17 @@ async fn count<B: Buf, E>(
         Err(_) => (Encoding::Plain, Sink::Nowhere),
     };
     let patience = Duration::from_millis(state.options.header_timeout_ms);
-    let read = tokio::time::timeout(patience, body::read(frames, encoding, bytes_max, sink));
-    let sink = read.await.map_err(|_| ApiError::BodyTimeout)??;
+    let room = Room::new(&state.bodies);
+    let read = tokio::time::timeout(patience, body::read(frames, encoding, bytes_max, sink, room));
+    let (sink, room) = read.await.map_err(|_| ApiError::BodyTimeout)??;
     let (_, _, ack) = wanted?;
-    record(state, sink.finish().await?, ack).await
+    let (ticket, answer) = record(state, sink.finish().await?)?;
+    // Waiting for the store takes none.
+    drop(room);
+    Ok(match ticket {
+        Some(ticket) => acknowledge(state, ticket, ack, answer).answer(state).await,
+        None => answer,
+    })
 }
 
 fn wanted(state: &State, headers: &HeaderMap, query: Option<&RawQuery>) -> Result<(Form, Encoding, Ack), ApiError> {
@@ -80,14 +103,10 @@ fn wanted(state: &State, headers: &HeaderMap, query: Option<&RawQuery>) -> Resul
     Ok((Form::of(headers)?, Encoding::of(headers)?, ack))
 }
 
-async fn record(state: &'static State, mut tally: Tally, ack: Ack) -> Result<Response, ApiError> {
+fn record(state: &State, mut tally: Tally) -> Result<(Option<Ticket>, Response), ApiError> {
     let hour = Hour::containing((state.clock)());
     let recorded = state.batches.record_all(hour, tally.increments())?;
     tally.refuse(&recorded.refused);
     let outcome = Outcome { accepted: tally.accepted(), rejected: tally.rejected(), errors: tally.errors() };
-    let answer = success(&outcome);
-    Ok(match recorded.ticket {
-        Some(ticket) => acknowledge(state, ticket, ack, answer).answer(state).await,
-        None => answer,
-    })
+    Ok((recorded.ticket, success(&outcome)))
 }
