@@ -21,7 +21,7 @@ use tokio::sync::Mutex;
 
 use crate::batch::{Batches, RecentCommits};
 use crate::catalog::{CatalogView, LiveCatalog};
-use crate::domain::{EventTotal, HourRange, HourlyCount, Sum, SumOf};
+use crate::domain::{EventTotal, HourRange, HourlyCount, Sum, SumBy, SumOf};
 use crate::shared::Shared;
 use crate::store::{HourlyQuery, LedgerPosition, Snapshot, Store, StoreError, StoreHealth};
 
@@ -100,7 +100,7 @@ pub struct Committed {
     catalog: Arc<LiveCatalog>,
     totals: Slot<EventTotal>,
     ranges: Cache<HourlyQuery, Slot<HourlyCount>>,
-    sums: Cache<HourRange, Slot<Sum>>,
+    sums: Cache<(HourRange, SumBy), Slot<Sum>>,
     foreign: Shared<Result<Foreign, StoreError>>,
 }
 
@@ -144,15 +144,15 @@ impl Committed {
     ///
     /// # Errors
     /// The store's.
-    pub async fn sums(&self, range: HourRange, commits: &RecentCommits) -> Result<Rows<Sum>, StoreError> {
-        let slot = self.sums.get_with(range, Slot::default);
+    pub async fn sums(&self, range: HourRange, by: SumBy, commits: &RecentCommits) -> Result<Rows<Sum>, StoreError> {
+        let slot = self.sums.get_with((range, by), Slot::default);
         let select = |view: &CatalogView, rows: &[HourlyCount]| {
-            sums_of(rows.iter().filter(|row| range.contains(row.hour) && !view.hides(&row.event)))
+            sums_of(rows.iter().filter(|row| range.contains(row.hour) && !view.hides(&row.event)), by)
         };
-        let read = || self.store.sums(range, self.batches.writers().to_vec());
+        let read = || self.store.sums(range, by, self.batches.writers().to_vec());
         let (sums, renewed) = self.current(&slot, commits, select, read).await?;
         if renewed {
-            self.sums.insert(range, slot);
+            self.sums.insert((range, by), slot);
         }
         Ok(sums)
     }
@@ -256,15 +256,17 @@ pub fn totals_of(rows: &[HourlyCount]) -> Vec<EventTotal> {
     rows.chunk_by(|a, b| a.event == b.event).map(of_event).collect()
 }
 
-/// The sums per hour and per event of sorted rows.
+/// The sums per hour or per event of sorted rows.
 #[must_use]
-pub fn sums_of<'a>(rows: impl Iterator<Item = &'a HourlyCount>) -> Vec<Sum> {
+pub fn sums_of<'a>(rows: impl Iterator<Item = &'a HourlyCount>, by: SumBy) -> Vec<Sum> {
     let mut sums: BTreeMap<SumOf, u64> = BTreeMap::new();
     for row in rows {
-        for of in [SumOf::Hour(row.hour), SumOf::Event(row.event.clone())] {
-            let sum = sums.entry(of).or_default();
-            *sum = sum.saturating_add(row.count);
-        }
+        let of = match by {
+            SumBy::Hour => SumOf::Hour(row.hour),
+            SumBy::Event => SumOf::Event(row.event.clone()),
+        };
+        let sum = sums.entry(of).or_default();
+        *sum = sum.saturating_add(row.count);
     }
     sums.into_iter().map(|(of, count)| Sum { of, count }).collect()
 }

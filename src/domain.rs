@@ -310,7 +310,14 @@ pub struct EventTotal {
     pub last_hour: Hour,
 }
 
-/// What a sum is of, in this order.
+/// What is summed up of a range.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum SumBy {
+    Hour,
+    Event,
+}
+
+/// What a sum is of.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum SumOf {
     /// All events together, in this hour.

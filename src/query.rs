@@ -14,7 +14,7 @@ use crate::batch::{Batches, Pending};
 use crate::catalog::{CatalogView, LiveCatalog};
 pub use crate::committed::yielding;
 use crate::committed::{Committed, Rows, merge, sums_of, totals_of};
-use crate::domain::{Day, EventName, EventTotal, Hour, HourRange, HourlyCount, Sum, SumOf, WriterId};
+use crate::domain::{Day, EventName, EventTotal, Hour, HourRange, HourlyCount, Sum, SumBy, SumOf, WriterId};
 use crate::histogram::Series;
 pub use crate::store::StoreError;
 use crate::store::{HourlyQuery, Store, StoreHealth, StoreStatus};
@@ -43,28 +43,6 @@ impl fmt::Display for DataVersion {
         let Self { writer, changes, foreign } = self;
         let process = u64::from_be_bytes([0, 1, 2, 3, 4, 5, 6, 7].map(|i| writer.0[i]));
         write!(f, "{process:x}-{changes:x}-{foreign:x}")
-    }
-}
-
-/// The sums of a range, without deleted events; what was not counted is not in them. In order.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Sums {
-    /// All events together.
-    pub hours: Vec<(Hour, u64)>,
-    /// All hours together.
-    pub events: Vec<(EventName, u64)>,
-}
-
-impl From<Vec<Sum>> for Sums {
-    fn from(sums: Vec<Sum>) -> Self {
-        let mut sorted = Self::default();
-        for Sum { of, count } in sums {
-            match of {
-                SumOf::Hour(hour) => sorted.hours.push((hour, count)),
-                SumOf::Event(event) => sorted.events.push((event, count)),
-            }
-        }
-        sorted
     }
 }
 
@@ -121,20 +99,39 @@ impl Query {
         if merged.len() > rows_max { Err(StoreError::TooManyRows { rows_max }) } else { Ok(merged) }
     }
 
-    /// The sums of each hour and of each event within `range`. Costs the store the rows of the range
-    /// once, and then what changes.
+    /// What was counted in each hour of `range`, all events together, without deleted ones and without
+    /// hours in which nothing was. Costs the store the rows of the range once, and then what changes.
     ///
     /// # Errors
     /// The store's.
-    pub async fn sums(&self, range: HourRange) -> Result<Sums, StoreError> {
+    pub async fn hour_sums(&self, range: HourRange) -> Result<Vec<(Hour, u64)>, StoreError> {
+        let of_hour = |Sum { of, count }| match of {
+            SumOf::Hour(hour) => Some((hour, count)),
+            SumOf::Event(_) => None,
+        };
+        Ok(self.sums(range, SumBy::Hour).await?.into_iter().filter_map(of_hour).collect())
+    }
+
+    /// What was counted of each event within `range`, otherwise as [`Query::hour_sums`].
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn event_sums(&self, range: HourRange) -> Result<Vec<(EventName, u64)>, StoreError> {
+        let of_event = |Sum { of, count }| match of {
+            SumOf::Event(event) => Some((event, count)),
+            SumOf::Hour(_) => None,
+        };
+        Ok(self.sums(range, SumBy::Event).await?.into_iter().filter_map(of_event).collect())
+    }
+
+    async fn sums(&self, range: HourRange, by: SumBy) -> Result<Vec<Sum>, StoreError> {
         for _ in 0..ATTEMPTS_MAX {
             let (view, pending) = (self.catalog.view(), self.batches.pending());
-            let committed = self.committed.sums(range, &pending.commits).await?;
+            let committed = self.committed.sums(range, by, &pending.commits).await?;
             if let Some(Read { committed, pending, view }) = self.of_one_moment(committed, pending, view).await? {
                 return Ok(yielding(committed.value.len() + pending.counters(), || {
                     let pending = view.belonging(pending.within(range));
-                    let pending = sums_of(pending.iter().filter(|row| !view.hides(&row.event)));
-                    Sums::from(merge(&committed.value, pending))
+                    merge(&committed.value, sums_of(pending.iter().filter(|row| !view.hides(&row.event)), by))
                 }));
             }
         }

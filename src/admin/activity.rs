@@ -8,14 +8,16 @@ use std::iter::Peekable;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::future::try_join_all;
 use moka::sync::Cache;
 use tokio::sync::Mutex;
+use tokio::try_join;
 
 use super::State;
 use super::answer::Failure;
 use super::chart::before;
 use crate::domain::{EventName, EventTotal, Hour, HourRange, HourlyCount};
-use crate::query::{DataVersion, Sums};
+use crate::query::DataVersion;
 use crate::store::admin::{Catalog, CatalogEntry};
 
 /// Most popular events shown.
@@ -102,9 +104,9 @@ impl State {
     pub(super) async fn listing(&self, today: HourRange) -> Result<Arc<Listing>, Failure> {
         let slot = self.activity.listings.get_with(today, Slot::default);
         self.kept(slot, || async move {
-            let (totals, view) = self.query.all_totals().await?;
-            let of_today = self.query.sums(today).await?.events;
-            let of_hour = self.query.sums(HourRange { first: today.last, last: today.last }).await?.events;
+            let this_hour = HourRange { first: today.last, last: today.last };
+            let ((totals, view), of_today, of_hour) =
+                try_join!(self.query.all_totals(), self.query.event_sums(today), self.query.event_sums(this_hour),)?;
             aside(move || listing(totals, of_today, of_hour, view.catalog())).await
         })
         .await
@@ -115,16 +117,20 @@ impl State {
         let slot = self.activity.periods.get_with(range, Slot::default);
         self.kept(slot, || async move {
             let earlier = before(range);
-            let (sums, sums_before) = (self.query.sums(range).await?, self.query.sums(earlier).await?);
-            let totals = self.query.totals().await?;
-            let mut top = Vec::new();
-            for (event, count) in most(&sums.events) {
-                let hours = self.query.event_hours(&event, range).await?;
-                let hours_before = self.query.event_hours(&event, earlier).await?;
+            let (hours, hours_before, events, totals) = try_join!(
+                self.query.hour_sums(range),
+                self.query.hour_sums(earlier),
+                self.query.event_sums(range),
+                self.query.totals(),
+            )?;
+            let top = most(&events).into_iter().map(async |(event, count)| {
+                let (hours, hours_before) =
+                    try_join!(self.query.event_hours(&event, range), self.query.event_hours(&event, earlier))?;
                 let (hours, hours_before) = (each_hour(range, &hours), each_hour(earlier, &hours_before));
-                top.push(Top { event, count, hours, hours_before, is_new: false });
-            }
-            aside(move || period(&sums, &sums_before, top, totals, range)).await
+                Ok::<_, Failure>(Top { event, count, hours, hours_before, is_new: false })
+            });
+            let top = try_join_all(top).await?;
+            aside(move || period(hours, hours_before, events.len(), top, totals, range)).await
         })
         .await
     }
@@ -132,11 +138,7 @@ impl State {
     /// What was counted in each hour of the range, all events together.
     pub(super) async fn sums(&self, range: HourRange) -> Result<Arc<Vec<u64>>, Failure> {
         let slot = self.activity.sums.get_with(range, Slot::default);
-        self.kept(slot, || async move {
-            let sums = self.query.sums(range).await?;
-            Ok(in_hours(range, sums.hours))
-        })
-        .await
+        self.kept(slot, || async move { Ok(in_hours(range, self.query.hour_sums(range).await?)) }).await
     }
 
     /// Computes a value anew only when something was counted since, and for at most a third of the
@@ -223,9 +225,16 @@ fn most(sums: &[(EventName, u64)]) -> Vec<(EventName, u64)> {
     sums.into_iter().take(TOP).cloned().collect()
 }
 
-fn period(sums: &Sums, before: &Sums, mut top: Vec<Top>, totals: Vec<EventTotal>, range: HourRange) -> Period {
+fn period(
+    hours: Vec<(Hour, u64)>,
+    hours_before: Vec<(Hour, u64)>,
+    events: usize,
+    mut top: Vec<Top>,
+    totals: Vec<EventTotal>,
+    range: HourRange,
+) -> Period {
     // On a fresh installation everything is new, which says nothing about any event.
-    let has_past = !before.hours.is_empty();
+    let has_past = !hours_before.is_empty();
     for top in &mut top {
         let total = totals.binary_search_by(|total| total.event.cmp(&top.event)).ok().map(|index| &totals[index]);
         top.is_new = has_past && total.is_some_and(|total| range.contains(total.first_hour));
@@ -235,10 +244,10 @@ fn period(sums: &Sums, before: &Sums, mut top: Vec<Top>, totals: Vec<EventTotal>
     let new_names_count = new_names.len();
     new_names.truncate(NEW_NAMES);
     Period {
-        hours: in_hours(range, sums.hours.iter().copied()),
-        hours_before: in_hours(super::chart::before(range), before.hours.iter().copied()),
+        hours: in_hours(range, hours),
+        hours_before: in_hours(before(range), hours_before),
         top,
-        events: sums.events.len(),
+        events,
         new_names,
         new_names_count,
     }
@@ -292,24 +301,19 @@ mod tests {
     fn a_period_has_its_most_popular_events_and_its_new_names() {
         let range = HourRange { first: Hour::from_number(100).unwrap(), last: Hour::from_number(101).unwrap() };
         let totals = vec![total("a", 15, 76, 100), total("b", 2, 77, 77), total("c", 5, 101, 101)];
-        let now = Sums {
-            hours: vec![(range.first, 5), (range.last, 5)],
-            events: (0..20)
-                .map(|number| (name(&format!("{number:02}")), 1))
-                .chain(sums(&[("a", 5), ("c", 5)]))
-                .collect(),
-        };
-        let earlier = Sums { hours: vec![(range.last.plus(-24), 2)], events: sums(&[("b", 2)]) };
-        let top = most(&now.events);
+        let (hours, earlier) = (vec![(range.first, 5), (range.last, 5)], vec![(range.last.plus(-24), 2)]);
+        let events: Vec<_> =
+            (0..20).map(|number| (name(&format!("{number:02}")), 1)).chain(sums(&[("a", 5), ("c", 5)])).collect();
+        let top = most(&events);
         assert_eq!((top.len(), &top[..3]), (TOP, &sums(&[("a", 5), ("c", 5), ("00", 1)])[..]));
         let top = top.into_iter().map(|(event, count)| {
             let (hours, hours_before) = (vec![0, count], vec![0, 0]);
             Top { event, count, hours, hours_before, is_new: false }
         });
         let top: Vec<_> = top.collect();
-        let fresh = period(&now, &Sums::default(), top.clone(), totals.clone(), range);
+        let fresh = period(hours.clone(), vec![], events.len(), top.clone(), totals.clone(), range);
         assert!(!fresh.top.iter().any(|top| top.is_new), "nothing was counted before");
-        let period = period(&now, &earlier, top, totals, range);
+        let period = period(hours, earlier, events.len(), top, totals, range);
         assert_eq!((period.hours, period.hours_before), (vec![5, 5], vec![0, 2]));
         assert_eq!(period.top.iter().map(|top| top.is_new).take(2).collect::<Vec<_>>(), [false, true]);
         assert_eq!((period.events, period.new_names_count), (22, 1));

@@ -308,8 +308,8 @@ impl Window {
         }
         let (mut totals, view) = state.query.all_totals().await?;
         totals.retain(|total| !view.hides(&total.event));
-        let this_hour = state.query.sums(HourRange { first: hour, last: hour }).await?;
-        self.this_hour = Some(this_hour.hours.first().map_or(0, |(_, count)| *count));
+        let this_hour = state.query.hour_sums(HourRange { first: hour, last: hour }).await?;
+        self.this_hour = Some(this_hour.first().map_or(0, |(_, count)| *count));
         // What an administrator moved or restored has not just been counted.
         if std::mem::replace(&mut self.catalog, view.catalog().version) != view.catalog().version {
             self.totals.clear();

@@ -121,8 +121,8 @@ pub(super) async fn page(state: &'static State, request: &Request, who: &Who) ->
     };
     let read = async {
         let totals = state.query.totals().await?;
-        let figures = figures(state, &blank.page, now, &totals).await?;
-        Ok::<_, Failure>((totals, figures, state.period(range).await?))
+        let (figures, period) = tokio::try_join!(figures(state, &blank.page, now, &totals), state.period(range))?;
+        Ok::<_, Failure>((totals, figures, period))
     };
     let (totals, figures, period) = match read.await {
         Ok(read) => read,

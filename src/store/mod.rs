@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::domain::{BatchId, BatchSeq, EventName, EventTotal, HourRange, HourlyCount, Sum, WriterId};
+use crate::domain::{BatchId, BatchSeq, EventName, EventTotal, HourRange, HourlyCount, Sum, SumBy, WriterId};
 
 pub mod admin;
 mod columns;
@@ -143,10 +143,10 @@ pub trait Store: AdminStore + Send + Sync + 'static {
     /// of rows.
     async fn totals(&self, writers: Vec<WriterId>) -> Result<Snapshot<Vec<EventTotal>>, StoreError>;
 
-    /// The sum of each hour and of each event of the range that has counts, hours before events and
-    /// both in order, without deleted events. Costs the rows of the range, in the database: what comes
-    /// back is one item an hour and one an event.
-    async fn sums(&self, range: HourRange, writers: Vec<WriterId>) -> Result<Snapshot<Vec<Sum>>, StoreError>;
+    /// The sum of each hour or of each event of the range that has counts, in order, without deleted
+    /// events. Costs the rows of the range, in the database: what comes back is one item an hour or event.
+    async fn sums(&self, range: HourRange, by: SumBy, writers: Vec<WriterId>)
+    -> Result<Snapshot<Vec<Sum>>, StoreError>;
 
     /// Where the ledger stands now.
     async fn position(&self, writers: Vec<WriterId>) -> Result<LedgerPosition, StoreError>;

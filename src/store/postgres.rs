@@ -12,7 +12,7 @@ use futures_util::future::{try_join, try_join3};
 use tokio_postgres::Client;
 
 use super::{Books, Commit, HourlyQuery, LedgerPosition, Options, Snapshot, Store, StoreError, StoreUrlError};
-use crate::domain::{BatchId, EventTotal, HourRange, HourlyCount, Sum, WriterId};
+use crate::domain::{BatchId, EventTotal, HourRange, HourlyCount, Sum, SumBy, WriterId};
 use session::{Connector, Pool};
 
 mod accounts;
@@ -144,11 +144,16 @@ impl Store for PostgresStore {
         .await
     }
 
-    async fn sums(&self, range: HourRange, writers: Vec<WriterId>) -> Result<Snapshot<Vec<Sum>>, StoreError> {
+    async fn sums(
+        &self,
+        range: HourRange,
+        by: SumBy,
+        writers: Vec<WriterId>,
+    ) -> Result<Snapshot<Vec<Sum>>, StoreError> {
         self.within_deadline(async {
             let lease = self.reads.lease(&self.connector).await?;
             let client = &lease.session.client;
-            let snapshot = self.read_with_position(client, &writers, rows::sums(client, range)).await?;
+            let snapshot = self.read_with_position(client, &writers, rows::sums(client, range, by)).await?;
             lease.give_back();
             Ok(snapshot)
         })

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use rusqlite::Connection;
 
 use super::{Books, Commit, HourlyQuery, LedgerPosition, Snapshot, Store, StoreError};
-use crate::domain::{BatchId, EventTotal, HourRange, HourlyCount, Sum, WriterId};
+use crate::domain::{BatchId, EventTotal, HourRange, HourlyCount, Sum, SumBy, WriterId};
 use worker::Worker;
 
 mod accounts;
@@ -94,11 +94,16 @@ impl Store for SqliteStore {
             .await
     }
 
-    async fn sums(&self, range: HourRange, writers: Vec<WriterId>) -> Result<Snapshot<Vec<Sum>>, StoreError> {
+    async fn sums(
+        &self,
+        range: HourRange,
+        by: SumBy,
+        writers: Vec<WriterId>,
+    ) -> Result<Snapshot<Vec<Sum>>, StoreError> {
         self.reader
             .run(move |connection| {
                 let snapshot = connection.transaction()?;
-                let value = statements::sums(&snapshot, range)?;
+                let value = statements::sums(&snapshot, range, by)?;
                 Ok(Snapshot { value, position: statements::position(&snapshot, &writers)? })
             })
             .await

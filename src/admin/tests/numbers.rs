@@ -5,8 +5,7 @@ use hyper::StatusCode;
 
 use super::harness::{Browser, Dashboard};
 use crate::committed::sums_of;
-use crate::domain::{EventName, Hour, HourRange};
-use crate::query::Sums;
+use crate::domain::{EventName, Hour, HourRange, Sum, SumBy, SumOf};
 use crate::store::admin::Change;
 
 async fn opened_at(now: &str) -> (Dashboard, Browser) {
@@ -44,9 +43,13 @@ async fn sums_are_those_of_the_rows_at_every_moment() {
     let query = dashboard.state.query;
     let range = HourRange { first: Hour::containing(*dashboard.now.lock()).plus(-1), last: Hour::MAX };
     let matches = async |what: &str, expected: u64| {
-        let (sums, rows) = (query.sums(range).await.unwrap(), query.hourly(range, 1000).await.unwrap());
-        assert_eq!(sums, Sums::from(sums_of(rows.iter())), "{what}");
-        assert_eq!(sums.hours.iter().map(|(_, count)| count).sum::<u64>(), expected, "{what}");
+        let (hours, events) = (query.hour_sums(range).await.unwrap(), query.event_sums(range).await.unwrap());
+        let rows = query.hourly(range, 1000).await.unwrap();
+        let hours = hours.into_iter().map(|(hour, count)| Sum { of: SumOf::Hour(hour), count });
+        let events = events.into_iter().map(|(event, count)| Sum { of: SumOf::Event(event), count });
+        assert_eq!(hours.clone().collect::<Vec<_>>(), sums_of(rows.iter(), SumBy::Hour), "{what}");
+        assert_eq!(events.collect::<Vec<_>>(), sums_of(rows.iter(), SumBy::Event), "{what}");
+        assert_eq!(hours.map(|sum| sum.count).sum::<u64>(), expected, "{what}");
     };
     let name = |name: &str| EventName::parse(name).unwrap();
     let change = async |change| query.catalog().change(change, "ann", Utc::now()).await.unwrap();

@@ -4,11 +4,10 @@ use std::time::SystemTime;
 
 use chrono::{DateTime, Utc};
 use futures_util::TryStreamExt;
-use futures_util::future::try_join;
 use tokio_postgres::types::{FromSql, ToSql, Type};
 use tokio_postgres::{Client, Row};
 
-use crate::domain::{BatchSeq, EventTotal, HourRange, HourlyCount, Sum, SumOf, WriterId};
+use crate::domain::{BatchSeq, EventTotal, HourRange, HourlyCount, Sum, SumBy, SumOf, WriterId};
 use crate::store::columns::{event_name, event_total, exact_sum, hour, hourly_count, stored_hour, unsigned};
 use crate::store::{Books, HourlyQuery, LedgerPosition, StoreError};
 
@@ -77,20 +76,18 @@ pub(super) async fn totals(client: &Client) -> Result<Vec<EventTotal>, StoreErro
     rows.iter().map(|row| event_total(column(row, 0)?, column(row, 1)?, column(row, 2)?, column(row, 3)?)).collect()
 }
 
-pub(super) async fn sums(client: &Client, range: HourRange) -> Result<Vec<Sum>, StoreError> {
+pub(super) async fn sums(client: &Client, range: HourRange, by: SumBy) -> Result<Vec<Sum>, StoreError> {
     let (first, last) = (stored_hour(range.first), stored_hour(range.last));
-    let params: [Param<'_>; 2] = [(&first, Type::INT4), (&last, Type::INT4)];
-    // Both in the snapshot of the surrounding transaction.
-    let (hours, events) = try_join(
-        client.query_typed(include_str!("sums_by_hour.sql"), &params),
-        client.query_typed(include_str!("sums_by_event.sql"), &params),
-    )
-    .await?;
-    let count = |row: &Row| unsigned(column(row, 1)?);
-    let hours = hours.iter().map(|row| Ok(Sum { of: SumOf::Hour(hour(column(row, 0)?)?), count: count(row)? }));
-    let events =
-        events.iter().map(|row| Ok(Sum { of: SumOf::Event(event_name(column(row, 0)?)?), count: count(row)? }));
-    hours.chain(events).collect()
+    let sql = match by {
+        SumBy::Hour => include_str!("sums_by_hour.sql"),
+        SumBy::Event => include_str!("sums_by_event.sql"),
+    };
+    let rows = client.query_typed(sql, &[(&first, Type::INT4), (&last, Type::INT4)]).await?;
+    let of = |row| match by {
+        SumBy::Hour => Ok::<_, StoreError>(SumOf::Hour(hour(column(row, 0)?)?)),
+        SumBy::Event => Ok(SumOf::Event(event_name(column(row, 0)?)?)),
+    };
+    rows.iter().map(|row| Ok(Sum { of: of(row)?, count: unsigned(column(row, 1)?)? })).collect()
 }
 
 pub(super) async fn active_writers(client: &Client) -> Result<u64, StoreError> {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 
 use super::change;
-use crate::domain::{BatchId, BatchSeq, EventTotal, HourRange, HourlyCount, Sum, SumOf, WriterId};
+use crate::domain::{BatchId, BatchSeq, EventTotal, HourRange, HourlyCount, Sum, SumBy, SumOf, WriterId};
 use crate::store::columns::{
     batch_total, event_deltas, event_name, event_total, exact_sum, hour, hourly_count, stored_count, stored_hour,
     stored_seq, unsigned,
@@ -98,17 +98,20 @@ pub(super) fn totals(snapshot: &Transaction<'_>) -> Result<Vec<EventTotal>, Stor
 }
 
 /// One pass over the rows in the order they are stored in: grouping them by hour in SQL would sort them.
-pub(super) fn sums(snapshot: &Transaction<'_>, range: HourRange) -> Result<Vec<Sum>, StoreError> {
+pub(super) fn sums(snapshot: &Transaction<'_>, range: HourRange, by: SumBy) -> Result<Vec<Sum>, StoreError> {
     let mut statement = snapshot.prepare_cached(include_str!("sums.sql"))?;
     let mut rows = statement.query(params![stored_hour(range.first), stored_hour(range.last)])?;
     let mut hours: BTreeMap<i32, u64> = BTreeMap::new();
     let mut events: Vec<Sum> = Vec::new();
     let mut last_event = String::new();
     while let Some(row) = rows.next()? {
-        let event = row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?;
         let count = unsigned(row.get(2)?)?;
-        let of_hour = hours.entry(row.get(1)?).or_default();
-        *of_hour = add(*of_hour, count);
+        if by == SumBy::Hour {
+            let of_hour = hours.entry(row.get(1)?).or_default();
+            *of_hour = add(*of_hour, count);
+            continue;
+        }
+        let event = row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?;
         match events.last_mut() {
             Some(sum) if event == last_event => sum.count = add(sum.count, count),
             _ => {

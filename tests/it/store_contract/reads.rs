@@ -1,6 +1,6 @@
 //! Bytewise names, inclusive ranges, one snapshot.
 
-use event_tracker::domain::{SumOf, TOTAL_MAX};
+use event_tracker::domain::{SumBy, SumOf, TOTAL_MAX};
 use event_tracker::store::admin::Change;
 
 use super::*;
@@ -121,13 +121,13 @@ async fn more_rows_than_the_limit_are_an_error(bench: Bench) {
 async fn sums(store: &Arc<dyn Store>, first: u32, last: u32) -> (Vec<(u32, u64)>, Vec<(String, u64)>) {
     let (mut hours, mut events) = (Vec::new(), Vec::new());
     let range = HourRange { first: hour(first), last: hour(last) };
-    for sum in store.sums(range, vec![]).await.unwrap().value {
-        match sum.of {
-            SumOf::Hour(hour) => {
-                assert!(events.is_empty(), "hours come first");
-                hours.push((hour.number(), sum.count));
+    for by in [SumBy::Hour, SumBy::Event] {
+        for sum in store.sums(range, by, vec![]).await.unwrap().value {
+            match (by, sum.of) {
+                (SumBy::Hour, SumOf::Hour(hour)) => hours.push((hour.number(), sum.count)),
+                (SumBy::Event, SumOf::Event(event)) => events.push((event.as_str().to_owned(), sum.count)),
+                (by, of) => panic!("asked by {by:?}, got {of:?}"),
             }
-            SumOf::Event(event) => events.push((event.as_str().to_owned(), sum.count)),
         }
     }
     (hours, events)
@@ -209,12 +209,11 @@ async fn reads_during_commits_see_a_batch_and_its_ledger_entry_or_neither(bench:
                 let totals = store.totals(vec![writer(1)]).await.unwrap();
                 let applied = totals.position.applied.get(&writer(1)).map_or(0, |seq| seq.0);
                 assert!(totals.value.iter().all(|total| total.count == applied));
-                let sums = store.sums(HourRange::ALL, vec![writer(1)]).await.unwrap();
-                let applied_to_sums = sums.position.applied.get(&writer(1)).map_or(0, |seq| seq.0);
-                assert!(sums.value.iter().all(|sum| match sum.of {
-                    SumOf::Hour(_) => sum.count == applied_to_sums * EVENTS,
-                    SumOf::Event(_) => sum.count == applied_to_sums,
-                }));
+                for (by, events) in [(SumBy::Hour, EVENTS), (SumBy::Event, 1)] {
+                    let sums = store.sums(HourRange::ALL, by, vec![writer(1)]).await.unwrap();
+                    let applied = sums.position.applied.get(&writer(1)).map_or(0, |seq| seq.0);
+                    assert!(sums.value.iter().all(|sum| sum.count == applied * events));
+                }
                 assert!(store.audit().await.unwrap().balance());
                 distinct_versions.insert(applied);
                 seen.store(distinct_versions.len(), Ordering::Relaxed);
