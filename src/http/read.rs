@@ -23,9 +23,8 @@ use super::answer::{ApiError, JSON, json};
 use super::conditional::{is_known, not_modified, tagged};
 use super::query_string::{Parameters, RawQuery};
 use crate::domain::{EventName, Hour, HourRange};
-use crate::query::{DataVersion, yielding};
+use crate::query::{DataVersion, StoreError, yielding};
 use crate::shared::Shared;
-use crate::store::StoreError;
 
 /// An answer up to this size is sent whole, with its length, and kept; a longer one is written while
 /// it is sent, in pieces.

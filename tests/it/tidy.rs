@@ -16,10 +16,11 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("batch", &["domain", "names", "counts", "journal"]),
     ("catalog", &["domain", "names", "batch", "store"]),
     ("flusher", &["domain", "batch", "catalog", "store"]),
-    ("committed", &["domain", "batch", "catalog", "store"]),
+    ("shared", &[]),
+    ("committed", &["domain", "batch", "catalog", "store", "shared"]),
     ("query", &["domain", "batch", "catalog", "store", "committed", "histogram"]),
     // It hands the paths of the dashboard over, at one place.
-    ("http", &["domain", "batch", "query", "histogram", "admin"]),
+    ("http", &["domain", "batch", "query", "histogram", "shared", "admin"]),
     // Of the store it uses what administrators keep there.
     ("admin", &["domain", "batch", "query", "histogram", "store"]),
     // It knows the options of every module, and nobody but the top knows it.
