@@ -207,8 +207,6 @@ flush() {
             bare=$(p99_of_posts $posts bare_flush)
             calc "$ours / $quiet"; echo -n " "; calc "$bare / $quiet"; echo " ${quiet%.*}"
         done >"$folder/$posts"
-    done
-    for posts in bars-posts bars-posts-closed; do
         case $posts in *closed) how="64 connections, closed loop" ;; *) how="open loop, 5,000/s" ;; esac
         row "p99 of posts meanwhile, $how" "≤ 1.5 × quiet" \
             "$(cut -d ' ' -f 1 "$folder/$posts" | median) × ($(cut -d ' ' -f 3 "$folder/$posts" | median) µs quiet)"

@@ -99,6 +99,14 @@ impl Default for Kept {
     }
 }
 
+impl Kept {
+    pub(super) fn forget_idle(&self) {
+        self.listings.run_pending_tasks();
+        self.periods.run_pending_tasks();
+        self.sums.run_pending_tasks();
+    }
+}
+
 impl State {
     /// All events; `today` is from the first hour of the viewer's day through the current one.
     pub(super) async fn listing(&self, today: HourRange) -> Result<Arc<Listing>, Failure> {
@@ -106,7 +114,7 @@ impl State {
         self.kept(slot, || async move {
             let this_hour = HourRange { first: today.last, last: today.last };
             let ((totals, view), of_today, of_hour) =
-                try_join!(self.query.all_totals(), self.query.event_sums(today), self.query.event_sums(this_hour),)?;
+                try_join!(self.query.all_totals(), self.query.event_sums(today), self.query.event_sums(this_hour))?;
             aside(move || listing(totals, of_today, of_hour, view.catalog())).await
         })
         .await

@@ -21,9 +21,9 @@ const DAYS_MAX: i64 = 3660;
 const DAYS_USUAL: i64 = 30;
 /// The week's pattern is that of so many weeks.
 const HEAT_WEEKS: i64 = 8;
-/// Changes shown on the page.
 /// Names shown under which an event is counted, too.
 const ALIASES: usize = 10;
+/// Changes shown on the page.
 const CHANGES: u32 = 6;
 
 #[derive(Template)]

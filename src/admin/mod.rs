@@ -119,6 +119,11 @@ impl State {
         }
     }
 
+    /// Gives back the memory of lists and periods that nobody has looked at lately.
+    pub fn forget_idle(&self) {
+        self.activity.forget_idle();
+    }
+
     /// Ends the live streams, so that their connections can be closed.
     pub fn begin_draining(&self) {
         self.draining.cancel();

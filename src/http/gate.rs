@@ -158,20 +158,21 @@ impl Gate {
                         return Poll::Ready(Ok(()));
                     } else {
                         // Who is alone must not join: being in a group would mean being sent for.
-                        let joined = if alone { None } else { Some(Group::join(ticket, outlet, cx)) };
-                        let (lead, yields) = match joined {
-                            None => (None, true),
-                            Some(Joined::Leads(lead)) => (Some(lead), true),
+                        let joined = (!alone).then(|| Group::join(ticket, outlet, cx));
+                        let lead = match joined {
+                            None => None,
+                            Some(Joined::Leads(lead)) => Some(lead),
                             Some(Joined::Completes(lead)) => {
                                 self.waiting = Waiting::ForOthers(ticket, Some(lead));
                                 continue;
                             }
-                            Some(Joined::Waits) => (None, false),
+                            Some(Joined::Waits) => {
+                                self.waiting = Waiting::ForOthers(ticket, None);
+                                return Poll::Pending;
+                            }
                         };
                         self.waiting = Waiting::ForOthers(ticket, lead);
-                        if yields {
-                            cx.waker().wake_by_ref();
-                        }
+                        cx.waker().wake_by_ref();
                         return Poll::Pending;
                     }
                 }

@@ -109,6 +109,7 @@ impl State {
         self.pictures.run_pending_tasks();
         self.listings.run_pending_tasks();
         self.query.forget_idle();
+        self.admin.forget_idle();
     }
 
     /// From now on `/readyz` says 503. [`serve`] does it by itself when it is told to drain; call it

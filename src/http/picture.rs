@@ -54,7 +54,7 @@ pub(super) async fn histogram(
     let size = size(&parameters)?;
     let series = state.query.day(&event, day).await?.ok_or(ApiError::UnknownEvent)?;
     let tag = tag(&series, form, size);
-    let text = format!("{:032x}", u128::from_be_bytes(tag));
+    let text = hex::encode(tag);
     let response = match form {
         _ if is_known(headers, &text) => not_modified(),
         Form::Json => success(&series.to_json()),

@@ -88,21 +88,20 @@ where
     B: Routes<Incoming, Future: Send + 'static>,
     O: Routes<Empty<Bytes>, Future: Send> + Send + 'static,
 {
-    let (is_post, has_query) = (request.method() == Method::POST, request.uri().query().is_some());
-    let has_body = !request.body().is_end_stream();
-    if is_post
-        && !has_query
-        && !has_body
-        && request.uri().scheme().is_none()
-        && let Some(answer) = count(rules.state, request.uri().path())
-    {
-        return Either::Left(ready(Ok(answer)));
-    }
     // warp's path filters panic on a target that has no path (`CONNECT host:port`); the absolute
     // form is for proxies.
     let is_path = request.uri().scheme().is_none() && request.uri().path().starts_with('/');
     if !is_path || request.method() == Method::CONNECT {
         return Either::Left(ready(Ok(ApiError::BadTarget.answer(request.method()))));
+    }
+    let has_query = request.uri().query().is_some();
+    let has_body = !request.body().is_end_stream();
+    if request.method() == Method::POST
+        && !has_query
+        && !has_body
+        && let Some(answer) = count(rules.state, request.uri().path())
+    {
+        return Either::Left(ready(Ok(answer)));
     }
     if admin::is_ours(request.uri().path()) {
         return Either::Right(delegate(peer, rules, request).map(Ok).boxed());

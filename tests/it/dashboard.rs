@@ -9,9 +9,4 @@ mod looks;
 mod managing;
 mod reading;
 
-use chrono::{Duration, Utc};
-
-/// The hour that began so many hours ago, as `YYYYMMDDHH`.
-pub fn hours_ago(hours: i64) -> String {
-    (Utc::now() - Duration::hours(hours)).format("%Y%m%d%H").to_string()
-}
+use crate::harness::hours_ago;

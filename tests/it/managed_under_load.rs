@@ -5,10 +5,11 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use chrono::{Duration, Utc};
 use serde_json::json;
 
-use crate::harness::{Backend, Superuser, Tally, TestApp, Traffic, eventually, on_both_stores, signal};
+use crate::harness::{
+    Backend, Superuser, Tally, TestApp, Traffic, by_group, eventually, hours_ago, on_both_stores, signal,
+};
 
 on_both_stores!(
     every_total_stays_exact_whatever_administrators_do_while_clients_post_and_the_program_is_killed,
@@ -98,18 +99,14 @@ impl Script {
 }
 
 fn settle(tally: &Tally, totals: BTreeMap<String, u64>) {
-    let mut sums = BTreeMap::new();
-    for (event, total) in totals {
-        *sums.entry(group(&event).to_owned()).or_default() += total;
-    }
     tally.regroup(group);
-    tally.settle(&sums);
+    tally.settle(&by_group(totals, group));
 }
 
 async fn every_total_stays_exact_whatever_administrators_do_while_clients_post_and_the_program_is_killed(
     backend: Backend,
 ) {
-    let hour = (Utc::now() - Duration::hours(5)).format("%Y%m%d%H").to_string();
+    let hour = hours_ago(5);
     let setup = TestApp::with(backend).config("flush.interval_ms", 20).stored(&[(&hour, "client-2", SEEDED)]);
     let mut app = setup.start().await;
     let admin = Superuser::of(&app).await;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde_json::json;
 
 use crate::harness::load::{Known, Load};
-use crate::harness::{Backend, Superuser, TestApp, eventually, on_both_stores};
+use crate::harness::{Backend, Superuser, TestApp, by_group, eventually, hours_ago, on_both_stores};
 
 on_both_stores!(
     what_the_load_tool_got_acknowledged_is_counted_once_whatever_is_renamed_merged_corrected_deleted_or_killed,
@@ -101,19 +101,11 @@ impl Manager {
 
     /// What clients have counted, by group: all that is there, without what the administrator did.
     async fn counted(&self, app: &TestApp) -> BTreeMap<String, u64> {
-        let mut counted = by_group(app.totals().await);
+        let mut counted = by_group(app.totals().await, group);
         *counted.get_mut("load-2").unwrap() -= self.count;
         *counted.get_mut("load-4").unwrap() += self.purged(app).await.iter().sum::<u64>();
         counted
     }
-}
-
-fn by_group(counts: BTreeMap<String, u64>) -> BTreeMap<String, u64> {
-    let mut sums = BTreeMap::new();
-    for (event, count) in counts {
-        *sums.entry(group(&event).to_owned()).or_default() += count;
-    }
-    sums
 }
 
 /// Counts go on.
@@ -126,7 +118,7 @@ async fn moving(app: &TestApp) {
 async fn what_the_load_tool_got_acknowledged_is_counted_once_whatever_is_renamed_merged_corrected_deleted_or_killed(
     backend: Backend,
 ) {
-    let hour = super::dashboard::hours_ago(5);
+    let hour = hours_ago(5);
     let mut app = TestApp::with(backend)
         .keep_address()
         .config("flush.interval_ms", 20)
@@ -150,7 +142,9 @@ async fn what_the_load_tool_got_acknowledged_is_counted_once_whatever_is_renamed
     }
     let known = load.stop().await;
     let counted = manager.counted(&app).await;
-    let sum = |of: fn(&Known) -> u64| by_group(known.iter().map(|(event, known)| (event.clone(), of(known))).collect());
+    let sum = |of: fn(&Known) -> u64| {
+        by_group(known.iter().map(|(event, known)| (event.clone(), of(known))).collect(), group)
+    };
     let (acknowledged, unknown) = (sum(|known| known.acknowledged), sum(|known| known.unknown));
     assert_eq!(acknowledged.keys().collect::<Vec<_>>(), counted.keys().collect::<Vec<_>>());
     for (event, counted) in &counted {

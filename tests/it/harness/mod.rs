@@ -18,6 +18,7 @@ pub use browser::{Browser, in_browser, in_browser_at, in_browser_over_plain_http
 pub use superuser::Superuser;
 pub use traffic::{Tally, Traffic};
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -41,6 +42,20 @@ pub fn eventually<F: Future<Output = bool>>(what: &str, mut condition: impl FnMu
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
+}
+
+/// The hour that began so many hours ago, as `YYYYMMDDHH`.
+pub fn hours_ago(hours: i64) -> String {
+    (chrono::Utc::now() - chrono::Duration::hours(hours)).format("%Y%m%d%H").to_string()
+}
+
+/// The sums of events that share their counts: `group` gives the name of the whole.
+pub fn by_group(counts: BTreeMap<String, u64>, group: impl Fn(&str) -> &str) -> BTreeMap<String, u64> {
+    let mut sums = BTreeMap::new();
+    for (event, count) in counts {
+        *sums.entry(group(&event).to_owned()).or_default() += count;
+    }
+    sums
 }
 
 /// Sends a signal by its short name, such as `TERM`.
