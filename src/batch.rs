@@ -1,27 +1,35 @@
 //! The one idea: one batch = one journal segment = one store commit.
 //!
 //! A batch is *open* (takes increments), then *sealed* (immutable for ever, also across restarts),
-//! then *committed*: its counts and its ledger entry are in the store, in one transaction, and its
-//! segment is discarded. Exactly-once flushing, crash recovery and exact reads all follow from it.
+//! then *committed*: its counts and its ledger entry are in the store, in one transaction. Its segment
+//! is kept for a while, should the store lose the commit, and then deleted. Exactly-once flushing,
+//! crash recovery and exact reads all follow from it.
 
+mod custody;
+mod kept;
+mod mark;
 mod pending;
 mod recover;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::sync::Arc;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, watch};
 
-pub use pending::{Pending, RecentCommits};
+pub use custody::Rewound;
+pub use mark::{Confirmed, Mark};
+pub use pending::{Pending, PendingBatch, RecentCommits};
 pub use recover::{RecoverError, Recovered};
 
 use crate::counts::Counts;
 use crate::domain::{Ack, BatchId, BatchSeq, EventName, Hour, HourRange, HourlyCount, TOTAL_MAX, WriterId};
-use crate::journal::segment::Segment;
+use crate::journal::files::Files;
+use crate::journal::segment::{Contents, Segment};
 use crate::journal::{self, Health, Journal, Position, SealedSegment};
 use crate::names::{Names, Refused};
 
@@ -90,21 +98,35 @@ pub struct AckError;
 struct OpenBatch {
     seq: BatchSeq,
     counts: Arc<Counts>,
+    catalog: u64,
 }
 
 /// A batch that no longer changes and waits for its commit.
 pub struct SealedBatch {
     pub id: BatchId,
+    /// The version of the catalog that was known before the first of its counts.
+    pub catalog: u64,
     counts: Arc<Counts>,
+    total: OnceLock<i128>,
     segment: SealedSegment,
-    /// The last byte of the segment, where this process has written it.
+    /// The last byte of the segment, where this process has written it and the file has it.
     end: Option<Position>,
+}
+
+impl SealedBatch {
+    /// The sum of its counts.
+    #[must_use]
+    pub fn total(&self) -> i128 {
+        *self.total.get_or_init(|| self.counts.sum())
+    }
 }
 
 /// Guarded together, so that no batch is in neither or in both.
 struct Waiting {
     sealed: VecDeque<Arc<SealedBatch>>,
     commits: RecentCommits,
+    /// Batches of this process's writer that the store has not taken as they are.
+    set_aside: BTreeSet<BatchSeq>,
 }
 
 pub struct Batches {
@@ -115,11 +137,15 @@ pub struct Batches {
     /// all shards of the counts and over the journal.
     open: RwLock<OpenBatch>,
     waiting: Mutex<Waiting>,
-    /// Held by who seals: a flush that is cut off leaves its seal behind, running.
-    sealing: Mutex<()>,
+    /// Held while sealing, since a flush that is cut off leaves its seal behind, running. The sum of all
+    /// batches before the open one.
+    sealing: Mutex<i128>,
     committed: watch::Sender<BatchSeq>,
-    /// This process's writer and those of the batches it recovered.
-    writers: Vec<WriterId>,
+    custody: custody::Custody,
+    /// The newest version of the catalog that this node knows.
+    catalog: AtomicU64,
+    /// Held while segments are rewritten, retired or deleted.
+    tidying: Mutex<()>,
     /// Increased after every recorded increment: while it stands still, so do the counts.
     changes: AtomicU64,
     flush_requested: Notify,
@@ -161,7 +187,8 @@ impl Batches {
                 self.journal.write_behind();
                 self.flush_requested.notify_one();
                 let mut committed = self.committed.subscribe();
-                committed.wait_for(|through| *through >= batch).await.map(|_| ()).map_err(|_| AckError)
+                committed.wait_for(|through| *through >= batch).await.map_err(|_| AckError)?;
+                if self.waiting.lock().set_aside.contains(&batch) { Err(AckError) } else { Ok(()) }
             }
         }
     }
@@ -210,20 +237,37 @@ impl Batches {
         self.changes.load(Ordering::Acquire)
     }
 
-    /// Whose ledger positions decide about the pending batches, and about all this process commits.
-    #[must_use]
-    pub fn writers(&self) -> &[WriterId] {
-        &self.writers
-    }
-
     /// What has not been seen committed. Take it *before* reading the store.
     #[must_use]
     pub fn pending(&self) -> Pending {
         let open = self.open.read();
         let waiting = self.waiting.lock();
-        let mut batches: Vec<_> = waiting.sealed.iter().map(|batch| (batch.id, Arc::clone(&batch.counts))).collect();
-        batches.push((BatchId { writer: self.writer, seq: open.seq }, Arc::clone(&open.counts)));
+        let sealed = waiting.sealed.iter().map(|batch| PendingBatch {
+            id: batch.id,
+            catalog: batch.catalog,
+            counts: Arc::clone(&batch.counts),
+        });
+        let mut batches: Vec<_> = sealed.collect();
+        let id = BatchId { writer: self.writer, seq: open.seq };
+        batches.push(PendingBatch { id, catalog: open.catalog, counts: Arc::clone(&open.counts) });
         Pending { batches, names: Arc::clone(&self.names), commits: waiting.commits.clone() }
+    }
+
+    /// Whether nothing waits to be committed.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.open.read().counts.is_empty() && self.waiting.lock().sealed.is_empty()
+    }
+
+    /// From now on batches are opened with this version of the catalog.
+    pub fn note_catalog(&self, version: u64) {
+        self.catalog.fetch_max(version, Ordering::AcqRel);
+    }
+
+    /// The version of the catalog that the open batch was opened with.
+    #[must_use]
+    pub fn open_catalog(&self) -> u64 {
+        self.open.read().catalog
     }
 
     /// The oldest batch that waits for its commit, of those `skip` does not name.
@@ -235,63 +279,76 @@ impl Batches {
     /// Seals the open batch, unless it is empty or a sealed batch of this writer still waits: so
     /// that at most one grows old and the open one gathers the rest. Touches the disk.
     ///
+    /// A journal that can't be written takes no records, but what is counted must reach the store all the
+    /// more: then the batch is sealed as it is in memory, and counting goes on when the disk gives a new
+    /// segment.
+    ///
     /// # Errors
-    /// When the journal can't be rotated; then the batch stays open.
+    /// When the disk refuses a new segment while the old one can still be written; then the batch stays
+    /// open.
     pub fn seal(&self) -> io::Result<bool> {
-        let _sealing = self.sealing.lock();
+        self.seal_if(|| !self.waiting.lock().sealed.iter().any(|batch| batch.id.writer == self.writer))
+    }
+
+    /// [`Batches::seal`], also when a sealed batch of this writer still waits.
+    ///
+    /// # Errors
+    /// As [`Batches::seal`].
+    pub fn seal_behind(&self) -> io::Result<bool> {
+        self.seal_if(|| true)
+    }
+
+    fn seal_if(&self, is_due: impl Fn() -> bool) -> io::Result<bool> {
+        let mut base = self.sealing.lock();
         let current = BatchId { writer: self.writer, seq: self.open.read().seq };
-        if self.open.read().counts.is_empty() || self.waiting.lock().sealed.iter().any(|b| b.id.writer == self.writer) {
+        if self.open.read().counts.is_empty() || !is_due() {
             return Ok(false);
         }
+        let catalog = self.catalog.load(Ordering::Acquire);
         let next = BatchId { seq: current.seq.next(), ..current };
-        let segment = self.journal.prepare(next)?;
+        let segment = match self.journal.health() {
+            Health::Poisoned(_) => None,
+            _ => match self.journal.prepare(next, catalog) {
+                Ok(segment) => Some(segment),
+                Err(error) if self.journal.health() == Health::Healthy => return Err(error),
+                Err(_) => None,
+            },
+        };
         // As much room as this batch took, made before POSTs have to wait.
         let counts = Arc::new(Counts::with_capacity(self.open.read().counts.len()));
         let mut open = self.open.write();
-        let (segment, end) = self.journal.rotate(segment).map_err(io::Error::other)?;
-        let counts = std::mem::replace(&mut *open, OpenBatch { seq: next.seq, counts }).counts;
-        self.waiting.lock().sealed.push_back(Arc::new(SealedBatch { id: current, counts, segment, end: Some(end) }));
+        let (segment, end) = self.journal.rotate(segment);
+        let OpenBatch { counts, catalog, .. } =
+            std::mem::replace(&mut *open, OpenBatch { seq: next.seq, counts, catalog });
+        let sealed = SealedBatch { id: current, catalog, counts, total: OnceLock::new(), segment, end };
+        let sealed = Arc::new(sealed);
+        self.waiting.lock().sealed.push_back(Arc::clone(&sealed));
+        drop(open);
+        *base += sealed.total();
+        self.journal.append_base(*base);
         Ok(true)
     }
 
     /// Makes sure that the batch's segment is on disk: a batch is sent only when a crash can't make
-    /// this node forget it.
+    /// this node forget it. A batch whose segment could not be written is sent all the same.
     ///
     /// # Errors
     /// When the journal fails.
     pub async fn sync(&self, batch: &SealedBatch) -> Result<(), AckError> {
         match batch.end {
-            Some(end) => self.journal.wait_synced(end).await.map_err(|_| AckError),
-            // Recovery has synced it.
-            None => Ok(()),
+            Some(end) if !self.is_poisoned() => self.journal.wait_synced(end).await.map_err(|_| AckError),
+            // Recovery has synced it, or nothing can.
+            _ => Ok(()),
         }
     }
 
-    /// Forgets a batch whose commit of `rows` the store has confirmed.
-    ///
-    /// # Errors
-    /// When its segment can't be deleted. The batch stays then: a segment that outlives its
-    /// successors would look like a hole in the journal to the next start.
-    pub fn discard(&self, batch: &SealedBatch, rows: Arc<[HourlyCount]>) -> io::Result<()> {
-        self.journal.discard(&batch.segment)?;
-        {
-            let mut waiting = self.waiting.lock();
-            let before = waiting.sealed.len();
-            waiting.sealed.retain(|sealed| sealed.id != batch.id);
-            // A flush that was cut off may have done it.
-            if waiting.sealed.len() < before {
-                waiting.commits.push(batch.id, rows);
-            }
-        }
-        if batch.id.writer == self.writer {
-            self.committed.send_replace(batch.id.seq);
-        }
-        Ok(())
+    fn is_poisoned(&self) -> bool {
+        matches!(self.journal.health(), Health::Poisoned(_))
     }
 
     /// A segment grows with every increment although its counters do not: when one has gone far,
-    /// replaces it by a snapshot. POSTs wait while it is the open batch's. Not to be called while a
-    /// batch is discarded. Says whether anything was replaced.
+    /// replaces it by a snapshot. POSTs wait while it is the open batch's. Says whether anything was
+    /// replaced.
     ///
     /// # Errors
     /// When the disk refuses the snapshot; the segment stays as it was.
@@ -299,20 +356,24 @@ impl Batches {
         if self.journal.bytes() <= self.journal.options().segment_bytes_max {
             return Ok(false);
         }
+        let _tidying = self.tidying.lock();
         let mut shortened = false;
         let sealed: Vec<_> = self.waiting.lock().sealed.iter().cloned().collect();
         for batch in sealed {
             if self.is_too_long(batch.segment.bytes(), &batch.counts) {
-                let (_, length) = self.snapshot(batch.id, &batch.counts, true)?;
+                let base = self.custody.base(batch.id);
+                let (_, length) = self.snapshot(batch.id, &batch.counts, batch.catalog, base, true)?;
                 self.journal.note_length(&batch.segment, length);
                 shortened = true;
             }
         }
         if self.is_too_long(self.journal.active_bytes(), &self.open.read().counts) {
+            // The sum of the earlier batches stands still while nothing is sealed.
+            let base = self.sealing.lock();
             let open = self.open.write();
             self.journal.write_all().map_err(io::Error::other)?;
-            let (segment, length) =
-                self.snapshot(BatchId { writer: self.writer, seq: open.seq }, &open.counts, false)?;
+            let id = BatchId { writer: self.writer, seq: open.seq };
+            let (segment, length) = self.snapshot(id, &open.counts, open.catalog, Some(*base), false)?;
             self.journal.replace_active(segment, length);
             shortened = true;
         }
@@ -324,17 +385,35 @@ impl Batches {
         bytes > self.journal.options().segment_bytes_max && bytes > snapshot_bytes.saturating_mul(SNAPSHOT_GAIN)
     }
 
-    fn snapshot(&self, id: BatchId, counts: &Counts, ended: bool) -> io::Result<(Segment, u64)> {
+    fn snapshot(
+        &self,
+        id: BatchId,
+        counts: &Counts,
+        catalog: u64,
+        base: Option<i128>,
+        ended: bool,
+    ) -> io::Result<(Segment, u64)> {
         let mut rows = self.rows(counts);
         rows.sort_unstable_by_key(|row| row.hour);
         let rows: Vec<_> = rows.iter().map(|row| (row.event.as_str(), row.hour, row.count)).collect();
-        Segment::rewrite(self.journal.dir(), id, &rows, ended)
+        let files: &dyn Files = self.journal.files();
+        let written = Segment::rewrite(files, id, &Contents { catalog, base, counts: &rows, ended })?;
+        self.journal.sync_folder()?;
+        Ok(written)
     }
 
-    /// Whether batches of an earlier process wait for their commits.
+    /// The sealed batches of a writer through `seq`, in order.
     #[must_use]
-    pub fn has_recovered(&self) -> bool {
-        self.waiting.lock().sealed.iter().any(|batch| batch.id.writer != self.writer)
+    pub fn sealed_through(&self, writer: WriterId, seq: BatchSeq) -> Vec<Arc<SealedBatch>> {
+        let waiting = self.waiting.lock();
+        let sealed = waiting.sealed.iter().filter(|batch| batch.id.writer == writer && batch.id.seq <= seq);
+        sealed.cloned().collect()
+    }
+
+    /// Whether sealed batches wait for their commits.
+    #[must_use]
+    pub fn has_sealed(&self) -> bool {
+        !self.waiting.lock().sealed.is_empty()
     }
 
     /// The rows of a sealed batch, sorted by event bytes, then hour.

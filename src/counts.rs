@@ -59,6 +59,12 @@ impl Counts {
         self.map.iter().map(|entry| *entry.value()).fold(0, u64::saturating_add)
     }
 
+    /// As [`Counts::total`], without a limit.
+    #[must_use]
+    pub fn sum(&self) -> i128 {
+        self.map.iter().map(|entry| i128::from(*entry.value())).sum()
+    }
+
     /// A copy of the counters within `range`, in no order. Each counter is exact; increments that
     /// happen meanwhile may or may not be in it.
     #[must_use]

@@ -8,9 +8,11 @@ use rand::Rng;
 use tokio_util::sync::CancellationToken;
 
 use crate::batch::{Batches, SealedBatch};
-use crate::catalog::LiveCatalog;
-use crate::domain::{HourlyCount, WriterId};
-use crate::store::{Commit, Store, StoreError, StoreHealth};
+use crate::domain::{Digest, HourlyCount, WriterId};
+use crate::reconcile::Reconciler;
+use crate::store::{Commit, CommitRequest, LedgerEntry, Store, StoreError, StoreHealth};
+
+mod differing;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -23,69 +25,69 @@ pub struct Options {
     pub retry_backoff_max_ms: u64,
 }
 
+/// Why a flush ended before everything was in the store.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FlushError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The disk: a batch can't be sealed, or its segment neither synced nor renamed.
+    #[error("the journal: {0}")]
+    Journal(String),
+}
+
 pub struct Flusher {
-    batches: &'static Batches,
+    batches: Arc<Batches>,
     store: Arc<dyn Store>,
-    catalog: Arc<LiveCatalog>,
+    reconciler: Arc<Reconciler>,
     options: Options,
     health: Arc<StoreHealth>,
 }
 
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
-const SEGMENT_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Flusher {
     #[must_use]
     pub fn new(
-        batches: &'static Batches,
+        batches: Arc<Batches>,
         store: Arc<dyn Store>,
-        catalog: Arc<LiveCatalog>,
+        reconciler: Arc<Reconciler>,
         health: Arc<StoreHealth>,
         options: Options,
     ) -> Self {
-        Self { batches, store, catalog, health, options }
+        Self { batches, store, reconciler, options, health }
     }
 
-    /// Flushes at every interval, and at once when somebody waits for a commit, until `stop`. Keeps
-    /// the catalog current at the same pace. Not for a thread that serves requests: what a large batch
-    /// takes to be sorted and written for the store would hold them up.
+    /// Time from one flush to the next.
+    #[must_use]
+    pub fn interval(&self) -> Duration {
+        Duration::from_millis(self.options.interval_ms)
+    }
+
+    /// Flushes at every interval, and at once when somebody waits for a commit, until `stop`. Not for a
+    /// thread that serves requests: what a large batch takes to be sorted and written for the store would
+    /// hold them up.
     pub async fn run(&self, stop: CancellationToken) {
-        let interval = Duration::from_millis(self.options.interval_ms);
         let mut backoff = FIRST_BACKOFF;
         let mut failing = false;
-        let mut due = Instant::now() + interval;
-        let mut catalog_checked = Instant::now();
+        let mut due = Instant::now() + self.interval();
         loop {
-            let look = due.min(Instant::now() + SEGMENT_CHECK_INTERVAL);
-            let requested = tokio::select! {
+            tokio::select! {
                 () = stop.cancelled() => return,
-                () = tokio::time::sleep_until(look.into()) => false,
+                () = tokio::time::sleep_until(due.into()) => {}
                 // While the store is down, waiting for a commit does not make it come back.
-                () = self.batches.flush_requested(), if !failing => true,
-            };
-            self.shorten_segments().await;
-            if !requested && Instant::now() < due {
-                continue;
+                () = self.batches.flush_requested(), if !failing => {}
             }
             let flushed = tokio::select! {
                 // A commit that is cut off here is repeated by the last flush; the ledger knows it.
                 () = stop.cancelled() => return,
                 flushed = self.flush() => flushed,
             };
-            if flushed.is_ok() && catalog_checked.elapsed() >= interval {
-                catalog_checked = Instant::now();
-                tokio::select! {
-                    () = stop.cancelled() => return,
-                    // The store's health tells of failures; the next round tries again.
-                    _ = self.catalog.keep_current() => {}
-                }
-            }
             failing = flushed.is_err();
             if failing {
                 due = Instant::now() + jittered(backoff);
                 backoff = (backoff * 2).min(Duration::from_millis(self.options.retry_backoff_max_ms));
             } else {
-                due = Instant::now() + interval;
+                due = Instant::now() + self.interval();
                 backoff = FIRST_BACKOFF;
             }
         }
@@ -95,7 +97,7 @@ impl Flusher {
     pub async fn flush_all(&self) -> bool {
         let everything = async {
             let mut backoff = FIRST_BACKOFF;
-            loop {
+            while !self.batches.is_settled() {
                 match self.flush().await {
                     Ok(()) => return,
                     Err(_) => tokio::time::sleep(jittered(backoff)).await,
@@ -105,37 +107,31 @@ impl Flusher {
         };
         let timeout = Duration::from_millis(self.options.shutdown_timeout_ms);
         let in_time = tokio::time::timeout(timeout, everything).await.is_ok();
-        in_time && self.health.status().refused_writers == 0
+        in_time && self.batches.is_settled()
     }
 
     /// Commits what is sealed, oldest first; then seals the open batch and commits it.
     ///
     /// # Errors
     /// When the store or the journal is unavailable: the rest is left as it is, for the next time.
-    pub async fn flush(&self) -> Result<(), StoreError> {
+    pub async fn flush(&self) -> Result<(), FlushError> {
         // Batches of one writer go in order; one that is refused holds up its own writer only.
         let mut refused: Vec<WriterId> = Vec::new();
         self.commit_sealed(&mut refused).await?;
-        let batches = self.batches;
-        match tokio::task::spawn_blocking(|| batches.seal()).await {
-            // Also when nothing was sealed just now: a flush that was cut off may have done it meanwhile.
-            Ok(Ok(_)) => self.commit_sealed(&mut refused).await?,
-            Ok(Err(error)) => {
-                tracing::warn!(%error, "Can't seal the open batch: the journal can't be rotated");
-                return Err(StoreError::Unavailable("the journal can't be rotated".into()));
-            }
-            Err(error) => return Err(StoreError::Unavailable(error.to_string())),
-        }
+        let batches = Arc::clone(&self.batches);
+        let sealed = run_blocking(move || batches.seal()).await;
+        sealed.inspect_err(|error| tracing::warn!(%error, "Can't seal the open batch"))?;
+        // Also when nothing was sealed just now: a flush that was cut off may have done it meanwhile.
+        self.commit_sealed(&mut refused).await?;
         self.health.note_refused(refused.len());
         Ok(())
     }
 
-    async fn commit_sealed(&self, refused: &mut Vec<WriterId>) -> Result<(), StoreError> {
+    async fn commit_sealed(&self, refused: &mut Vec<WriterId>) -> Result<(), FlushError> {
         while let Some(batch) = self.batches.oldest_sealed(refused) {
-            match self.commit(&batch).await {
-                Ok(rows) => self.discard(&batch, rows).await?,
-                Err(StoreError::Unavailable(reason)) => return Err(StoreError::Unavailable(reason)),
-                Err(error) => {
+            match self.deliver(&batch).await {
+                Ok(()) => {}
+                Err(FlushError::Store(error)) if !error.is_outage() => {
                     tracing::error!(
                         %error,
                         batch.writer = %batch.id.writer,
@@ -144,56 +140,85 @@ impl Flusher {
                     );
                     refused.push(batch.id.writer);
                 }
+                Err(error) => return Err(error),
             }
         }
         Ok(())
     }
 
-    async fn commit(&self, batch: &Arc<SealedBatch>) -> Result<Arc<[HourlyCount]>, StoreError> {
+    /// One attempt. `Ok`: the batch is settled, or there is something else to be done first.
+    async fn deliver(&self, batch: &Arc<SealedBatch>) -> Result<(), FlushError> {
         let begun = Instant::now();
-        self.batches.sync(batch).await.map_err(|error| StoreError::Unavailable(error.to_string()))?;
-        let rows: Arc<[_]> = self.batches.sealed_rows(batch).into();
-        let row_count = rows.len();
-        let commit = self.health.note(self.store.commit(batch.id, Arc::clone(&rows)).await)?;
-        let seq = batch.id.seq.0;
-        let duration_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-        match commit {
+        self.batches.sync(batch).await.map_err(|error| FlushError::Journal(error.to_string()))?;
+        let rows: Arc<[HourlyCount]> = self.batches.sealed_rows(batch).into();
+        let request = CommitRequest {
+            id: batch.id,
+            after: self.batches.confirmed_before(batch),
+            digest: Digest::of(&rows),
+            catalog: batch.catalog,
+            rows: Arc::clone(&rows),
+        };
+        let digest = request.digest;
+        match self.store.commit(request).await? {
             Commit::Applied => {
-                tracing::debug!(batch.seq = seq, rows = row_count, duration_ms, "Committed a batch");
+                let duration_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+                tracing::debug!(batch.seq = batch.id.seq.0, rows = rows.len(), duration_ms, "Committed a batch");
+                self.discard(batch, rows, None).await
             }
-            Commit::AlreadyApplied => {
-                tracing::info!(batch.writer = %batch.id.writer, batch.seq = seq, "A batch was in the store already");
+            Commit::Stands(Some(found))
+                if found.last_seq == batch.id.seq && found.digest.is_none_or(|found| found == digest) =>
+            {
+                tracing::info!(batch.writer = %batch.id.writer, batch.seq = batch.id.seq.0, "A batch was in the store already");
+                self.discard(batch, rows, Some(found.total)).await
             }
-            Commit::AppliedAfterGap { found } => tracing::error!(
-                batch.writer = %batch.id.writer,
-                batch.seq = seq,
-                ledger.last_seq = found.0,
-                "The database has lost commits that it had confirmed: compare it with its backups"
-            ),
+            Commit::Stands(Some(found)) if found.last_seq >= batch.id.seq => self.settle_differing(batch, &found).await,
+            Commit::Stands(found) => {
+                self.go_on_behind(batch, found).await;
+                Ok(())
+            }
         }
-        self.health.note_commit();
-        Ok(rows)
     }
 
-    /// Deleting a long file takes its time, which those who count do not have.
-    async fn discard(&self, batch: &Arc<SealedBatch>, rows: Arc<[HourlyCount]>) -> Result<(), StoreError> {
-        let (batches, sealed) = (self.batches, Arc::clone(batch));
-        let discarded = tokio::task::spawn_blocking(move || batches.discard(&sealed, rows)).await;
-        discarded.map_err(io::Error::other).flatten().map_err(|error| {
-            tracing::error!(%error, batch.seq = batch.id.seq.0, "Can't delete a committed segment");
-            StoreError::Unavailable("a committed segment can't be deleted".into())
+    /// The ledger stands before this batch, and not where this node expected it.
+    async fn go_on_behind(&self, batch: &SealedBatch, found: Option<LedgerEntry>) {
+        let found = found.map_or((crate::domain::BatchSeq(0), 0), |found| (found.last_seq, found.total));
+        let (writer, expected) = (batch.id.writer, self.batches.confirmed_before(batch));
+        if found.0 < expected && self.batches.confirmed().contains_key(&writer) {
+            self.reconciler.check_writer(writer, found).await;
+            return;
+        }
+        if found.0 < expected {
+            tracing::error!(
+                batch.writer = %writer,
+                batch.seq = batch.id.seq.0,
+                ledger.last_seq = found.0.0,
+                "The database lacks earlier batches of this writer: compare it with its backups"
+            );
+        }
+        self.batches.confirm_found(writer, found);
+    }
+
+    /// Retiring a long file takes its time, which those who count do not have.
+    async fn discard(
+        &self,
+        batch: &Arc<SealedBatch>,
+        rows: Arc<[HourlyCount]>,
+        total: Option<i128>,
+    ) -> Result<(), FlushError> {
+        let (batches, sealed) = (Arc::clone(&self.batches), Arc::clone(batch));
+        let discarded = run_blocking(move || batches.discard(&sealed, rows, total)).await;
+        discarded.inspect_err(|error| {
+            tracing::error!(%error, batch.seq = batch.id.seq.0, "Can't rename a committed segment");
         })
     }
+}
 
-    async fn shorten_segments(&self) {
-        let batches = self.batches;
-        let shortened: Result<io::Result<bool>, _> = tokio::task::spawn_blocking(|| batches.shorten_segments()).await;
-        match shortened {
-            Ok(Ok(true)) => tracing::info!(journal.bytes = batches.journal().bytes(), "Rewrote a long segment"),
-            Ok(Ok(false)) | Err(_) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "Can't rewrite a long segment"),
-        }
-    }
+/// Work on the disk, off the threads that serve.
+async fn run_blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<T, FlushError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(io::Error::other).flatten().map_err(|error| FlushError::Journal(error.to_string()))
 }
 
 /// Half to all of `backoff`, so that nodes do not come back all at once.

@@ -14,10 +14,18 @@ const RECENT_ROWS_MAX: usize = 200_000;
 /// What is not known to be in the store, with the identities that tell whether it is. Copies of
 /// references: increments that happen later may still show in the open batch.
 pub struct Pending {
-    pub(super) batches: Vec<(BatchId, Arc<Counts>)>,
+    pub(super) batches: Vec<PendingBatch>,
     pub(super) names: Arc<Names>,
     /// What left the pending batches lately, for who knows older rows of the store.
     pub commits: RecentCommits,
+}
+
+/// One batch that is not known to be in the store.
+pub struct PendingBatch {
+    pub id: BatchId,
+    /// The version of the catalog that was known before the first of its counts.
+    pub catalog: u64,
+    pub(super) counts: Arc<Counts>,
 }
 
 /// The last batches that were committed and discarded, so that rows which were read before can be
@@ -36,6 +44,12 @@ impl RecentCommits {
         self.before + self.batches.len() as u64
     }
 
+    /// From now on nothing that was read before can be brought up to date.
+    pub(super) fn forget(&mut self) {
+        self.before = self.discarded() + 1;
+        self.batches.clear();
+    }
+
     pub(super) fn push(&mut self, id: BatchId, rows: Arc<[HourlyCount]>) {
         self.batches.push_back((id, rows));
         while self.batches.len() > RECENT_COMMITS_MAX
@@ -50,14 +64,14 @@ impl RecentCommits {
 impl Pending {
     /// Drops the batches that `committed` says are in the store.
     pub fn drop_committed(&mut self, committed: impl Fn(BatchId) -> bool) {
-        self.batches.retain(|(id, _)| !committed(*id));
+        self.batches.retain(|batch| !committed(batch.id));
     }
 
     /// Adds what `event` has pending to the counts of the hours from `first` on.
     pub fn add_to(&self, hours: &mut [u64], event: &EventName, first: Hour) {
         let Some(name) = self.names.find(event) else { return };
         for (hour, count) in (0..).map(|hour| first.plus(hour)).zip(hours) {
-            *count += self.batches.iter().map(|(_, counts)| counts.get(name, hour)).sum::<u64>();
+            *count += self.batches.iter().map(|batch| batch.counts.get(name, hour)).sum::<u64>();
         }
     }
 
@@ -71,29 +85,29 @@ impl Pending {
     #[must_use]
     pub fn still_counts(&self, earlier: &Self, event: &EventName) -> bool {
         let Some(name) = self.names.find(event) else { return false };
-        let was_pending = |id: BatchId| earlier.batches.iter().any(|(other, _)| *other == id);
-        let mut batches = self.batches.iter().filter(|(id, _)| was_pending(*id));
-        batches.any(|(_, counts)| counts.contains(name))
+        let was_pending = |id: BatchId| earlier.batches.iter().any(|batch| batch.id == id);
+        let mut batches = self.batches.iter().filter(|batch| was_pending(batch.id));
+        batches.any(|batch| batch.counts.contains(name))
     }
 
     /// How many counters are pending.
     #[must_use]
     pub fn counters(&self) -> usize {
-        self.batches.iter().map(|(_, counts)| counts.len()).sum()
+        self.batches.iter().map(|batch| batch.counts.len()).sum()
     }
 
     /// All that is pending.
     #[must_use]
     pub fn total(&self) -> u64 {
-        self.batches.iter().map(|(_, counts)| counts.total()).fold(0, u64::saturating_add)
+        self.batches.iter().map(|batch| batch.counts.total()).fold(0, u64::saturating_add)
     }
 
     /// Sums of all pending counters within `range`, ordered by event, then hour.
     #[must_use]
     pub fn within(&self, range: HourRange) -> Vec<HourlyCount> {
         let mut rows: Vec<HourlyCount> = Vec::new();
-        for (_, counts) in &self.batches {
-            let counters = counts.within(range).into_iter();
+        for batch in &self.batches {
+            let counters = batch.counts.within(range).into_iter();
             rows.extend(counters.map(|(name, hour, count)| HourlyCount { event: self.names.name(name), hour, count }));
         }
         rows.sort_unstable();

@@ -1,19 +1,23 @@
 //! Start-up: what the journal holds becomes sealed batches again.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, watch};
 
+use super::custody::Custody;
+use super::mark::Mark;
 use super::{Batches, OpenBatch, RecentCommits, SealedBatch, Waiting};
 use crate::counts::Counts;
 use crate::domain::{BatchId, BatchSeq, WriterId};
-use crate::journal::replay::{self, ReplayError};
-use crate::journal::segment::Segment;
-use crate::journal::{self, DataFolder, Journal, SealedSegment};
+use crate::journal::files::{Files, remove_if_there};
+use crate::journal::replay::{self, ReplayError, Replayed};
+use crate::journal::reserve::Reserve;
+use crate::journal::segment::{Contents, Kind, Segment, file_name};
+use crate::journal::{self, DataDir, Journal, SealedSegment};
 use crate::names::Names;
 
 #[derive(Debug, thiserror::Error)]
@@ -30,11 +34,13 @@ pub struct Recovered {
     pub batches: u64,
     pub records: u64,
     /// Sum of all counts found.
-    pub counts: u128,
+    pub counts: i128,
     /// Half-written bytes at the ends of segments, cut off.
     pub torn_bytes: u64,
     /// Bytes that could not be read (only with `journal.accept_damage`).
     pub damaged_bytes: u64,
+    /// Segments that the full disk kept from being copied; they are delivered as they are.
+    pub not_copied: u64,
 }
 
 impl Batches {
@@ -42,65 +48,149 @@ impl Batches {
     /// sequence they were born with, and opens the first batch of a new writer.
     ///
     /// Each segment found is copied into a new, synced file first: what replay could read may have
-    /// been in the page cache only, and a torn end must not stay.
+    /// been in the page cache only, and a torn end must not stay. Where the disk is too full for that,
+    /// the batch is taken as it was read.
     ///
     /// # Errors
     /// See [`RecoverError`]. Nothing on disk has been changed when reading fails.
     pub fn recover(
-        folder: &DataFolder,
+        dir: &DataDir,
         options: journal::Options,
         names: Arc<Names>,
     ) -> Result<(Self, Recovered), RecoverError> {
-        let dir = folder.journal();
-        let io_error = |source| RecoverError::Io { path: dir.clone(), source };
+        let files = &dir.journal;
+        let io_error = |source| RecoverError::Io { path: files.path_of(""), source };
+        let mark = Mark::read(&*dir.root).map_err(io_error)?;
+        let segments = replay::find(&**files)?;
+        let mut replayed = Vec::new();
+        for id in segments.pending {
+            replayed.push(replay::replay(&**files, id, Kind::Pending, options.accept_damage)?);
+        }
+
+        // Copies that an earlier start did not finish.
+        for name in files.list().map_err(io_error)?.iter().filter(|name| name.ends_with(".rewrite")) {
+            remove_if_there(&**files, name).map_err(io_error)?;
+        }
+        let custody = Custody::new(dir, mark);
+        note_committed(&custody, &**files, &segments.committed)?;
+        let reserve = Arc::new(Reserve::find(Arc::clone(files)));
         let mut found = Recovered::default();
-        let mut sealed = VecDeque::new();
-        for segment in replay::replay(&dir, options.accept_damage)? {
+        let mut sealed: VecDeque<Arc<SealedBatch>> = VecDeque::new();
+        let mut last: Option<(BatchId, i128)> = None;
+        for segment in replayed {
             found.records += segment.records;
             found.torn_bytes += segment.torn_bytes;
             if let Some(damage) = segment.damage {
                 found.damaged_bytes += damage.unreadable_bytes;
-                std::fs::copy(&segment.path, segment.path.with_extension("damaged")).map_err(io_error)?;
+                keep_damaged(&**files, segment.id).map_err(io_error)?;
             }
             if segment.counts.is_empty() {
-                std::fs::remove_file(&segment.path).map_err(io_error)?;
+                files.remove(&file_name(segment.id, Kind::Pending)).map_err(io_error)?;
                 continue;
             }
-            let rows: Vec<_> =
-                segment.counts.iter().map(|((hour, event), count)| (event.as_str(), *hour, *count)).collect();
-            let (_, bytes) = Segment::rewrite(&dir, segment.id, &rows, true).map_err(io_error)?;
-            let counts = Counts::with_capacity(rows.len());
-            for ((hour, event), count) in &segment.counts {
-                counts.add(names.learn(event, *count), *hour, *count);
-                found.counts += u128::from(*count);
+            let follows = last.filter(|(id, _)| BatchId { seq: id.seq.next(), ..*id } == segment.id);
+            let base = segment.base.or(follows.map(|(_, through)| through));
+            let base = base.or_else(|| (segment.id.seq == BatchSeq::FIRST).then_some(0));
+            if let Some(base) = base {
+                custody.note_base(segment.id, base);
+                last = Some((segment.id, base + segment.total()));
             }
+            let bytes = match rewrite(&**files, &segment, base) {
+                Ok(bytes) => bytes,
+                Err(error) if segment.damage.is_some() => return Err(io_error(error)),
+                Err(error) => {
+                    tracing::warn!(%error, "A segment can't be copied; it is delivered as it is");
+                    found.not_copied += 1;
+                    segment.length
+                }
+            };
             found.batches += 1;
-            sealed.push_back(Arc::new(SealedBatch {
-                id: segment.id,
-                counts: Arc::new(counts),
-                segment: SealedSegment::new(segment.path, bytes),
-                end: None,
-            }));
+            found.counts += segment.total();
+            sealed.push_back(sealed_batch(&names, segment, bytes));
         }
         let writer = WriterId::random().map_err(io_error)?;
-        let first = Segment::create(&dir, BatchId { writer, seq: BatchSeq::FIRST }).map_err(io_error)?;
-        let mut writers: Vec<_> =
-            sealed.iter().map(|batch: &Arc<SealedBatch>| batch.id.writer).chain([writer]).collect();
-        writers.dedup();
-        let recovered_bytes = sealed.iter().map(|batch: &Arc<SealedBatch>| batch.segment.bytes()).sum();
-        let journal = Journal::start(dir.clone(), options, first, recovered_bytes).map_err(io_error)?;
+        let id = BatchId { writer, seq: BatchSeq::FIRST };
+        let first = reserve.with(|| Segment::create(&**files, id, 0)).map_err(io_error)?;
+        files.sync_folder().map_err(io_error)?;
+        let recovered_bytes = sealed.iter().map(|batch| batch.segment.bytes()).sum();
+        let journal = Journal::start(Arc::clone(files), reserve, options, first, recovered_bytes).map_err(io_error)?;
+        let counts = Arc::new(Counts::with_capacity(0));
+        let commits = RecentCommits::default();
         let batches = Self {
             writer,
             journal,
             names,
-            open: RwLock::new(OpenBatch { seq: BatchSeq::FIRST, counts: Arc::new(Counts::with_capacity(0)) }),
-            waiting: Mutex::new(Waiting { sealed, commits: RecentCommits::default() }),
-            sealing: Mutex::default(),
+            open: RwLock::new(OpenBatch { seq: BatchSeq::FIRST, counts, catalog: 0 }),
+            waiting: Mutex::new(Waiting { sealed, commits, set_aside: BTreeSet::new() }),
+            sealing: Mutex::new(0),
             committed: watch::Sender::new(BatchSeq(0)),
-            writers,
+            custody,
+            catalog: AtomicU64::new(0),
+            tidying: Mutex::default(),
             changes: AtomicU64::new(0),
             flush_requested: Notify::new(),
         };
+        batches.custody.note_base(id, 0);
         Ok((batches, found))
     }
+}
+
+/// The newest committed segment of each writer tells how far the store has confirmed it, which the mark
+/// may not say yet.
+fn note_committed(custody: &Custody, files: &dyn Files, committed: &[BatchId]) -> Result<(), ReplayError> {
+    let newest: BTreeMap<WriterId, BatchSeq> = committed.iter().map(|id| (id.writer, id.seq)).collect();
+    for id in committed {
+        let length = files.open(&file_name(*id, Kind::Committed)).and_then(|file| file.length());
+        custody.note_kept(*id, length.unwrap_or(0));
+    }
+    for (writer, seq) in newest {
+        let id = BatchId { writer, seq };
+        // What is damaged here is in the store: there is nothing to refuse.
+        let Ok(replayed) = replay::replay(files, id, Kind::Committed, true) else { continue };
+        let base = replayed.base.or_else(|| (seq == BatchSeq::FIRST).then_some(0));
+        custody.confirm_found(writer, seq, base.map(|base| base + replayed.total()));
+    }
+    Ok(())
+}
+
+fn rewrite(files: &dyn Files, segment: &Replayed, base: Option<i128>) -> io::Result<u64> {
+    let counts: Vec<_> = segment.counts.iter().map(|((hour, event), count)| (event.as_str(), *hour, *count)).collect();
+    let catalog = segment.catalog.unwrap_or(u64::MAX);
+    let contents = Contents { catalog, base, counts: &counts, ended: true };
+    Ok(Segment::rewrite(files, segment.id, &contents)?.1)
+}
+
+fn sealed_batch(names: &Names, segment: Replayed, bytes: u64) -> Arc<SealedBatch> {
+    let counts = Counts::with_capacity(segment.counts.len());
+    for ((hour, event), count) in &segment.counts {
+        counts.add(names.learn(event, *count), *hour, *count);
+    }
+    Arc::new(SealedBatch {
+        id: segment.id,
+        // Version 1 did not tell: then its counts are taken as they would have been by it.
+        catalog: segment.catalog.unwrap_or(u64::MAX),
+        counts: Arc::new(counts),
+        total: OnceLock::new(),
+        segment: SealedSegment::new(segment.id, bytes),
+        end: None,
+    })
+}
+
+/// Copies what is readable of a damaged segment beside it, for somebody to look at.
+fn keep_damaged(files: &dyn Files, id: BatchId) -> io::Result<()> {
+    let name = file_name(id, Kind::Pending);
+    let damaged = format!("{name}.damaged");
+    remove_if_there(files, &damaged)?;
+    let (from, to) = (files.open(&name)?, files.create(&damaged)?);
+    let (mut piece, mut offset, length) = (vec![0; 4096], 0, from.length()?);
+    while offset < length {
+        // A block that can't be read is a hole in the copy.
+        if let Ok(count @ 1..) = from.read_at(&mut piece, offset) {
+            to.write_at(&piece[..count], offset)?;
+            offset += count as u64;
+        } else {
+            offset += piece.len() as u64;
+        }
+    }
+    to.sync()
 }

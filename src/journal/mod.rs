@@ -8,30 +8,37 @@
 //!   bytes stay in the buffer, and the journal is [`Health::Stalled`] until a retry succeeds.
 //! - The first sync that fails is final: Linux reports such an error once and then calls the pages
 //!   clean, so the journal is [`Health::Poisoned`], nobody gets an acknowledgement any more, and
-//!   the process has to end. Start-up copies what can be read into new files.
+//!   the process has to end. Start-up copies what can be read into new files. The folder's own sync is
+//!   no exception.
+//! - A file or folder that was deleted or moved away stalls the journal: a restart would not find what
+//!   is written there.
+//!
 //!   (PostgreSQL wiki, "Fsync Errors"; Rebello et al., "Can Applications Recover from fsync
 //!   Failures?", ATC 2020.)
 
-mod folder;
+mod data_dir;
+pub mod files;
 mod options;
 pub mod record;
 pub mod replay;
+pub mod reserve;
 pub mod segment;
 mod shared;
+mod sync;
 
-use std::fs;
 use std::io;
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
-pub use folder::{DataFolder, OpenError};
+pub use data_dir::{DataDir, OpenError};
+use files::Files;
 pub use options::Options;
 use record::Seed;
-use segment::{HEADER_BYTES, Segment};
+use reserve::Reserve;
+use segment::{HEADER_BYTES, Kind, Segment, file_name};
 use shared::{BUFFER_BYTES_MAX, Buffer, Shared, State};
+use sync::Unsynced;
 
 use crate::domain::{BatchId, Hour};
 
@@ -56,20 +63,26 @@ pub enum Health {
 
 pub struct Journal {
     shared: Arc<Shared>,
+    reserve: Arc<Reserve>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
 /// A segment that takes no more records.
 #[derive(Debug)]
 pub struct SealedSegment {
-    path: PathBuf,
+    id: BatchId,
     bytes: AtomicU64,
 }
 
 impl SealedSegment {
     #[must_use]
-    pub fn new(path: PathBuf, bytes: u64) -> Self {
-        Self { path, bytes: AtomicU64::new(bytes) }
+    pub fn new(id: BatchId, bytes: u64) -> Self {
+        Self { id, bytes: AtomicU64::new(bytes) }
+    }
+
+    #[must_use]
+    pub fn id(&self) -> BatchId {
+        self.id
     }
 
     #[must_use]
@@ -83,11 +96,23 @@ impl Journal {
     ///
     /// # Errors
     /// When the thread that syncs can't be started.
-    pub fn start(dir: PathBuf, options: Options, segment: Segment, recovered_bytes: u64) -> io::Result<Self> {
-        let shared = Arc::new(Shared::new(dir, options, segment, recovered_bytes));
+    pub fn start(
+        files: Arc<dyn Files>,
+        reserve: Arc<Reserve>,
+        options: Options,
+        segment: Segment,
+        recovered_bytes: u64,
+    ) -> io::Result<Self> {
+        let shared = Arc::new(Shared::new(files, options, segment, recovered_bytes));
         let background = Arc::clone(&shared);
         let thread = std::thread::Builder::new().name("journal".into()).spawn(move || background.run())?;
-        Ok(Self { shared, thread: Some(thread) })
+        Ok(Self { shared, reserve, thread: Some(thread) })
+    }
+
+    /// Takes the sum of all earlier batches of the writer into the active segment.
+    pub fn append_base(&self, base: i128) {
+        // Without it, a comparison with the store after a crash knows less; no count depends on it.
+        let _ = self.append_encoded(|bytes, seed, offset| record::encode_base(bytes, seed, offset, base));
     }
 
     /// Takes one record into the buffer. Short and synchronous; nothing is in the file yet.
@@ -185,7 +210,7 @@ impl Journal {
             if shared.is_written(position) {
                 return Ok(());
             }
-            if shared.state() != State::Healthy {
+            if shared.state() != State::Healthy || shared.is_abandoned(position) {
                 return Err(Unavailable);
             }
             if let Some(mut turn) = shared.try_turn() {
@@ -223,40 +248,66 @@ impl Journal {
     }
 
     /// Ends the active segment and goes on in `next`. To be called while nobody appends.
-    /// The sealed segment is safe on disk once [`Journal::wait_synced`] has seen the position.
     ///
-    /// # Errors
-    /// When the last records can't be written; then the active segment stays.
-    pub fn rotate(&self, next: Segment) -> Result<(SealedSegment, Position), Unavailable> {
+    /// The end is safe on disk once [`Journal::wait_synced`] has seen the position. There is none where
+    /// the file does not hold all that was appended: the journal could not be written, so nothing in
+    /// the difference was acknowledged at level `journal`. Without a `next` the journal is stalled until
+    /// [`Journal::resume`].
+    pub fn rotate(&self, next: Option<Segment>) -> (SealedSegment, Option<Position>) {
         let shared = &*self.shared;
         let mut active = shared.turn();
         shared.write(&mut active);
         let mut buffer = shared.buffer.lock();
-        let mut end_mark = Vec::new();
-        record::encode_end(&mut end_mark, buffer.seed, buffer.offset);
-        if shared.state() != State::Healthy || buffer.end != active.written {
-            let _ = fs::remove_file(&next.path);
-            return Err(Unavailable);
+        let is_whole = shared.state() == State::Healthy && buffer.end == active.written;
+        let sealed = SealedSegment::new(active.id, active.length);
+        let mut end = None;
+        if is_whole && let Some(file) = active.file.clone() {
+            let mut end_mark = Vec::new();
+            record::encode_end(&mut end_mark, buffer.seed, buffer.offset);
+            let length = end_mark.len() as u64;
+            // A full disk must not keep the batch from the store, and the mark tells only that nothing follows.
+            let marked = self.reserve.with(|| file.write_at(&end_mark, active.length)).is_ok();
+            if marked {
+                buffer.end.0 += length;
+                active.length += length;
+                sealed.bytes.store(active.length, Ordering::Relaxed);
+                shared.bytes.fetch_add(length, Ordering::Relaxed);
+            }
+            active.room = active.room.max(active.length + if marked { 0 } else { length });
+            active.give_room_back();
+            shared.queue.lock().sealed.push(Unsynced { file, length: active.length, seed: buffer.seed });
+            end = Some(buffer.end);
+        } else {
+            shared.abandon(&mut active, &mut buffer);
         }
-        if let Err(error) = active.file.write_all_at(&end_mark, active.length) {
-            shared.stall(&mut active, &error);
-            let _ = fs::remove_file(&next.path);
-            return Err(Unavailable);
+        active.written = buffer.end;
+        shared.appended.store(buffer.end.0, Ordering::Release);
+        shared.written.store(buffer.end.0, Ordering::Release);
+        match next {
+            Some(next) => self.install(&mut active, &mut buffer, next),
+            None => active.file = None,
         }
-        let end = Position(buffer.end.0 + end_mark.len() as u64);
-        active.length += end_mark.len() as u64;
-        active.give_room_back();
-        let sealed = SealedSegment::new(active.path.clone(), active.length);
-        shared.queue.lock().sealed.push(Arc::clone(&active.file));
-        active.path = next.path;
-        active.file = Arc::new(next.file);
-        (active.length, active.room, active.synced) = (HEADER_BYTES, HEADER_BYTES, false);
-        active.written = end;
-        (buffer.offset, buffer.end, buffer.seed) = (HEADER_BYTES, end, next.seed);
-        shared.appended.store(end.0, Ordering::Release);
-        shared.written.store(end.0, Ordering::Release);
-        shared.bytes.fetch_add(end_mark.len() as u64 + HEADER_BYTES, Ordering::Relaxed);
-        Ok((sealed, end))
+        (sealed, end)
+    }
+
+    fn install(&self, active: &mut shared::Active, buffer: &mut Buffer, segment: Segment) {
+        (buffer.offset, buffer.seed) = (HEADER_BYTES, segment.seed);
+        active.begin(segment);
+        self.shared.bytes.fetch_add(HEADER_BYTES, Ordering::Relaxed);
+        self.shared.note_healthy();
+    }
+
+    /// Goes on after [`Journal::rotate`] without a next segment. To be called while nobody appends.
+    pub fn resume(&self, segment: Segment) {
+        let mut active = self.shared.turn();
+        let mut buffer = self.shared.buffer.lock();
+        self.install(&mut active, &mut buffer, segment);
+    }
+
+    /// Whether there is no segment to append to.
+    #[must_use]
+    pub fn lacks_segment(&self) -> bool {
+        self.shared.turn().file.is_none()
     }
 
     /// Puts `snapshot`, a rewritten segment of the same batch that holds all that was appended so
@@ -268,8 +319,9 @@ impl Journal {
         let mut buffer = shared.buffer.lock();
         shared.bytes.fetch_sub(active.length, Ordering::Relaxed);
         shared.bytes.fetch_add(length, Ordering::Relaxed);
-        active.file = Arc::new(snapshot.file);
-        (active.length, active.room, active.synced) = (length, length, false);
+        active.file = Some(snapshot.file);
+        (active.length, active.room) = (length, length);
+        (active.synced, active.noted) = (length, length);
         buffer.offset = length;
         buffer.seed = snapshot.seed;
     }
@@ -291,23 +343,48 @@ impl Journal {
     /// Creates the segment of a coming batch, ready to be rotated to.
     ///
     /// # Errors
-    /// When the disk refuses it.
-    pub fn prepare(&self, id: BatchId) -> io::Result<Segment> {
-        Segment::create(&self.shared.dir, id)
+    /// When the disk refuses it. The journal is poisoned when the folder can't be synced.
+    pub fn prepare(&self, id: BatchId, catalog: u64) -> io::Result<Segment> {
+        let files = self.files();
+        let segment = self.reserve.with(|| Segment::create(files, id, catalog))?;
+        if let Err(error) = self.sync_folder() {
+            let _ = files.remove(&file_name(id, Kind::Pending));
+            return Err(error);
+        }
+        Ok(segment)
     }
 
-    /// Deletes a sealed segment whose batch is committed.
+    /// Makes the names of the folder's files durable.
     ///
     /// # Errors
-    /// When the file is still there afterwards.
-    pub fn discard(&self, segment: &SealedSegment) -> io::Result<()> {
-        match fs::remove_file(&segment.path) {
+    /// The disk's; the journal is poisoned then.
+    pub fn sync_folder(&self) -> io::Result<()> {
+        self.shared.sync_folder()
+    }
+
+    /// Gives a sealed segment the name of another kind; it then takes no room of the journal.
+    ///
+    /// # Errors
+    /// When it still has its name afterwards.
+    pub fn retire(&self, segment: &SealedSegment, kind: Kind) -> io::Result<()> {
+        match self.files().rename(&file_name(segment.id, Kind::Pending), &file_name(segment.id, kind)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => {
                 self.note_length(segment, 0);
                 Ok(())
             }
         }
+    }
+
+    /// Stalls the journal when its folder is not where a restart would look for it.
+    pub fn check_in_place(&self) {
+        self.shared.check_in_place();
+    }
+
+    /// Room that is kept free for when the disk is full.
+    #[must_use]
+    pub fn reserve(&self) -> &Reserve {
+        &self.reserve
     }
 
     /// Takes note that the file of a sealed segment is `length` bytes long now.
@@ -341,8 +418,8 @@ impl Journal {
     }
 
     #[must_use]
-    pub fn dir(&self) -> &Path {
-        &self.shared.dir
+    pub fn files(&self) -> &dyn Files {
+        &*self.shared.files
     }
 
     #[must_use]

@@ -14,6 +14,10 @@ pub struct Options {
     /// While all segments together hold more bytes than this, POSTs are refused. At least twice
     /// `segment_bytes_max`.
     pub bytes_max: u64,
+    /// How long a committed segment is kept, to be delivered again should the store lose its commit.
+    pub keep_committed_ms: u64,
+    /// Bytes of committed segments kept at most; the oldest go first.
+    pub keep_committed_bytes_max: u64,
     /// Start although a segment is damaged in the middle: take what is readable, keep the damaged
     /// file beside it. Counts that can't be read are lost; the log says how much.
     pub accept_damage: bool,

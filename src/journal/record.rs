@@ -5,8 +5,9 @@
 
 use crate::domain::{EventName, Hour};
 
-/// Version 1 of the format; a segment's header carries it.
-pub const FORMAT_VERSION: u32 = 1;
+/// Version of the format; a segment's header carries it. Version 2 added [`Record::Synced`] and
+/// [`Record::Base`].
+pub const FORMAT_VERSION: u32 = 2;
 
 /// Longest payload. Bounds what replay believes before it has checked a checksum.
 pub const PAYLOAD_BYTES_MAX: usize = 16 << 20;
@@ -16,6 +17,8 @@ pub const FRAME_BYTES: usize = 8;
 
 const KIND_COUNTS: u8 = 1;
 const KIND_END: u8 = 2;
+const KIND_SYNCED: u8 = 3;
+const KIND_BASE: u8 = 4;
 
 /// The kind and the hour of a `Counts` payload.
 const COUNTS_HEAD_BYTES: usize = 5;
@@ -27,8 +30,13 @@ const COUNTER_BYTES: usize = 9;
 pub enum Record {
     /// Increments of one request (or of a snapshot), all in one hour.
     Counts { hour: Hour, counts: Vec<(EventName, u64)> },
-    /// The segment was sealed here; nothing follows. What is damaged before it was complete once.
+    /// The segment was sealed here; no counts follow.
     End,
+    /// All bytes before this offset of the segment were on disk when this was written. What can't be
+    /// read before it is damage; what can't be read behind it never reached the disk.
+    Synced(u64),
+    /// The sum of all batches of this writer before this one.
+    Base(i128),
 }
 
 /// Seeds the checksums of one segment.
@@ -96,6 +104,22 @@ pub fn encode_end(bytes: &mut Vec<u8>, seed: Seed, offset: u64) {
     encode(bytes, seed, offset, |bytes| bytes.push(KIND_END));
 }
 
+/// Appends the note that the segment's first `synced` bytes are on disk.
+pub fn encode_synced(bytes: &mut Vec<u8>, seed: Seed, offset: u64, synced: u64) {
+    encode(bytes, seed, offset, |bytes| {
+        bytes.push(KIND_SYNCED);
+        bytes.extend_from_slice(&synced.to_le_bytes());
+    });
+}
+
+/// Appends the sum of all earlier batches of the segment's writer.
+pub fn encode_base(bytes: &mut Vec<u8>, seed: Seed, offset: u64, base: i128) {
+    encode(bytes, seed, offset, |bytes| {
+        bytes.push(KIND_BASE);
+        bytes.extend_from_slice(&base.to_le_bytes());
+    });
+}
+
 fn encode(bytes: &mut Vec<u8>, seed: Seed, offset: u64, payload: impl FnOnce(&mut Vec<u8>)) {
     let start = bytes.len();
     bytes.extend_from_slice(&[0; FRAME_BYTES]);
@@ -106,6 +130,21 @@ fn encode(bytes: &mut Vec<u8>, seed: Seed, offset: u64, payload: impl FnOnce(&mu
     let checksum = seed.checksum(offset, length, &bytes[payload_start..]);
     bytes[start..start + 4].copy_from_slice(&length);
     bytes[start + 4..payload_start].copy_from_slice(&checksum.to_le_bytes());
+}
+
+/// How many bytes the record at the start of `bytes` takes, if one stands there. `None`: none can.
+/// Cheap, for looking for a record where any bytes may stand.
+#[must_use]
+pub fn expected_bytes(bytes: &[u8]) -> Option<usize> {
+    let length = u32::from_le_bytes(bytes.get(..4)?.try_into().ok()?) as usize;
+    let fits = match *bytes.get(FRAME_BYTES)? {
+        KIND_COUNTS => length >= COUNTS_HEAD_BYTES,
+        KIND_END => length == 1,
+        KIND_SYNCED => length == 9,
+        KIND_BASE => length == 17,
+        _ => false,
+    };
+    (fits && length <= PAYLOAD_BYTES_MAX).then_some(FRAME_BYTES + length)
 }
 
 /// Reads the record at the start of `bytes`, which stand at `offset` of their segment, and says how
@@ -141,6 +180,8 @@ fn decode_payload(payload: &[u8]) -> Option<Record> {
             Some(Record::Counts { hour, counts })
         }
         (&KIND_END, []) => Some(Record::End),
+        (&KIND_SYNCED, offset) => Some(Record::Synced(u64::from_le_bytes(offset.try_into().ok()?))),
+        (&KIND_BASE, base) => Some(Record::Base(i128::from_le_bytes(base.try_into().ok()?))),
         _ => None,
     }
 }

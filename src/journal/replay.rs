@@ -1,29 +1,46 @@
-//! Reading segments back at start-up.
+//! Reading segments back.
+//!
+//! A power cut keeps any subset of the pages written since the last sync, so unreadable bytes with
+//! valid records behind them are legal there: they are a torn tail, and the valid records are kept.
+//! Before the last noted sync ([`Record::Synced`]) nothing may be missing: that is damage. Segments of
+//! version 1 noted no syncs; in them, whatever has valid records behind it counts as damage.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Arc;
 
-use super::record::{self, Record, Seed};
-use super::segment::{self, HEADER_BYTES, Header};
+use super::files::{FileHandle, Files};
+use super::record::{self, FRAME_BYTES, Record};
+use super::segment::{self, HEADER_BYTES, Header, Kind, Layout};
 use crate::domain::{BatchId, EventName, Hour};
 
 /// A segment that was found in the folder, read.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Replayed {
     pub id: BatchId,
-    pub path: PathBuf,
     /// Sum of its records, by hour and event. Empty: nothing was counted in this batch.
     pub counts: BTreeMap<(Hour, EventName), u64>,
     pub records: u64,
-    /// Bytes of a half-written record at the end, without zeros behind it. Nothing in them was acknowledged at level
-    /// `journal` before a crash of the process, or at level `disk` before a power cut.
+    /// As in [`Layout::catalog`].
+    pub catalog: Option<u64>,
+    /// The sum of all earlier batches of the writer, if it was noted.
+    pub base: Option<i128>,
+    /// Bytes that never reached the disk as a whole, without zeros behind them. Nothing in them was acknowledged at
+    /// level `journal` before a crash of the process, or at level `disk` before a power cut.
     pub torn_bytes: u64,
     pub damage: Option<Damage>,
+    pub length: u64,
 }
 
-/// Bytes that were complete once and can't be read: valid records follow them.
+impl Replayed {
+    #[must_use]
+    pub fn total(&self) -> i128 {
+        self.counts.values().map(|count| i128::from(*count)).sum()
+    }
+}
+
+/// Bytes that were complete once and can't be read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Damage {
     /// Where the first unreadable byte stands.
@@ -46,90 +63,250 @@ pub enum ReplayError {
          Put back an undamaged copy, or set journal.accept_damage = true to go on with what is readable",
         .damage.unreadable_bytes, .damage.offset
     )]
-    Damaged { path: PathBuf, damage: Damage, records: u64, sum: u128 },
+    Damaged { path: PathBuf, damage: Damage, records: u64, sum: i128 },
 }
 
-/// Reads all segments of a folder, ordered by writer and sequence. Changes nothing on disk.
+/// The segments of a folder, each kind ordered by writer and sequence.
+#[derive(Clone, Debug, Default)]
+pub struct Found {
+    pub pending: Vec<BatchId>,
+    pub committed: Vec<BatchId>,
+    pub differing: Vec<BatchId>,
+}
+
+/// Lists the segments of a folder. Changes nothing.
 ///
 /// # Errors
-/// See [`ReplayError`]. Damage is an error unless `accept_damage`.
-pub fn replay(dir: &Path, accept_damage: bool) -> Result<Vec<Replayed>, ReplayError> {
-    let mut ids = Vec::new();
-    for entry in fs::read_dir(dir).map_err(|source| io_error(dir, source))? {
-        let entry = entry.map_err(|source| io_error(dir, source))?;
-        ids.extend(entry.file_name().to_str().and_then(segment::parse_file_name));
-    }
-    ids.sort_unstable();
-    for pair in ids.windows(2) {
-        // Segments are discarded in order, so those of one writer that are left are contiguous.
-        if pair[0].writer == pair[1].writer && pair[0].seq.next() != pair[1].seq {
-            let missing = BatchId { seq: pair[0].seq.next(), ..pair[0] };
-            return Err(ReplayError::Missing { path: dir.join(segment::file_name(missing)) });
+/// When the folder can't be read, or a segment is missing between others that wait for their commits.
+pub fn find(files: &dyn Files) -> Result<Found, ReplayError> {
+    let mut found = Found::default();
+    let names = files.list().map_err(|source| ReplayError::Io { path: files.path_of(""), source })?;
+    for (id, kind) in names.iter().filter_map(|name| segment::parse_file_name(name)) {
+        match kind {
+            Kind::Pending => found.pending.push(id),
+            Kind::Committed => found.committed.push(id),
+            Kind::Differing => found.differing.push(id),
         }
     }
-    ids.into_iter().map(|id| replay_segment(dir, id, accept_damage)).collect()
+    found.pending.sort_unstable();
+    found.committed.sort_unstable();
+    found.differing.sort_unstable();
+    for pair in found.pending.windows(2) {
+        // Segments leave in order, so those of one writer that wait are contiguous.
+        if pair[0].writer == pair[1].writer && pair[0].seq.next() != pair[1].seq {
+            let missing = BatchId { seq: pair[0].seq.next(), ..pair[0] };
+            return Err(ReplayError::Missing { path: files.path_of(&segment::file_name(missing, Kind::Pending)) });
+        }
+    }
+    Ok(found)
 }
 
-fn replay_segment(dir: &Path, id: BatchId, accept_damage: bool) -> Result<Replayed, ReplayError> {
-    let path = dir.join(segment::file_name(id));
-    let bytes = fs::read(&path).map_err(|source| io_error(&path, source))?;
-    let mut replayed = Replayed { id, path, counts: BTreeMap::new(), records: 0, torn_bytes: 0, damage: None };
-    match segment::read_header(&bytes, id) {
-        Header::Valid(seed) => read_records(&bytes, seed, &mut replayed),
-        Header::NewerVersion(version) => return Err(ReplayError::NewerVersion { path: replayed.path, version }),
+/// Reads one segment. Changes nothing on disk.
+///
+/// # Errors
+/// See [`ReplayError`]. Damage is an error unless `accept_damage`, and so are bytes that the disk
+/// can't read.
+pub fn replay(files: &dyn Files, id: BatchId, kind: Kind, accept_damage: bool) -> Result<Replayed, ReplayError> {
+    let name = segment::file_name(id, kind);
+    let io_error = |source| ReplayError::Io { path: files.path_of(&name), source };
+    let file = files.open(&name).map_err(io_error)?;
+    let length = file.length().map_err(io_error)?;
+    let mut reader = Reader::new(file, length, accept_damage);
+    let mut replayed = Replayed {
+        id,
+        counts: BTreeMap::new(),
+        records: 0,
+        catalog: None,
+        base: None,
+        torn_bytes: 0,
+        damage: None,
+        length,
+    };
+    let first = reader.bytes(0, HEADER_BYTES as usize).map_err(io_error)?.to_vec();
+    match segment::read_header(&first, id) {
+        Header::NewerVersion(version) => {
+            return Err(ReplayError::NewerVersion { path: files.path_of(&name), version });
+        }
         // A segment is used only after its header has been synced: a file that ends before its
         // header does was never used, a longer one was and is damaged.
-        Header::Invalid(_) if bytes.len() as u64 <= HEADER_BYTES => replayed.torn_bytes = bytes.len() as u64,
-        Header::Invalid(seed) => {
-            replayed.damage = Some(Damage { offset: 0, unreadable_bytes: HEADER_BYTES });
-            read_records(&bytes, seed, &mut replayed);
+        Header::Invalid(layout) if length <= layout.header_bytes => replayed.torn_bytes = length,
+        Header::Invalid(layout) => {
+            replayed.catalog = layout.catalog;
+            read_records(&mut reader, layout, vec![(0, layout.header_bytes)], &mut replayed).map_err(io_error)?;
+        }
+        Header::Valid(layout) => {
+            replayed.catalog = layout.catalog;
+            read_records(&mut reader, layout, Vec::new(), &mut replayed).map_err(io_error)?;
         }
     }
     match replayed.damage {
-        Some(damage) if !accept_damage => {
-            let sum = replayed.counts.values().map(|count| u128::from(*count)).sum();
-            Err(ReplayError::Damaged { path: replayed.path, damage, records: replayed.records, sum })
-        }
+        Some(damage) if !accept_damage => Err(ReplayError::Damaged {
+            path: files.path_of(&name),
+            damage,
+            records: replayed.records,
+            sum: replayed.total(),
+        }),
         _ => Ok(replayed),
     }
 }
 
-fn read_records(bytes: &[u8], seed: Seed, replayed: &mut Replayed) {
-    let mut offset = HEADER_BYTES as usize;
-    while offset < bytes.len() {
-        match record::decode(&bytes[offset..], seed, offset as u64) {
-            Some((Record::Counts { hour, counts }, length)) => {
+/// `gaps`: what could not be read so far, as offset and length.
+fn read_records(
+    reader: &mut Reader,
+    layout: Layout,
+    mut gaps: Vec<(u64, u64)>,
+    replayed: &mut Replayed,
+) -> io::Result<()> {
+    let damaged_header = !gaps.is_empty();
+    let (mut offset, mut synced, mut last_valid) = (layout.header_bytes, 0, layout.header_bytes);
+    while offset < reader.length {
+        let Some((record, length)) = reader.record(offset, layout)? else {
+            let next = reader.next_record(offset + 1, layout)?;
+            gaps.push((offset, next.unwrap_or(reader.length) - offset));
+            offset = next.unwrap_or(reader.length);
+            continue;
+        };
+        match record {
+            Record::Counts { hour, counts } => {
                 for (event, count) in counts {
                     *replayed.counts.entry((hour, event)).or_insert(0) += count;
                 }
                 replayed.records += 1;
-                offset += length;
             }
-            Some((Record::End, length)) => offset += length,
-            None => {
-                let next =
-                    (offset + 1..bytes.len()).find(|&next| record::decode(&bytes[next..], seed, next as u64).is_some());
-                let unreadable_bytes = (next.unwrap_or(bytes.len()) - offset) as u64;
-                match next {
-                    // The first damage is the one to report; later ones add to its size.
-                    Some(next) => {
-                        let damage =
-                            replayed.damage.get_or_insert(Damage { offset: offset as u64, unreadable_bytes: 0 });
-                        damage.unreadable_bytes += unreadable_bytes;
-                        offset = next;
-                    }
-                    None => {
-                        // Zeros at the end are room that was never used.
-                        let torn = bytes[offset..].iter().rposition(|byte| *byte != 0);
-                        replayed.torn_bytes = torn.map_or(0, |last| last as u64 + 1);
-                        break;
+            Record::End => {}
+            Record::Synced(through) => synced = synced.max(through),
+            Record::Base(base) => replayed.base = Some(base),
+        }
+        offset += length;
+        last_valid = offset;
+    }
+    if layout.version == 1 {
+        // Whatever has valid records behind it was complete once.
+        synced = last_valid;
+    }
+    if reader.length < synced {
+        gaps.push((reader.length, synced - reader.length));
+    }
+    for (start, length) in gaps {
+        let is_damage = start < synced || reader.is_unreadable(start, length) || (damaged_header && start == 0);
+        if is_damage {
+            let damage = replayed.damage.get_or_insert(Damage { offset: start, unreadable_bytes: 0 });
+            damage.unreadable_bytes += length;
+        } else {
+            replayed.torn_bytes += reader.written_bytes(start, length)?;
+        }
+    }
+    Ok(())
+}
+
+/// Reads a file piece by piece: a segment may be larger than memory.
+struct Reader {
+    file: Arc<dyn FileHandle>,
+    length: u64,
+    /// Skip what the disk can't read.
+    skip_unreadable: bool,
+    /// Blocks that the disk could not read; they read as zeros.
+    unreadable: Vec<u64>,
+    /// Where `piece` stands in the file.
+    start: u64,
+    piece: Vec<u8>,
+}
+
+const PIECE_BYTES: usize = 1 << 20;
+const BLOCK_BYTES: usize = 4096;
+
+impl Reader {
+    fn new(file: Arc<dyn FileHandle>, length: u64, skip_unreadable: bool) -> Self {
+        Self { file, length, skip_unreadable, unreadable: Vec::new(), start: 0, piece: Vec::new() }
+    }
+
+    /// `count` bytes from `offset` on; fewer where the file ends.
+    fn bytes(&mut self, offset: u64, count: usize) -> io::Result<&[u8]> {
+        let count = usize::try_from(self.length.saturating_sub(offset)).unwrap_or(usize::MAX).min(count);
+        let end = offset + count as u64;
+        if offset < self.start || end > self.start + self.piece.len() as u64 {
+            let wanted = usize::try_from(self.length.saturating_sub(offset)).unwrap_or(usize::MAX);
+            self.load(offset, wanted.min(count.max(PIECE_BYTES)))?;
+        }
+        let from = (offset - self.start) as usize;
+        let to = (from + count).min(self.piece.len());
+        Ok(self.piece.get(from..to).unwrap_or_default())
+    }
+
+    fn load(&mut self, offset: u64, count: usize) -> io::Result<()> {
+        (self.start, self.piece) = (offset, vec![0; count]);
+        let mut read = 0;
+        while read < count {
+            let at = offset + read as u64;
+            match self.file.read_at(&mut self.piece[read..], at) {
+                Ok(0) => {
+                    self.piece.truncate(read);
+                    self.length = at;
+                    return Ok(());
+                }
+                Ok(length) => read += length,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if !self.skip_unreadable => return Err(error),
+                // One bad sector fails the whole request, so the rest is asked for block by block.
+                Err(_) => {
+                    let end = (read + BLOCK_BYTES - at as usize % BLOCK_BYTES).min(count);
+                    match self.file.read_at(&mut self.piece[read..end], at) {
+                        Ok(length @ 1..) => read += length,
+                        _ => {
+                            self.unreadable.push(at);
+                            read = end;
+                        }
                     }
                 }
             }
         }
+        Ok(())
     }
-}
 
-fn io_error(path: &Path, source: io::Error) -> ReplayError {
-    ReplayError::Io { path: path.to_owned(), source }
+    fn record(&mut self, offset: u64, layout: Layout) -> io::Result<Option<(Record, u64)>> {
+        let Some(length) = record::expected_bytes(self.bytes(offset, FRAME_BYTES + 1)?) else { return Ok(None) };
+        if offset + length as u64 > self.length {
+            return Ok(None);
+        }
+        let decoded = record::decode(self.bytes(offset, length)?, layout.seed, offset);
+        Ok(decoded.map(|(record, length)| (record, length as u64)))
+    }
+
+    /// Where the next valid record stands, from `offset` on.
+    fn next_record(&mut self, mut offset: u64, layout: Layout) -> io::Result<Option<u64>> {
+        while offset < self.length {
+            let piece = self.bytes(offset, BLOCK_BYTES)?;
+            // A record begins with its length, which has a byte that is not zero within four.
+            let zeros = piece.iter().take_while(|byte| **byte == 0).count() as u64;
+            if zeros > 3 {
+                offset += zeros - 3;
+                continue;
+            }
+            if self.record(offset, layout)?.is_some() {
+                return Ok(Some(offset));
+            }
+            offset += 1;
+        }
+        Ok(None)
+    }
+
+    fn is_unreadable(&self, start: u64, length: u64) -> bool {
+        self.unreadable.iter().any(|at| (start..start + length).contains(at))
+    }
+
+    /// How many of these bytes stand before the last one that is not zero: zeros at the end are room
+    /// that was never used.
+    fn written_bytes(&mut self, start: u64, length: u64) -> io::Result<u64> {
+        let mut written = 0;
+        let mut offset = start;
+        while offset < (start + length).min(self.length) {
+            let count = PIECE_BYTES.min((start + length - offset) as usize);
+            let piece = self.bytes(offset, count)?;
+            if let Some(last) = piece.iter().rposition(|byte| *byte != 0) {
+                written = offset - start + last as u64 + 1;
+            }
+            offset += piece.len().max(1) as u64;
+        }
+        Ok(written)
+    }
 }

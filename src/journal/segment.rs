@@ -1,78 +1,133 @@
 //! One file of the journal: a header, then records. It belongs to exactly one batch, and its name
 //! says which.
 
-use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use super::files::{FileHandle, Files, remove_if_there};
 use super::record::{self, FORMAT_VERSION, Seed};
 use crate::domain::{BatchId, BatchSeq, Hour, WriterId};
 
 const MAGIC: &[u8; 8] = b"EVTJOURN";
 
-/// magic 8, version 4, writer 16, seq 8, crc32 of all that 4.
-pub const HEADER_BYTES: u64 = 40;
+/// magic 8, version 4, writer 16, seq 8, catalog 8, crc32 of all that 4.
+pub const HEADER_BYTES: u64 = 48;
+/// Version 1 had no catalog.
+pub(super) const HEADER_BYTES_V1: u64 = 40;
+/// What the seed of the records' checksums is made of: it follows from the file's name, so that
+/// records behind a damaged header can still be read.
+const SEED_BYTES: usize = 36;
 
-/// Records of a snapshot are cut at this payload size.
-const SNAPSHOT_RECORD_BYTES: usize = 1 << 20;
+/// Records of a rewritten segment are cut at this payload size.
+const REWRITE_RECORD_BYTES: usize = 1 << 20;
 
 /// A segment open for appending.
 pub struct Segment {
     pub id: BatchId,
-    pub path: PathBuf,
-    pub file: File,
+    pub file: Arc<dyn FileHandle>,
     pub seed: Seed,
 }
 
-/// `{writer}-{seq}.journal`: sorts by writer, then by sequence.
+/// What a file of the journal's folder is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Kind {
+    /// Its batch is not known to be in the store.
+    Pending,
+    /// Its batch is in the store. Kept for a while, to be delivered again should the store lose it.
+    Committed,
+    /// The store holds another batch under its identity. Kept until somebody has looked.
+    Differing,
+}
+
+impl Kind {
+    const ALL: [(Self, &'static str); 3] =
+        [(Self::Pending, "journal"), (Self::Committed, "committed"), (Self::Differing, "differing")];
+}
+
+/// `{writer}-{seq}.{kind}`: sorts by writer, then by sequence.
 #[must_use]
-pub fn file_name(id: BatchId) -> String {
-    format!("{}-{:020}.journal", id.writer, id.seq.0)
+pub fn file_name(id: BatchId, kind: Kind) -> String {
+    let extension = Kind::ALL.iter().find(|(known, _)| *known == kind).map_or("", |(_, extension)| extension);
+    format!("{}-{:020}.{extension}", id.writer, id.seq.0)
 }
 
 /// The inverse of [`file_name`]; `None` for any other file.
 #[must_use]
-pub fn parse_file_name(name: &str) -> Option<BatchId> {
-    let (writer, seq) = name.strip_suffix(".journal")?.split_once('-')?;
+pub fn parse_file_name(name: &str) -> Option<(BatchId, Kind)> {
+    let (stem, extension) = name.rsplit_once('.')?;
+    let (kind, _) = *Kind::ALL.iter().find(|(_, known)| *known == extension)?;
+    let (writer, seq) = stem.split_once('-')?;
     let id = BatchId { writer: WriterId::parse(writer)?, seq: BatchSeq(seq.parse().ok()?) };
-    (file_name(id) == name).then_some(id)
+    (file_name(id, kind) == name).then_some((id, kind))
 }
 
-/// The header of a segment, and the seed of its records' checksums.
-fn header(id: BatchId) -> ([u8; HEADER_BYTES as usize], Seed) {
+fn header(id: BatchId, catalog: u64) -> ([u8; HEADER_BYTES as usize], Seed) {
     let mut bytes = [0; HEADER_BYTES as usize];
     bytes[..8].copy_from_slice(MAGIC);
     bytes[8..12].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
     bytes[12..28].copy_from_slice(&id.writer.0);
     bytes[28..36].copy_from_slice(&id.seq.0.to_le_bytes());
-    let checksum = crc32fast::hash(&bytes[..36]);
-    bytes[36..].copy_from_slice(&checksum.to_le_bytes());
-    (bytes, Seed(checksum))
+    bytes[36..44].copy_from_slice(&catalog.to_le_bytes());
+    let checksum = crc32fast::hash(&bytes[..44]);
+    bytes[44..].copy_from_slice(&checksum.to_le_bytes());
+    (bytes, seed(id, FORMAT_VERSION))
+}
+
+fn seed(id: BatchId, version: u32) -> Seed {
+    let mut bytes = [0; SEED_BYTES];
+    bytes[..8].copy_from_slice(MAGIC);
+    bytes[8..12].copy_from_slice(&version.to_le_bytes());
+    bytes[12..28].copy_from_slice(&id.writer.0);
+    bytes[28..].copy_from_slice(&id.seq.0.to_le_bytes());
+    Seed(crc32fast::hash(&bytes))
 }
 
 /// What the first bytes of a file say.
 #[derive(PartialEq, Eq, Debug)]
 pub enum Header {
-    Valid(Seed),
-    /// Shorter than a header or damaged; the seed it would have given.
-    Invalid(Seed),
+    Valid(Layout),
+    /// Shorter than a header or damaged; what it would have said.
+    Invalid(Layout),
     /// Written by a later version of this program.
     NewerVersion(u32),
 }
 
-/// Checks the header of the file that is named after `id`.
+/// How the rest of the file is to be read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Layout {
+    pub version: u32,
+    /// Where the records begin.
+    pub header_bytes: u64,
+    pub seed: Seed,
+    /// The version of the catalog that was known when the batch was opened; `None` in version 1.
+    pub catalog: Option<u64>,
+}
+
+/// Checks the header of the file that is named after `id`; `bytes` are its first [`HEADER_BYTES`], or
+/// all it has.
 #[must_use]
 pub fn read_header(bytes: &[u8], id: BatchId) -> Header {
-    let (expected, seed) = header(id);
-    if bytes.get(..HEADER_BYTES as usize) == Some(expected.as_slice()) {
-        return Header::Valid(seed);
+    let number = |range: std::ops::Range<usize>| bytes.get(range).unwrap_or_default();
+    let version = number(8..12).try_into().map_or(0, u32::from_le_bytes);
+    let ours = bytes.starts_with(MAGIC);
+    if ours && version == 1 {
+        let seed = seed(id, 1);
+        let layout = Layout { version, header_bytes: HEADER_BYTES_V1, seed, catalog: None };
+        // In version 1 the seed was the header's checksum.
+        let is_valid = number(12..28) == id.writer.0
+            && number(28..36) == id.seq.0.to_le_bytes()
+            && number(36..40) == seed.0.to_le_bytes();
+        return if is_valid { Header::Valid(layout) } else { Header::Invalid(layout) };
     }
-    let version = bytes.get(8..12).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_le_bytes);
-    if bytes.starts_with(MAGIC) && version > FORMAT_VERSION {
+    let catalog = number(36..44).try_into().map_or(0, u64::from_le_bytes);
+    let (expected, seed) = header(id, catalog);
+    let layout = Layout { version: FORMAT_VERSION, header_bytes: HEADER_BYTES, seed, catalog: Some(catalog) };
+    if number(0..HEADER_BYTES as usize) == expected {
+        Header::Valid(layout)
+    } else if ours && version > FORMAT_VERSION {
         Header::NewerVersion(version)
     } else {
-        Header::Invalid(seed)
+        Header::Invalid(Layout { catalog: Some(0), ..layout })
     }
 }
 
@@ -82,58 +137,73 @@ impl Segment {
     ///
     /// # Errors
     /// When the file exists already or the disk says no.
-    pub fn create(dir: &Path, id: BatchId) -> io::Result<Self> {
-        let path = dir.join(file_name(id));
-        let file = OpenOptions::new().write(true).create_new(true).open(&path)?;
-        let (header, seed) = header(id);
-        let written = file.write_all_at(&header, 0).and_then(|()| file.sync_all()).and_then(|()| sync_dir(dir));
+    pub fn create(files: &dyn Files, id: BatchId, catalog: u64) -> io::Result<Self> {
+        let name = file_name(id, Kind::Pending);
+        let file = files.create(&name)?;
+        let (header, seed) = header(id, catalog);
+        let written = file.write_at(&header, 0).and_then(|()| file.sync());
         if let Err(error) = written {
-            let _ = fs::remove_file(&path);
+            let _ = files.remove(&name);
             return Err(error);
         }
-        Ok(Self { id, path, file, seed })
+        Ok(Self { id, file, seed })
     }
 
-    /// Writes a complete segment that holds just `counts` (sorted by hour) and puts it in the place
-    /// of the batch's segment, if there is one: written aside, synced, renamed, folder synced.
-    /// `ended`: nothing will be appended. Returns the segment and its length in bytes.
+    /// Writes a complete segment that holds just `contents` and puts it in the place of the batch's
+    /// segment, if there is one: written aside, synced, renamed. The folder is still to be synced.
+    /// Returns the segment and its length in bytes.
     ///
     /// # Errors
     /// When the disk says no; then the old segment stands as it was.
-    pub fn rewrite(dir: &Path, id: BatchId, counts: &[(&str, Hour, u64)], ended: bool) -> io::Result<(Self, u64)> {
-        let (header, seed) = header(id);
+    pub fn rewrite(files: &dyn Files, id: BatchId, contents: &Contents<'_>) -> io::Result<(Self, u64)> {
+        let (header, seed) = header(id, contents.catalog);
         let mut bytes = header.to_vec();
-        for of_hour in counts.chunk_by(|a, b| a.1 == b.1) {
-            for chunk in of_hour.chunks(SNAPSHOT_RECORD_BYTES / 300) {
-                let offset = bytes.len() as u64;
+        let offset = |bytes: &Vec<u8>| bytes.len() as u64;
+        if let Some(base) = contents.base {
+            let at = offset(&bytes);
+            record::encode_base(&mut bytes, seed, at, base);
+        }
+        for of_hour in contents.counts.chunk_by(|a, b| a.1 == b.1) {
+            for chunk in of_hour.chunks(REWRITE_RECORD_BYTES / 300) {
                 let entries = chunk.iter().map(|(event, _, count)| (*event, *count));
-                record::encode_counts(&mut bytes, seed, offset, chunk[0].1, entries);
+                let at = offset(&bytes);
+                record::encode_counts(&mut bytes, seed, at, chunk[0].1, entries);
             }
         }
-        if ended {
-            let offset = bytes.len() as u64;
-            record::encode_end(&mut bytes, seed, offset);
+        if contents.ended {
+            let at = offset(&bytes);
+            record::encode_end(&mut bytes, seed, at);
         }
-        let path = dir.join(file_name(id));
-        let aside = path.with_extension("rewrite");
-        let file = OpenOptions::new().write(true).create(true).truncate(true).open(&aside)?;
-        let placed =
-            file.write_all_at(&bytes, 0).and_then(|()| file.sync_all()).and_then(|()| fs::rename(&aside, &path));
-        if let Err(error) = placed {
-            let _ = fs::remove_file(&aside);
-            return Err(error);
+        let aside = format!("{}.rewrite", file_name(id, Kind::Pending));
+        remove_if_there(files, &aside)?;
+        let placed = files.create(&aside).and_then(|file| {
+            file.write_at(&bytes, 0)?;
+            file.sync()?;
+            let synced = offset(&bytes);
+            record::encode_synced(&mut bytes, seed, synced, synced);
+            file.write_at(&bytes[synced as usize..], synced)?;
+            files.rename(&aside, &file_name(id, Kind::Pending))?;
+            Ok(file)
+        });
+        match placed {
+            Ok(file) => Ok((Self { id, file, seed }, offset(&bytes))),
+            Err(error) => {
+                let _ = files.remove(&aside);
+                Err(error)
+            }
         }
-        sync_dir(dir)?;
-        Ok((Self { id, path, file, seed }, bytes.len() as u64))
     }
 }
 
-/// Makes the names in a folder durable.
-///
-/// # Errors
-/// When the folder can't be opened or synced.
-pub fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
+/// What a rewritten segment holds.
+pub struct Contents<'a> {
+    /// As in [`Layout::catalog`].
+    pub catalog: u64,
+    pub base: Option<i128>,
+    /// Sorted by hour.
+    pub counts: &'a [(&'a str, Hour, u64)],
+    /// Nothing will be appended.
+    pub ended: bool,
 }
 
 #[cfg(test)]
@@ -144,8 +214,10 @@ mod tests {
     #[test]
     fn file_names_are_read_back_and_others_are_not_taken_for_one() {
         let id = BatchId { writer: WriterId([0xab; 16]), seq: BatchSeq(42) };
-        let name = file_name(id);
-        assert_eq!(parse_file_name(&name), Some(id));
+        for (kind, _) in Kind::ALL {
+            assert_eq!(parse_file_name(&file_name(id, kind)), Some((id, kind)));
+        }
+        let name = file_name(id, Kind::Pending);
         for other in ["LOCK", "x.journal", &name.to_uppercase(), &format!("{name}~"), &name.replace("0042", "42")] {
             assert_eq!(parse_file_name(other), None, "{other}");
         }
@@ -154,14 +226,11 @@ mod tests {
     #[test]
     fn a_header_is_valid_for_its_own_batch_only() {
         let id = BatchId { writer: WriterId([1; 16]), seq: BatchSeq(1) };
-        let (mut bytes, seed) = header(id);
-        assert_eq!(read_header(&bytes, id), Header::Valid(seed));
-        assert_eq!(
-            read_header(&bytes, BatchId { seq: BatchSeq(2), ..id }),
-            Header::Invalid(header(BatchId { seq: BatchSeq(2), ..id }).1)
-        );
-        assert_eq!(read_header(&bytes[..39], id), Header::Invalid(seed));
-        bytes[8] = 2;
-        assert_eq!(read_header(&bytes, id), Header::NewerVersion(2));
+        let (mut bytes, _) = header(id, 7);
+        assert!(matches!(read_header(&bytes, id), Header::Valid(layout) if layout.catalog == Some(7)));
+        assert!(matches!(read_header(&bytes, BatchId { seq: BatchSeq(2), ..id }), Header::Invalid(_)));
+        assert!(matches!(read_header(&bytes[..47], id), Header::Invalid(_)));
+        bytes[8] = 3;
+        assert_eq!(read_header(&bytes, id), Header::NewerVersion(3));
     }
 }
