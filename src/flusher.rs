@@ -9,8 +9,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::batch::{Batches, SealedBatch};
 use crate::catalog::LiveCatalog;
-use crate::domain::{HourlyCount, WriterId};
-use crate::store::{Commit, Store, StoreError, StoreHealth};
+use crate::domain::{BatchSeq, Digest, HourlyCount, WriterId};
+use crate::store::{Commit, CommitRequest, Store, StoreError, StoreHealth};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -134,7 +134,7 @@ impl Flusher {
         while let Some(batch) = self.batches.oldest_sealed(refused) {
             match self.commit(&batch).await {
                 Ok(rows) => self.discard(&batch, rows).await?,
-                Err(StoreError::Unavailable(reason)) => return Err(StoreError::Unavailable(reason)),
+                Err(error) if error.is_outage() => return Err(error),
                 Err(error) => {
                     tracing::error!(
                         %error,
@@ -154,24 +154,28 @@ impl Flusher {
         self.batches.sync(batch).await.map_err(|error| StoreError::Unavailable(error.to_string()))?;
         let rows: Arc<[_]> = self.batches.sealed_rows(batch).into();
         let row_count = rows.len();
-        let commit = self.health.note(self.store.commit(batch.id, Arc::clone(&rows)).await)?;
-        let seq = batch.id.seq.0;
-        let duration_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-        match commit {
+        let digest = Digest::of(&rows);
+        let request = CommitRequest {
+            id: batch.id,
+            after: BatchSeq(batch.id.seq.0.saturating_sub(1)),
+            digest,
+            catalog: self.catalog.view().catalog().version,
+            rows: Arc::clone(&rows),
+        };
+        let seq = batch.id.seq;
+        match self.store.commit(request).await? {
             Commit::Applied => {
-                tracing::debug!(batch.seq = seq, rows = row_count, duration_ms, "Committed a batch");
+                let duration_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+                tracing::debug!(batch.seq = seq.0, rows = row_count, duration_ms, "Committed a batch");
             }
-            Commit::AlreadyApplied => {
-                tracing::info!(batch.writer = %batch.id.writer, batch.seq = seq, "A batch was in the store already");
+            Commit::Stands(Some(entry)) if entry.last_seq == seq && entry.digest == Some(digest) => {
+                tracing::info!(batch.writer = %batch.id.writer, batch.seq = seq.0, "A batch was in the store already");
             }
-            Commit::AppliedAfterGap { found } => tracing::error!(
-                batch.writer = %batch.id.writer,
-                batch.seq = seq,
-                ledger.last_seq = found.0,
-                "The database has lost commits that it had confirmed: compare it with its backups"
-            ),
+            Commit::Stands(entry) => {
+                let stands_at = entry.map_or(0, |entry| entry.last_seq.0);
+                return Err(StoreError::Rejected(format!("the ledger stands at batch {stands_at} of its writer")));
+            }
         }
-        self.health.note_commit();
         Ok(rows)
     }
 
