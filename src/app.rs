@@ -23,7 +23,7 @@ use crate::http;
 use crate::journal::{DataFolder, OpenError};
 use crate::names::Names;
 use crate::query::Query;
-use crate::store::{self, Store, StoreError, StoreHealth};
+use crate::store::{self, Store, StoreError, StoreHealth, Watched};
 
 /// How long serving waits for a store that hangs.
 const FIRST_CONTACT: Duration = Duration::from_secs(2);
@@ -139,7 +139,8 @@ impl App {
         log_recovered(&recovered);
         let batches: &'static Batches = Box::leak(Box::new(batches));
         let health = Arc::new(StoreHealth::default());
-        let catalog = Arc::new(LiveCatalog::new(batches, Arc::clone(&store), Arc::clone(&health)));
+        let store: Arc<dyn Store> = Arc::new(Watched::new(store, Arc::clone(&health)));
+        let catalog = Arc::new(LiveCatalog::new(batches, Arc::clone(&store)));
         let flusher =
             Flusher::new(batches, Arc::clone(&store), Arc::clone(&catalog), Arc::clone(&health), config.flush);
         Ok(Self { config, folder, batches, store, flusher, catalog, health })
@@ -251,7 +252,7 @@ impl App {
             self.catalog.refresh().await?;
             Ok((identity, totals))
         };
-        let (identity, totals) = match self.health.note(reading.await) {
+        let (identity, totals) = match reading.await {
             Ok(read) => read,
             Err(error) => return Ok(Err(error)),
         };

@@ -16,7 +16,7 @@ use crate::batch::Batches;
 use crate::domain::{EventName, HourlyCount};
 use crate::names::Standing;
 use crate::store::admin::{Aliases, Catalog, CatalogEntry, Change, Changed};
-use crate::store::{Store, StoreError, StoreHealth};
+use crate::store::{Store, StoreError};
 
 /// One version of the catalog, prepared for reads.
 #[derive(Debug, Default)]
@@ -102,7 +102,6 @@ impl CatalogView {
 pub struct LiveCatalog {
     batches: &'static Batches,
     store: Arc<dyn Store>,
-    health: Arc<StoreHealth>,
     view: ArcSwap<CatalogView>,
     /// The newest version that this node has heard of: rows of older ones are not served any more.
     newest: AtomicU64,
@@ -111,9 +110,9 @@ pub struct LiveCatalog {
 
 impl LiveCatalog {
     #[must_use]
-    pub fn new(batches: &'static Batches, store: Arc<dyn Store>, health: Arc<StoreHealth>) -> Self {
+    pub fn new(batches: &'static Batches, store: Arc<dyn Store>) -> Self {
         let (view, newest) = (ArcSwap::default(), AtomicU64::new(0));
-        Self { batches, store, health, view, newest, loading: Mutex::new(()) }
+        Self { batches, store, view, newest, loading: Mutex::new(()) }
     }
 
     #[must_use]
@@ -146,12 +145,12 @@ impl LiveCatalog {
     pub async fn refresh(&self) -> Result<Arc<CatalogView>, StoreError> {
         // One at a time, so that an older catalog never replaces a newer one.
         let _loading = self.loading.lock().await;
-        let catalog = self.health.note(self.store.catalog().await)?;
+        let catalog = self.store.catalog().await?;
         if catalog.version == self.view.load().catalog.version {
             return Ok(self.view());
         }
         let names = self.batches.names();
-        for total in self.health.note(self.store.totals(Vec::new()).await)?.value {
+        for total in self.store.totals(Vec::new()).await?.value {
             names.learn(&total.event, total.count);
         }
         let view = Arc::new(CatalogView::from(catalog));
@@ -166,7 +165,7 @@ impl LiveCatalog {
     /// # Errors
     /// The store's.
     pub async fn keep_current(&self) -> Result<(), StoreError> {
-        let position = self.health.note(self.store.position(Vec::new()).await)?;
+        let position = self.store.position(Vec::new()).await?;
         if position.catalog != self.view.load().catalog.version {
             self.refresh().await?;
         }
@@ -179,7 +178,7 @@ impl LiveCatalog {
     /// # Errors
     /// The store's: whether the change was made is unknown then.
     pub async fn change(&self, change: Change, who: &str, at: DateTime<Utc>) -> Result<Changed, StoreError> {
-        let changed = self.health.note(self.store.change(change, who, at).await);
+        let changed = self.store.change(change, who, at).await;
         if let Ok(Changed::Done { change }) = &changed {
             self.newest.fetch_max(change.unsigned_abs(), Ordering::AcqRel);
         }

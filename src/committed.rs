@@ -21,9 +21,9 @@ use tokio::sync::Mutex;
 
 use crate::batch::{Batches, RecentCommits};
 use crate::catalog::{CatalogView, LiveCatalog};
-use crate::domain::{EventTotal, HourRange, HourlyCount, Sum, SumBy, SumOf};
+use crate::domain::{Digest, EventTotal, HourRange, HourlyCount, Sum, SumBy, SumOf};
 use crate::shared::Shared;
-use crate::store::{HourlyQuery, LedgerPosition, Snapshot, Store, StoreError, StoreHealth};
+use crate::store::{HourlyQuery, LedgerPosition, Snapshot, Store, StoreError};
 
 /// How old the knowledge may be that nobody else has committed. Adds to the interval at which
 /// that node flushes.
@@ -96,7 +96,6 @@ struct Foreign {
 pub struct Committed {
     batches: &'static Batches,
     store: Arc<dyn Store>,
-    health: Arc<StoreHealth>,
     catalog: Arc<LiveCatalog>,
     totals: Slot<EventTotal>,
     ranges: Cache<HourlyQuery, Slot<HourlyCount>>,
@@ -106,14 +105,9 @@ pub struct Committed {
 
 impl Committed {
     #[must_use]
-    pub fn new(
-        batches: &'static Batches,
-        store: Arc<dyn Store>,
-        catalog: Arc<LiveCatalog>,
-        health: Arc<StoreHealth>,
-    ) -> Self {
+    pub fn new(batches: &'static Batches, store: Arc<dyn Store>, catalog: Arc<LiveCatalog>) -> Self {
         let (totals, ranges, sums) = (Slot::default(), by_rows(), by_rows());
-        Self { batches, store, health, catalog, totals, ranges, sums, foreign: Shared::default() }
+        Self { batches, store, catalog, totals, ranges, sums, foreign: Shared::default() }
     }
 
     /// The store's totals. `commits` must have been taken before.
@@ -173,7 +167,7 @@ impl Committed {
             last.as_ref().is_ok_and(is_new)
         };
         let look = async {
-            let position = self.health.note(self.store.position(self.batches.writers().to_vec()).await)?;
+            let position = self.store.position(self.batches.writers().to_vec()).await?;
             Ok(Foreign::at(&position))
         };
         Ok(self.foreign.get(holds, look).await?.version)
@@ -203,13 +197,13 @@ impl Committed {
                         let items = items_of(&view, &view.aliases().apply(rows));
                         Arc::new(merge(&kept.rows.value, items))
                     });
-                    kept.rows.position.advance(*batch);
+                    kept.rows.position.advance(*batch, Digest::of(rows), total_of(rows));
                 }
             }
             kept.discarded = kept.discarded.max(commits.discarded());
             return Ok((kept.rows.clone(), false));
         }
-        let Snapshot { value, position } = self.health.note(read().await)?;
+        let Snapshot { value, position } = read().await?;
         self.foreign.put(Ok(Foreign::at(&position))).await;
         let rows = Snapshot { value: Arc::new(value), position };
         *slot = Some(Kept { rows: rows.clone(), discarded: commits.discarded() });
@@ -221,6 +215,10 @@ impl Foreign {
     fn at(position: &LedgerPosition) -> Self {
         Self { version: position.foreign_version(), catalog: position.catalog, at: Instant::now() }
     }
+}
+
+fn total_of(rows: &[HourlyCount]) -> i128 {
+    rows.iter().map(|row| i128::from(row.count)).sum()
 }
 
 /// A cache that is bounded by the rows in it.

@@ -9,6 +9,7 @@ use std::time::SystemTime;
 use chrono::{DateTime, Datelike, NaiveDate, Utc};
 use compact_str::CompactString;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use sha2::{Digest as _, Sha256};
 
 /// Longest event name, in bytes of UTF-8 after decoding. Far below PostgreSQL's limit for an index
 /// row (about 2,700 bytes), so that no name can poison a batch.
@@ -392,6 +393,31 @@ impl fmt::Display for BatchSeq {
 pub struct BatchId {
     pub writer: WriterId,
     pub seq: BatchSeq,
+}
+
+/// Stands for the exact rows of a batch: SHA-256 over them, cut to 16 bytes. The ledger keeps that of
+/// each writer's last batch, so that a retry is told from another batch of the same number.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Digest(pub [u8; 16]);
+
+impl Digest {
+    /// Each row in order: length of the name (one byte), name, hour (32 bits) and count (64 bits),
+    /// both with the lowest byte first.
+    #[must_use]
+    pub fn of(rows: &[HourlyCount]) -> Self {
+        let mut hasher = Sha256::new();
+        for row in rows {
+            let name = row.event.as_str().as_bytes();
+            // Names have at most 255 bytes.
+            hasher.update([u8::try_from(name.len()).unwrap_or(u8::MAX)]);
+            hasher.update(name);
+            hasher.update(row.hour.number().to_le_bytes());
+            hasher.update(row.count.to_le_bytes());
+        }
+        let mut cut = [0; 16];
+        cut.copy_from_slice(&hasher.finalize()[..16]);
+        Self(cut)
+    }
 }
 
 /// What must have happened before an increment is acknowledged, weakest first.

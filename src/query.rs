@@ -54,7 +54,7 @@ impl Query {
         catalog: Arc<LiveCatalog>,
         health: Arc<StoreHealth>,
     ) -> Self {
-        let committed = Committed::new(batches, store, Arc::clone(&catalog), Arc::clone(&health));
+        let committed = Committed::new(batches, store, Arc::clone(&catalog));
         Self { batches, committed, catalog, health }
     }
 
@@ -246,7 +246,7 @@ struct Read<T> {
 }
 
 fn changing() -> StoreError {
-    StoreError::Unavailable("the catalog changes faster than it can be read".into())
+    StoreError::CatalogChanging
 }
 
 fn not_in<T>(mut pending: Pending, committed: &Rows<T>) -> Pending {

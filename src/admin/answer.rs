@@ -82,9 +82,14 @@ impl Failure {
             Self::BadRequest(_) | Self::Store(StoreError::TooManyRows { .. }) => StatusCode::BAD_REQUEST,
             Self::Refused(_) => StatusCode::CONFLICT,
             Self::Throttled(_) => StatusCode::TOO_MANY_REQUESTS,
-            Self::Busy | Self::OutcomeUnknown | Self::Store(StoreError::Unavailable(_)) => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::Busy
+            | Self::OutcomeUnknown
+            | Self::Store(
+                StoreError::Unavailable(_)
+                | StoreError::Refused(_)
+                | StoreError::AnotherDatabase(_)
+                | StoreError::CatalogChanging,
+            ) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Store(StoreError::Rejected(_)) | Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -102,7 +107,12 @@ impl Failure {
             Self::Busy => "too_many_streams: the limit admin.streams_max is reached",
             Self::OutcomeUnknown => "outcome_unknown: the store did not say whether the change was made",
             Self::Store(StoreError::TooManyRows { .. }) => "too_many_rows: the range holds too much",
-            Self::Store(StoreError::Unavailable(_)) => "store_unavailable: the store cannot be used at the moment",
+            Self::Store(
+                StoreError::Unavailable(_)
+                | StoreError::Refused(_)
+                | StoreError::AnotherDatabase(_)
+                | StoreError::CatalogChanging,
+            ) => "store_unavailable: the store cannot be used at the moment",
             Self::Store(StoreError::Rejected(_)) => "store_rejected: the store refused; the log says why",
             Self::Internal => "internal: the log says why",
         }
@@ -115,7 +125,12 @@ impl Failure {
             Self::Refused(_) => "That was not possible",
             Self::Throttled(_) => "Too many attempts",
             Self::OutcomeUnknown => "The database did not answer",
-            Self::Store(StoreError::Unavailable(_)) => "The database cannot be reached",
+            Self::Store(
+                StoreError::Unavailable(_)
+                | StoreError::Refused(_)
+                | StoreError::AnotherDatabase(_)
+                | StoreError::CatalogChanging,
+            ) => "The database cannot be reached",
             Self::Store(StoreError::TooManyRows { .. }) => "Too much at once",
             Self::Internal | Self::Store(StoreError::Rejected(_)) => "Something went wrong",
             _ => "That did not work",
@@ -142,7 +157,7 @@ impl Failure {
             Self::Store(StoreError::TooManyRows { .. }) => {
                 "This range holds too many numbers; choose a shorter one.".into()
             }
-            Self::Store(StoreError::Unavailable(_)) => {
+            Self::Store(StoreError::Unavailable(_) | StoreError::Refused(_) | StoreError::AnotherDatabase(_) | StoreError::CatalogChanging) => {
                 "Counting goes on and nothing is lost, but exact numbers have to wait until it is back.".into()
             }
             Self::Store(StoreError::Rejected(_)) | Self::Internal => "It has been logged.".into(),
@@ -193,7 +208,13 @@ impl Failure {
             Self::Throttled(wait) => {
                 headers.insert(RETRY_AFTER, seconds_up(*wait).into());
             }
-            Self::Busy | Self::Store(StoreError::Unavailable(_)) => {
+            Self::Busy
+            | Self::Store(
+                StoreError::Unavailable(_)
+                | StoreError::Refused(_)
+                | StoreError::AnotherDatabase(_)
+                | StoreError::CatalogChanging,
+            ) => {
                 headers.insert(RETRY_AFTER, HeaderValue::from_static("5"));
             }
             _ => {}

@@ -127,7 +127,14 @@ pub(super) async fn page(state: &'static State, request: &Request, who: &Who) ->
     let (totals, figures, period) = match read.await {
         Ok(read) => read,
         // What is known without the store says what is the matter, and the numbers come by themselves.
-        Err(failure @ Failure::Store(StoreError::Unavailable(_))) => {
+        Err(
+            failure @ Failure::Store(
+                StoreError::Unavailable(_)
+                | StoreError::Refused(_)
+                | StoreError::AnotherDatabase(_)
+                | StoreError::CatalogChanging,
+            ),
+        ) => {
             let status = failure.status();
             let mut response = html(&Overview { status: state.status(), outage: Some(failure), ..blank });
             *response.status_mut() = status;

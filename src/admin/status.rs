@@ -85,7 +85,7 @@ impl State {
             None => Light::new("warn", "none yet"),
         };
         let label = self.store.label();
-        let store = match store.failing_since {
+        let store = match store.outage.map(|outage| outage.since) {
             None => Light::new("good", label),
             Some(since) => Light::new("bad", format!("unreachable for {} s: {label}", since.elapsed().as_secs())),
         };

@@ -229,7 +229,12 @@ impl ApiError {
                 format!("too_many_rows: the range holds more than {rows_max} rows (http.range_rows_max)"),
                 format!("This range holds more than {rows_max} rows; please ask for shorter ranges, one by one."),
             ),
-            Self::Store(StoreError::Unavailable(_)) => (
+            Self::Store(
+                StoreError::Unavailable(_)
+                | StoreError::Refused(_)
+                | StoreError::AnotherDatabase(_)
+                | StoreError::CatalogChanging,
+            ) => (
                 S::SERVICE_UNAVAILABLE,
                 Then::RetryLater,
                 "store_unavailable: the store cannot be read at the moment".into(),

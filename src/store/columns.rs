@@ -2,8 +2,8 @@
 
 use chrono::{DateTime, SecondsFormat, Utc};
 
-use super::StoreError;
-use crate::domain::{BatchSeq, EventName, EventTotal, Hour, HourlyCount};
+use super::{LedgerEntry, StoreError};
+use crate::domain::{BatchSeq, Digest, EventName, EventTotal, Hour, HourlyCount};
 
 /// The sum of a batch's counts, for the ledger.
 pub(super) fn batch_total(rows: &[HourlyCount]) -> i128 {
@@ -66,6 +66,12 @@ pub(super) fn unsigned(number: i64) -> Result<u64, StoreError> {
 /// Reads back an exact sum, which the stores give as decimal text.
 pub(super) fn exact_sum(text: &str) -> Result<i128, StoreError> {
     text.parse().map_err(|_| StoreError::Rejected("the store's books hold a sum that is no whole number".into()))
+}
+
+/// Reads back a writer's row of the ledger.
+pub(super) fn ledger_entry(last_seq: i64, total: &str, digest: Option<&[u8]>) -> Result<LedgerEntry, StoreError> {
+    let digest = digest.map(<[u8; 16]>::try_from).transpose().map_err(|_| unreadable())?.map(Digest);
+    Ok(LedgerEntry { last_seq: BatchSeq(unsigned(last_seq)?), total: exact_sum(total)?, digest })
 }
 
 /// Reads back a row of the all-time totals.

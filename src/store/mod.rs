@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::domain::{BatchId, BatchSeq, EventName, EventTotal, HourRange, HourlyCount, Sum, SumBy, WriterId};
+use crate::domain::{BatchId, BatchSeq, Digest, EventName, EventTotal, HourRange, HourlyCount, Sum, SumBy, WriterId};
 
 pub mod admin;
 mod columns;
@@ -16,37 +16,77 @@ mod migration;
 mod options;
 pub mod postgres;
 pub mod sqlite;
+mod watched;
 
 pub use admin::AdminStore;
-pub use health::{StoreHealth, StoreStatus};
+pub use health::{Outage, OutageKind, StoreHealth, StoreStatus};
 pub use options::{Options, StoreUrlError, without_password};
+pub use watched::Watched;
 
-/// What became of a commit. `AlreadyApplied`: an earlier attempt committed but its answer was lost;
-/// the retry treats it as success.
+/// One batch on its way into the store.
+#[derive(Clone, Debug)]
+pub struct CommitRequest {
+    pub id: BatchId,
+    /// Where this writer's ledger must stand before: mostly `id.seq` - 1. 0: it has no row yet.
+    pub after: BatchSeq,
+    /// Of `rows`.
+    pub digest: Digest,
+    /// The catalog's version that the node knew before it counted the first of the rows.
+    pub catalog: u64,
+    /// Distinct, sorted by event bytes, then hour.
+    pub rows: Arc<[HourlyCount]>,
+}
+
+/// What the ledger says about one writer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LedgerEntry {
+    /// The last batch that was applied.
+    pub last_seq: BatchSeq,
+    /// The sum of all counts that this writer ever applied.
+    pub total: i128,
+    /// Of the last batch. `None`: it was written by a version of this program that kept none.
+    pub digest: Option<Digest>,
+}
+
+/// What became of a commit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Commit {
     Applied,
-    AlreadyApplied,
-    /// Applied, but the ledger stood at `found` and not at the batch before this one: the database
-    /// has lost commits that it had confirmed (a failover or a restored backup). For a loud alarm.
-    AppliedAfterGap {
-        found: BatchSeq,
-    },
+    /// Nothing was counted: the writer's ledger stands here and not at `after` (`None`: it has no
+    /// row). An entry at or past the batch is as durable as a commit when this is answered.
+    Stands(Option<LedgerEntry>),
 }
 
-/// Two decisions: try again later, or tell a human.
+/// Facts, for those who decide what to do next; the texts are for people.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
-    /// The store can't be reached or gave up this time; the same call may succeed later. Whether a
-    /// commit happened is unknown: retry the same batch.
+    /// The store can't be reached or gave up this time; that may pass by itself. Whether a commit
+    /// happened is unknown: retry the same batch.
     #[error("the store is unavailable: {0}")]
     Unavailable(String),
-    /// The store understood and refused; trying again changes nothing until somebody mends it.
+    /// The store answers, but turns this program away until somebody mends it: says why, and what to do.
+    #[error("the store refuses: {0}")]
+    Refused(String),
+    /// Another database answers than the expected one. Nothing in it was read or written.
+    #[error("another database answers: {0}")]
+    AnotherDatabase(String),
+    /// The store understood one statement and refused it; trying again changes nothing.
     #[error("the store refused: {0}")]
     Rejected(String),
+    /// Administrators change the catalog faster than rows can be read with it.
+    #[error("the catalog changes faster than it can be read")]
+    CatalogChanging,
     /// More rows than the caller's limit.
     #[error("more than {rows_max} rows")]
     TooManyRows { rows_max: usize },
+}
+
+impl StoreError {
+    /// Whether the store as a whole can't be used, and not only this one statement.
+    #[must_use]
+    pub fn is_outage(&self) -> bool {
+        matches!(self, Self::Unavailable(_) | Self::Refused(_) | Self::AnotherDatabase(_))
+    }
 }
 
 /// Where the ledger stood in the very snapshot that a value was read from.
@@ -57,29 +97,32 @@ pub struct LedgerPosition {
     pub version: u64,
     /// How many changes administrators have made: equal numbers mean equal catalogs.
     pub catalog: u64,
-    /// The last applied batch of each writer that was asked for; absent: none of its batches.
-    pub applied: BTreeMap<WriterId, BatchSeq>,
+    /// What the ledger says of each writer that was asked for; absent: none of its batches.
+    pub applied: BTreeMap<WriterId, LedgerEntry>,
 }
 
 impl LedgerPosition {
     /// Whether `batch` is part of the snapshot.
     #[must_use]
     pub fn includes(&self, batch: BatchId) -> bool {
-        self.applied.get(&batch.writer).is_some_and(|last| *last >= batch.seq)
+        self.applied.get(&batch.writer).is_some_and(|entry| entry.last_seq >= batch.seq)
     }
 
     /// Takes note of the commit of one more batch of an asked-for writer.
-    pub fn advance(&mut self, batch: BatchId) {
-        let last = self.applied.entry(batch.writer).or_insert(BatchSeq(0));
-        self.version += batch.seq.0.saturating_sub(last.0);
-        *last = batch.seq.max(*last);
+    pub fn advance(&mut self, batch: BatchId, digest: Digest, batch_total: i128) {
+        let none = LedgerEntry { last_seq: BatchSeq(0), total: 0, digest: None };
+        let entry = self.applied.entry(batch.writer).or_insert(none);
+        if batch.seq > entry.last_seq {
+            self.version += batch.seq.0 - entry.last_seq.0;
+            *entry = LedgerEntry { last_seq: batch.seq, total: entry.total + batch_total, digest: Some(digest) };
+        }
     }
 
     /// The part of the version that the asked-for writers have not moved: while it stands still,
     /// nobody else has changed the store.
     #[must_use]
     pub fn foreign_version(&self) -> u64 {
-        self.version.wrapping_sub(self.applied.values().map(|seq| seq.0).sum())
+        self.version.wrapping_sub(self.applied.values().map(|entry| entry.last_seq.0).sum())
     }
 }
 
@@ -126,10 +169,15 @@ impl Books {
 /// within the configured time-outs; it connects again by itself.
 #[async_trait]
 pub trait Store: AdminStore + Send + Sync + 'static {
-    /// Adds `rows` (distinct, sorted by event bytes then hour) and advances the ledger to `id.seq`,
-    /// in one transaction whose first statement is the ledger's. Counts of an alias go to the event
-    /// that it stands for in that very moment. Safe to repeat.
-    async fn commit(&self, id: BatchId, rows: Arc<[HourlyCount]>) -> Result<Commit, StoreError>;
+    /// Adds the rows and moves the writer's ledger from `after` to the batch, in one transaction whose
+    /// first statement is the ledger's. Counts of an alias go to the event that it stands for in that
+    /// very moment. Safe to repeat: the ledger tells whether the batch is in already.
+    async fn commit(&self, request: CommitRequest) -> Result<Commit, StoreError>;
+
+    /// From now on every new session checks the identity of its database. `Some`: one of another
+    /// identity, or without this program's schema, gives [`StoreError::AnotherDatabase`], and nothing
+    /// is written into it, not even a schema. `None`: none was ever met, so the schema may be made.
+    fn expect(&self, identity: Option<String>);
 
     /// The rows of the query, ordered by event bytes, then hour, with the ledger position (for
     /// `writers`) of the same snapshot.
@@ -142,6 +190,15 @@ pub trait Store: AdminStore + Send + Sync + 'static {
     /// The all-time total of every event, ordered by event bytes. Costs the number of events, not
     /// of rows.
     async fn totals(&self, writers: Vec<WriterId>) -> Result<Snapshot<Vec<EventTotal>>, StoreError>;
+
+    /// Hands over all totals of one snapshot as they come, in the order of [`Store::totals`], without
+    /// keeping them; gives the position of that snapshot. There is no deadline for the whole, but one
+    /// for each next total.
+    async fn each_total(
+        &self,
+        writers: Vec<WriterId>,
+        on_total: &mut (dyn FnMut(EventTotal) + Send),
+    ) -> Result<LedgerPosition, StoreError>;
 
     /// The sum of each hour or of each event of the range that has counts, in order, without deleted
     /// events. Costs the rows of the range, in the database: what comes back is one item an hour or event.
@@ -164,6 +221,16 @@ pub trait Store: AdminStore + Send + Sync + 'static {
     /// How many writers have committed in the last minute. A node that counts nothing is none of
     /// them, one that was restarted is two.
     async fn active_writers(&self) -> Result<u64, StoreError>;
+
+    /// How many rows this process has set aside, since the store refuses them for good.
+    fn set_aside(&self) -> u64 {
+        0
+    }
+
+    /// Why the last attempt to make a session failed; `None`: it did not.
+    fn session_failure(&self) -> Option<StoreError> {
+        None
+    }
 
     /// Whether it may have several nodes. Commands may commit to any store, beside its nodes.
     fn is_shared(&self) -> bool;

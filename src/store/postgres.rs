@@ -4,15 +4,16 @@
 //! store works through a transaction pooler as well. No statement depends on the session's time zone.
 
 use std::future::Future;
-use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future::{try_join, try_join3};
 use tokio_postgres::Client;
 
-use super::{Books, Commit, HourlyQuery, LedgerPosition, Options, Snapshot, Store, StoreError, StoreUrlError};
-use crate::domain::{BatchId, EventTotal, HourRange, HourlyCount, Sum, SumBy, WriterId};
+use super::{
+    Books, Commit, CommitRequest, HourlyQuery, LedgerPosition, Options, Snapshot, Store, StoreError, StoreUrlError,
+};
+use crate::domain::{EventTotal, HourRange, HourlyCount, Sum, SumBy, WriterId};
 use session::{Connector, Pool};
 
 mod accounts;
@@ -105,14 +106,18 @@ impl PostgresStore {
 
 #[async_trait]
 impl Store for PostgresStore {
-    async fn commit(&self, id: BatchId, rows: Arc<[HourlyCount]>) -> Result<Commit, StoreError> {
+    async fn commit(&self, request: CommitRequest) -> Result<Commit, StoreError> {
         self.within_deadline(async {
             let lease = self.commits.lease(&self.connector).await?;
-            let outcome = commit::commit(&lease.session.client, &self.begin_commit, id, &rows).await?;
+            let outcome = commit::commit(&lease.session.client, &self.begin_commit, &request).await?;
             lease.give_back();
             Ok(outcome)
         })
         .await
+    }
+
+    fn expect(&self, identity: Option<String>) {
+        self.connector.expect(identity);
     }
 
     async fn hourly(
@@ -142,6 +147,26 @@ impl Store for PostgresStore {
             Ok(snapshot)
         })
         .await
+    }
+
+    async fn each_total(
+        &self,
+        writers: Vec<WriterId>,
+        on_total: &mut (dyn FnMut(EventTotal) + Send),
+    ) -> Result<LedgerPosition, StoreError> {
+        let lease = self.within_deadline(self.reads.lease(&self.connector)).await?;
+        let client = &lease.session.client;
+        // The server ends no statement here: each row has its deadline instead.
+        let begin = format!("{}; set local statement_timeout = 0", self.begin_read);
+        let position = self.within_deadline(async {
+            rows::execute(client, &begin).await?;
+            rows::position(client, &writers).await
+        });
+        let position = position.await?;
+        rows::each_total(client, self.deadline, on_total).await?;
+        self.within_deadline(rows::execute(client, "commit")).await?;
+        lease.give_back();
+        Ok(position)
     }
 
     async fn sums(
@@ -212,6 +237,10 @@ impl Store for PostgresStore {
         };
         // Past the deadline the sessions close when the process ends; the database rolls them back.
         let _ = self.within_deadline(closed).await;
+    }
+
+    fn session_failure(&self) -> Option<StoreError> {
+        self.connector.failure()
     }
 
     fn is_shared(&self) -> bool {

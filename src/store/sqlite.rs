@@ -2,13 +2,14 @@
 //! each on a thread of its own so that a big commit delays neither reads nor the async threads.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use rusqlite::Connection;
+use tokio::sync::mpsc;
 
-use super::{Books, Commit, HourlyQuery, LedgerPosition, Snapshot, Store, StoreError};
-use crate::domain::{BatchId, EventTotal, HourRange, HourlyCount, Sum, SumBy, WriterId};
+use super::{Books, Commit, CommitRequest, HourlyQuery, LedgerPosition, Snapshot, Store, StoreError};
+use crate::domain::{EventTotal, HourRange, HourlyCount, Sum, SumBy, WriterId};
 use worker::Worker;
 
 mod accounts;
@@ -18,11 +19,16 @@ mod connection;
 mod statements;
 mod worker;
 
+/// So that reading goes on while some are used.
+const TOTALS_UNDER_WAY: usize = 1_000;
+
 pub struct SqliteStore {
     path: PathBuf,
     /// `None`: opened for an audit, commits are refused.
     writer: Option<Worker>,
     reader: Worker,
+    /// The identity that the file must have.
+    expected: Mutex<Option<String>>,
 }
 
 impl SqliteStore {
@@ -39,6 +45,7 @@ impl SqliteStore {
             path: path.to_owned(),
             writer: Some(Worker::start("sqlite-write", writer)?),
             reader: Worker::start("sqlite-read", reader)?,
+            expected: Mutex::new(None),
         })
     }
 
@@ -48,7 +55,8 @@ impl SqliteStore {
     /// As [`SqliteStore::open`], and when there is no such file.
     pub fn open_for_audit(path: &Path) -> Result<Self, StoreError> {
         let reader = connection::open_to_read(path)?;
-        Ok(Self { path: path.to_owned(), writer: None, reader: Worker::start("sqlite-read", reader)? })
+        let reader = Worker::start("sqlite-read", reader)?;
+        Ok(Self { path: path.to_owned(), writer: None, reader, expected: Mutex::new(None) })
     }
 }
 
@@ -66,8 +74,12 @@ impl SqliteStore {
 
 #[async_trait]
 impl Store for SqliteStore {
-    async fn commit(&self, id: BatchId, rows: Arc<[HourlyCount]>) -> Result<Commit, StoreError> {
-        self.write(move |connection| statements::commit(connection, id, &rows)).await
+    async fn commit(&self, request: CommitRequest) -> Result<Commit, StoreError> {
+        self.write(move |connection| statements::commit(connection, &request)).await
+    }
+
+    fn expect(&self, identity: Option<String>) {
+        *self.expected.lock() = identity;
     }
 
     async fn hourly(
@@ -92,6 +104,26 @@ impl Store for SqliteStore {
                 Ok(Snapshot { value, position: statements::position(&snapshot, &writers)? })
             })
             .await
+    }
+
+    async fn each_total(
+        &self,
+        writers: Vec<WriterId>,
+        on_total: &mut (dyn FnMut(EventTotal) + Send),
+    ) -> Result<LedgerPosition, StoreError> {
+        let (sender, mut totals) = mpsc::channel(TOTALS_UNDER_WAY);
+        let reading = self.reader.run(move |connection| {
+            let snapshot = connection.transaction()?;
+            let position = statements::position(&snapshot, &writers)?;
+            statements::each_total(&snapshot, |total| sender.blocking_send(total).is_ok())?;
+            Ok(position)
+        });
+        let taking = async {
+            while let Some(total) = totals.recv().await {
+                on_total(total);
+            }
+        };
+        tokio::join!(reading, taking).0
     }
 
     async fn sums(
@@ -132,6 +164,10 @@ impl Store for SqliteStore {
         if let Some(writer) = &self.writer {
             writer.stop(|connection| connection::checkpoint(connection)).await;
         }
+    }
+
+    fn session_failure(&self) -> Option<StoreError> {
+        self.reader.is_stopped().then(|| StoreError::Unavailable("the store is closed".into()))
     }
 
     fn is_shared(&self) -> bool {

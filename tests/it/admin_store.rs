@@ -7,7 +7,7 @@ use event_tracker::domain::{EventName, Hour};
 use event_tracker::store::Store;
 use event_tracker::store::admin::{CatalogEntry, Change, Changed};
 
-use crate::store_contract::{Bench, balanced_books, batch, hour, on_both_stores, rows, stored, totals};
+use crate::store_contract::{Bench, balanced_books, batch, hour, on_both_stores, request, rows, stored, totals};
 
 mod accounts;
 mod changes;

@@ -12,7 +12,7 @@ use event_tracker::http;
 use event_tracker::journal::{self, DataFolder};
 use event_tracker::names::{Limits, Names};
 use event_tracker::query::Query;
-use event_tracker::store::{self, StoreHealth};
+use event_tracker::store::{self, Store, StoreHealth, Watched};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
@@ -43,8 +43,9 @@ impl Service {
         let batches: &'static Batches = Box::leak(Box::new(batches));
         let store = store::open(&store::Options::default(), temporary.path()).await.unwrap();
         let health = Arc::new(StoreHealth::default());
+        let store: Arc<dyn Store> = Arc::new(Watched::new(store, Arc::clone(&health)));
         let flush = flusher::Options { interval_ms: 1000, shutdown_timeout_ms: 1000, retry_backoff_max_ms: 1000 };
-        let catalog = Arc::new(LiveCatalog::new(batches, Arc::clone(&store), Arc::clone(&health)));
+        let catalog = Arc::new(LiveCatalog::new(batches, Arc::clone(&store)));
         let flusher = Flusher::new(batches, Arc::clone(&store), Arc::clone(&catalog), Arc::clone(&health), flush);
         let now = Arc::new(Mutex::new(DateTime::UNIX_EPOCH));
         let clock = Arc::clone(&now);

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use event_tracker::domain::{BatchId, BatchSeq, EventName, Hour, HourRange, HourlyCount, WriterId};
-use event_tracker::store::{self, Books, Commit, HourlyQuery, Options, Store, StoreError};
+use event_tracker::domain::{BatchId, BatchSeq, Digest, EventName, Hour, HourRange, HourlyCount, WriterId};
+use event_tracker::store::{self, Books, Commit, CommitRequest, HourlyQuery, LedgerEntry, Options, Store, StoreError};
 
 use crate::harness::postgres::Cluster;
 
@@ -89,6 +89,19 @@ pub fn writer(number: u8) -> WriterId {
 
 pub fn batch(writer_number: u8, seq: u64) -> BatchId {
     BatchId { writer: writer(writer_number), seq: BatchSeq(seq) }
+}
+
+/// The batch as its writer sends it while everything is as usual.
+pub fn request(id: BatchId, rows: impl Into<Arc<[HourlyCount]>>) -> CommitRequest {
+    let rows = rows.into();
+    let after = BatchSeq(id.seq.0 - 1);
+    CommitRequest { id, after, digest: Digest::of(&rows), catalog: 0, rows }
+}
+
+/// Where a writer's ledger stands after a batch.
+pub fn stands(last_seq: u64, total: i128, last_rows: &[HourlyCount]) -> Commit {
+    let digest = Some(Digest::of(last_rows));
+    Commit::Stands(Some(LedgerEntry { last_seq: BatchSeq(last_seq), total, digest }))
 }
 
 pub fn hour(number: u32) -> Hour {

@@ -14,7 +14,7 @@ use event_tracker::http::{self, Options, State};
 use event_tracker::journal::{self, DataFolder};
 use event_tracker::names::{Limits, Names};
 use event_tracker::query::Query;
-use event_tracker::store::{self, Store, StoreHealth};
+use event_tracker::store::{self, Store, StoreHealth, Watched};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
@@ -74,7 +74,8 @@ async fn serve_on(listener: tokio::net::TcpListener, options: Options) -> Served
     };
     let address = listener.local_addr().unwrap();
     let health = Arc::new(StoreHealth::default());
-    let catalog = Arc::new(LiveCatalog::new(batches, Arc::clone(&store), Arc::clone(&health)));
+    let store: Arc<dyn Store> = Arc::new(Watched::new(store, Arc::clone(&health)));
+    let catalog = Arc::new(LiveCatalog::new(batches, Arc::clone(&store)));
     let query: &Query = Box::leak(Box::new(Query::new(batches, Arc::clone(&store), catalog, health)));
     let admin = crate::harness::admin(query, batches, Arc::clone(&store));
     let state = Box::leak(Box::new(State::new(batches, query, admin, Ack::Journal, options, Box::new(clock))));

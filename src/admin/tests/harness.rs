@@ -18,7 +18,7 @@ use crate::journal::{self, DataFolder};
 use crate::names::{Limits, Names};
 use crate::query::Query;
 use crate::store::admin::{AccountChange, AdminKey, Superuser};
-use crate::store::{self, Store, StoreHealth};
+use crate::store::{self, Store, StoreHealth, Watched};
 
 pub const PASSWORD: &str = "quiet-lamp-9-orchard";
 
@@ -46,7 +46,8 @@ impl Dashboard {
         let batches: &'static Batches = Box::leak(Box::new(Batches::recover(&folder, journal, names).unwrap().0));
         let store = store::open(&store::Options::default(), temporary.path()).await.unwrap();
         let health = Arc::new(StoreHealth::default());
-        let catalog = Arc::new(LiveCatalog::new(batches, Arc::clone(&store), Arc::clone(&health)));
+        let store: Arc<dyn Store> = Arc::new(Watched::new(store, Arc::clone(&health)));
+        let catalog = Arc::new(LiveCatalog::new(batches, Arc::clone(&store)));
         let flush = flusher::Options { interval_ms: 1000, shutdown_timeout_ms: 1000, retry_backoff_max_ms: 1000 };
         let flusher = Flusher::new(batches, Arc::clone(&store), Arc::clone(&catalog), Arc::clone(&health), flush);
         let query = Box::leak(Box::new(Query::new(batches, Arc::clone(&store), catalog, health)));

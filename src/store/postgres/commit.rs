@@ -7,9 +7,11 @@ use tokio_postgres::types::Type;
 
 use super::change::share_aliases;
 use super::rows::{Param, column, execute};
-use crate::domain::{BatchId, BatchSeq, HourlyCount};
-use crate::store::columns::{EventDelta, batch_total, event_deltas, stored_count, stored_hour, stored_seq, unsigned};
-use crate::store::{Commit, StoreError};
+use crate::domain::HourlyCount;
+use crate::store::columns::{
+    EventDelta, batch_total, event_deltas, ledger_entry, stored_count, stored_hour, stored_seq,
+};
+use crate::store::{Commit, CommitRequest, StoreError};
 
 /// Rows in one statement: enough to make round trips cheap, few enough for any statement time-out.
 const CHUNK_ROWS: usize = 10_000;
@@ -17,22 +19,15 @@ const CHUNK_ROWS: usize = 10_000;
 const STATEMENTS_UNDER_WAY: usize = 3;
 
 /// Any error leaves the transaction open or broken: the caller must drop the session.
-pub(super) async fn commit(
-    client: &Client,
-    begin: &str,
-    id: BatchId,
-    rows: &[HourlyCount],
-) -> Result<Commit, StoreError> {
-    let ledger = Ledger { client, writer: id.writer.0, seq: stored_seq(id.seq)?, total: batch_total(rows).to_string() };
+pub(super) async fn commit(client: &Client, begin: &str, request: &CommitRequest) -> Result<Commit, StoreError> {
+    let ledger = Ledger::new(client, request)?;
     // Both are sent at once; they are executed in this order.
-    let ((), advanced) = try_join(execute(client, begin), ledger.change(include_str!("ledger_advance.sql"))).await?;
-    let outcome = if advanced == 1 { Commit::Applied } else { ledger.begin_or_jump().await? };
-    if outcome == Commit::AlreadyApplied {
-        execute(client, "rollback").await?;
-        return Ok(outcome);
+    let ((), advanced) = try_join(execute(client, begin), ledger.advance()).await?;
+    if !advanced && let Some(stands) = ledger.begin_or_stand().await? {
+        return Ok(stands);
     }
-    // Only now: who holds the ledger's row may still have to wait for the catalog's lock.
-    let rows = share_aliases(client).await?.apply(rows);
+    // Only now: a commit that holds the ledger's row may still have to wait for the catalog's lock.
+    let rows = share_aliases(client).await?.apply(&request.rows);
     let deltas = event_deltas(&rows)?;
     let writes = rows.chunks(CHUNK_ROWS).map(Write::Rows).chain(deltas.chunks(CHUNK_ROWS).map(Write::Totals));
     // The next statements are under way while one is executed. Should one of them fail, COMMIT only ends
@@ -40,47 +35,72 @@ pub(super) async fn commit(
     let statements: Vec<BoxFuture<'_, _>> =
         writes.chain([Write::Commit]).map(|write| write.run(client).boxed()).collect();
     stream::iter(statements).buffered(STATEMENTS_UNDER_WAY).try_collect::<()>().await?;
-    Ok(outcome)
+    Ok(Commit::Applied)
 }
 
-/// The ledger's row of one writer, at one batch.
+/// The ledger's row of one writer, about to go to one batch.
 struct Ledger<'a> {
     client: &'a Client,
-    writer: [u8; 16],
+    writer: &'a [u8],
     seq: i64,
+    after: i64,
     /// Decimal, since a sum of many 64-bit counts may exceed 64 bits.
     total: String,
+    digest: &'a [u8],
 }
 
-impl Ledger<'_> {
-    /// Gives the number of rows changed: 0 or 1.
-    async fn change(&self, sql: &str) -> Result<u64, StoreError> {
-        let writer = self.writer.as_slice();
-        let params: [Param<'_>; 3] = [(&writer, Type::BYTEA), (&self.seq, Type::INT8), (&self.total, Type::TEXT)];
-        Ok(self.client.execute_typed(sql, &params).await?)
+impl<'a> Ledger<'a> {
+    fn new(client: &'a Client, request: &'a CommitRequest) -> Result<Self, StoreError> {
+        let CommitRequest { id, after, digest, rows, .. } = request;
+        let (seq, after) = (stored_seq(id.seq)?, stored_seq(*after)?);
+        let total = batch_total(rows).to_string();
+        Ok(Self { client, writer: &id.writer.0, seq, after, total, digest: &digest.0 })
     }
 
-    /// The ledger does not stand at the batch before this one: find out why.
-    async fn begin_or_jump(&self) -> Result<Commit, StoreError> {
-        if self.change(include_str!("ledger_begin.sql")).await? == 1 {
-            let expected = self.seq == 1;
-            return Ok(if expected { Commit::Applied } else { Commit::AppliedAfterGap { found: BatchSeq(0) } });
+    /// Whether the row stood where it should, and now stands at the batch.
+    async fn advance(&self) -> Result<bool, StoreError> {
+        let params: [Param<'_>; 5] = [
+            (&self.writer, Type::BYTEA),
+            (&self.seq, Type::INT8),
+            (&self.total, Type::TEXT),
+            (&self.digest, Type::BYTEA),
+            (&self.after, Type::INT8),
+        ];
+        Ok(self.client.execute_typed(include_str!("ledger_advance.sql"), &params).await? == 1)
+    }
+
+    /// The row does not stand where it should. `None`: now it does stand at the batch. Else the
+    /// transaction has ended.
+    async fn begin_or_stand(&self) -> Result<Option<Commit>, StoreError> {
+        if self.after == 0 && self.begin().await? {
+            return Ok(None);
         }
-        let writer = self.writer.as_slice();
-        let row = self.client.query_typed_opt(include_str!("ledger_lock.sql"), &[(&writer, Type::BYTEA)]).await?;
-        let Some(row) = row else {
-            return Err(StoreError::Unavailable("the ledger's row of this writer has just been deleted".into()));
-        };
-        let found: i64 = column(&row, 0)?;
-        if found >= self.seq {
-            return Ok(Commit::AlreadyApplied);
+        let sql = include_str!("ledger_lock.sql");
+        let row = self.client.query_typed_opt(sql, &[(&self.writer, Type::BYTEA)]).await?;
+        let entry = row.map(|row| ledger_entry(column(&row, 0)?, column(&row, 1)?, column(&row, 2)?)).transpose()?;
+        let last_seq = entry.as_ref().map_or(Ok(0), |entry| stored_seq(entry.last_seq))?;
+        // The batch before this one was committed by a zombie between our two looks; the row is locked now.
+        if entry.is_some() && last_seq == self.after && self.advance().await? {
+            return Ok(None);
         }
-        self.change(include_str!("ledger_jump.sql")).await?;
-        if found == self.seq - 1 {
-            // The batch before this one was committed by a zombie between our two looks.
-            return Ok(Commit::Applied);
+        let end = if last_seq >= self.seq { "commit" } else { "rollback" };
+        if last_seq >= self.seq {
+            // The caller may discard the batch on our word.
+            let sql = include_str!("ledger_touch.sql");
+            self.client.execute_typed(sql, &[(&self.writer, Type::BYTEA)]).await?;
         }
-        Ok(Commit::AppliedAfterGap { found: BatchSeq(unsigned(found)?) })
+        execute(self.client, end).await?;
+        Ok(Some(Commit::Stands(entry)))
+    }
+
+    async fn begin(&self) -> Result<bool, StoreError> {
+        let params: [Param<'_>; 4] = [
+            (&self.writer, Type::BYTEA),
+            (&self.seq, Type::INT8),
+            (&self.total, Type::TEXT),
+            (&self.digest, Type::BYTEA),
+        ];
+        Ok(self.client.execute_typed(include_str!("ledger_begin.sql"), &params).await? == 1)
     }
 }
 

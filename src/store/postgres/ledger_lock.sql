@@ -1,1 +1,1 @@
-select last_seq from ledger where writer = $1 for update
+select last_seq, cast(total as text), digest from ledger where writer = $1 for update

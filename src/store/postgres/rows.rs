@@ -1,14 +1,16 @@
 //! Statements that read, and the small pieces that all statements share.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use chrono::{DateTime, Utc};
 use futures_util::TryStreamExt;
 use tokio_postgres::types::{FromSql, ToSql, Type};
 use tokio_postgres::{Client, Row};
 
-use crate::domain::{BatchSeq, EventTotal, HourRange, HourlyCount, Sum, SumBy, SumOf, WriterId};
-use crate::store::columns::{event_name, event_total, exact_sum, hour, hourly_count, stored_hour, unsigned};
+use crate::domain::{EventTotal, HourRange, HourlyCount, Sum, SumBy, SumOf, WriterId};
+use crate::store::columns::{
+    event_name, event_total, exact_sum, hour, hourly_count, ledger_entry, stored_hour, unsigned,
+};
 use crate::store::{Books, HourlyQuery, LedgerPosition, StoreError};
 
 /// A parameter with its type: that spares the round trip in which the database would tell it.
@@ -37,14 +39,14 @@ pub(super) async fn position(client: &Client, writers: &[WriterId]) -> Result<Le
     let asked: Vec<&[u8]> = writers.iter().map(|writer| writer.0.as_slice()).collect();
     let sql = include_str!("ledger_position.sql");
     let row = client.query_typed_one(sql, &[(&asked, Type::BYTEA_ARRAY)]).await?;
-    let found: Vec<&[u8]> = column(&row, 1)?;
-    let last_seqs: Vec<i64> = column(&row, 2)?;
-    let (version, catalog) = (unsigned(column(&row, 0)?)?, unsigned(column(&row, 3)?)?);
+    let (version, catalog) = (unsigned(column(&row, 0)?)?, unsigned(column(&row, 1)?)?);
     let mut position = LedgerPosition { version, catalog, ..LedgerPosition::default() };
-    for (writer, last_seq) in found.into_iter().zip(last_seqs) {
+    let (found, last_seqs): (Vec<&[u8]>, Vec<i64>) = (column(&row, 2)?, column(&row, 3)?);
+    let (totals, digests): (Vec<&str>, Vec<Option<&[u8]>>) = (column(&row, 4)?, column(&row, 5)?);
+    for (writer, ((last_seq, total), digest)) in found.into_iter().zip(last_seqs.into_iter().zip(totals).zip(digests)) {
         let writer =
             writer.try_into().map_err(|_| StoreError::Rejected("a writer's id is not 16 bytes long".into()))?;
-        position.applied.insert(WriterId(writer), BatchSeq(unsigned(last_seq)?));
+        position.applied.insert(WriterId(writer), ledger_entry(last_seq, total, digest)?);
     }
     Ok(position)
 }
@@ -74,6 +76,23 @@ pub(super) async fn hourly(client: &Client, query: &HourlyQuery) -> Result<Vec<H
 pub(super) async fn totals(client: &Client) -> Result<Vec<EventTotal>, StoreError> {
     let rows = client.query_typed(include_str!("totals.sql"), &[]).await?;
     rows.iter().map(|row| event_total(column(row, 0)?, column(row, 1)?, column(row, 2)?, column(row, 3)?)).collect()
+}
+
+/// Hands over one total after the other, each of which must come within `patience` of the last.
+pub(super) async fn each_total(
+    client: &Client,
+    patience: Duration,
+    on_total: &mut (dyn FnMut(EventTotal) + Send),
+) -> Result<(), StoreError> {
+    let late = |_| StoreError::Unavailable(format!("the database sent no row within {} ms", patience.as_millis()));
+    let no_params: [Param<'_>; 0] = [];
+    let stream = client.query_typed_raw(include_str!("totals.sql"), no_params);
+    let stream = tokio::time::timeout(patience, stream).await.map_err(late)??;
+    let mut stream = std::pin::pin!(stream);
+    while let Some(row) = tokio::time::timeout(patience, stream.try_next()).await.map_err(late)?? {
+        on_total(event_total(column(&row, 0)?, column(&row, 1)?, column(&row, 2)?, column(&row, 3)?)?);
+    }
+    Ok(())
 }
 
 pub(super) async fn sums(client: &Client, range: HourRange, by: SumBy) -> Result<Vec<Sum>, StoreError> {

@@ -35,6 +35,10 @@ pub(super) struct Connector {
     /// failed gets its error instead of making the next one, so a crowd of reads can't become a
     /// crowd of connects.
     last_failure: tokio::sync::Mutex<Option<(Instant, StoreError)>>,
+    /// The identity that the database must have.
+    expected: Mutex<Option<String>>,
+    /// How the last attempt failed, to be read while the next one is made.
+    failure: Mutex<Option<StoreError>>,
 }
 
 impl Connector {
@@ -44,7 +48,17 @@ impl Connector {
             tls: target.trust.connector()?,
             connect_timeout: Duration::from_millis(options.connect_timeout_ms),
             last_failure: tokio::sync::Mutex::new(None),
+            expected: Mutex::new(None),
+            failure: Mutex::new(None),
         })
+    }
+
+    pub(super) fn failure(&self) -> Option<StoreError> {
+        self.failure.lock().clone()
+    }
+
+    pub(super) fn expect(&self, identity: Option<String>) {
+        *self.expected.lock() = identity;
     }
 
     /// `asked_at`: since when the caller has been waiting for a session.
@@ -57,6 +71,7 @@ impl Connector {
         }
         let outcome = self.attempt().await;
         *last_failure = outcome.as_ref().err().map(|error| (Instant::now(), error.clone()));
+        *self.failure.lock() = outcome.as_ref().err().cloned();
         outcome
     }
 

@@ -2,35 +2,30 @@
 
 use std::collections::BTreeMap;
 
-use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, Row, Transaction, TransactionBehavior, params};
 
 use super::change;
-use crate::domain::{BatchId, BatchSeq, EventTotal, HourRange, HourlyCount, Sum, SumBy, SumOf, WriterId};
+use crate::domain::{BatchSeq, EventTotal, HourRange, HourlyCount, Sum, SumBy, SumOf, WriterId};
 use crate::store::columns::{
-    batch_total, event_deltas, event_name, event_total, exact_sum, hour, hourly_count, stored_count, stored_hour,
-    stored_seq, unsigned,
+    batch_total, event_deltas, event_name, event_total, exact_sum, hour, hourly_count, ledger_entry, stored_count,
+    stored_hour, stored_seq, unsigned,
 };
-use crate::store::{Books, Commit, HourlyQuery, LedgerPosition, StoreError};
+use crate::store::{Books, Commit, CommitRequest, HourlyQuery, LedgerEntry, LedgerPosition, StoreError};
 
-pub(super) fn commit(connection: &mut Connection, id: BatchId, rows: &[HourlyCount]) -> Result<Commit, StoreError> {
+pub(super) fn commit(connection: &mut Connection, request: &CommitRequest) -> Result<Commit, StoreError> {
+    let CommitRequest { id, after, digest, rows, .. } = request;
     let seq = stored_seq(id.seq)?;
     // Dropped without a commit, the transaction rolls back: so does every `?` below.
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let found: Option<(i64, String)> = transaction
-        .prepare_cached("select last_seq, total from ledger where writer = ?1")?
-        .query_row([id.writer.0], |row| Ok((row.get(0)?, row.get(1)?)))
-        .optional()?;
-    let (found, total) = match found {
-        None => (0, 0),
-        Some((found, total)) => (found, exact_sum(&total)?),
-    };
-    if found >= seq {
-        return Ok(Commit::AlreadyApplied);
+    let entry = entry(&transaction, id.writer)?;
+    if entry.map_or(BatchSeq(0), |entry| entry.last_seq) != *after {
+        return Ok(Commit::Stands(entry));
     }
     transaction.prepare_cached(include_str!("ledger_write.sql"))?.execute(params![
         id.writer.0,
         seq,
-        (total + batch_total(rows)).to_string()
+        (entry.map_or(0, |entry| entry.total) + batch_total(rows)).to_string(),
+        digest.0,
     ])?;
     let rows = change::aliases(&transaction)?.apply(rows);
     let deltas = event_deltas(&rows)?;
@@ -45,7 +40,15 @@ pub(super) fn commit(connection: &mut Connection, id: BatchId, rows: &[HourlyCou
     }
     drop(upsert);
     transaction.commit()?;
-    Ok(if found == seq - 1 { Commit::Applied } else { Commit::AppliedAfterGap { found: BatchSeq(unsigned(found)?) } })
+    Ok(Commit::Applied)
+}
+
+fn entry(snapshot: &Transaction<'_>, writer: WriterId) -> Result<Option<LedgerEntry>, StoreError> {
+    let mut statement = snapshot.prepare_cached("select last_seq, total, digest from ledger where writer = ?1")?;
+    let mut rows = statement.query([writer.0])?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    let (total, digest): (String, Option<Vec<u8>>) = (row.get(1)?, row.get(2)?);
+    ledger_entry(row.get(0)?, &total, digest.as_deref()).map(Some)
 }
 
 pub(super) fn position(snapshot: &Transaction<'_>, writers: &[WriterId]) -> Result<LedgerPosition, StoreError> {
@@ -54,10 +57,9 @@ pub(super) fn position(snapshot: &Transaction<'_>, writers: &[WriterId]) -> Resu
         .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
     let (batches, catalog) = (unsigned(batches)?, unsigned(catalog)?);
     let mut position = LedgerPosition { version: batches + catalog, catalog, ..LedgerPosition::default() };
-    let mut of_writer = snapshot.prepare_cached("select last_seq from ledger where writer = ?1")?;
     for writer in writers {
-        if let Some(last_seq) = of_writer.query_row([writer.0], |row| row.get(0)).optional()? {
-            position.applied.insert(*writer, BatchSeq(unsigned(last_seq)?));
+        if let Some(entry) = entry(snapshot, *writer)? {
+            position.applied.insert(*writer, entry);
         }
     }
     Ok(position)
@@ -88,13 +90,29 @@ fn read_hourly(row: &Row<'_>) -> Result<HourlyCount, StoreError> {
 }
 
 pub(super) fn totals(snapshot: &Transaction<'_>) -> Result<Vec<EventTotal>, StoreError> {
-    snapshot
-        .prepare_cached("select event, total, first_hour, last_hour from event_totals order by event")?
-        .query_and_then([], |row| {
-            let event = row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?;
-            event_total(event, row.get(1)?, row.get(2)?, row.get(3)?)
-        })?
-        .collect()
+    let mut totals = Vec::new();
+    each_total(snapshot, |total| {
+        totals.push(total);
+        true
+    })?;
+    Ok(totals)
+}
+
+/// Ends early when `on_total` says that nobody wants more.
+pub(super) fn each_total(
+    snapshot: &Transaction<'_>,
+    mut on_total: impl FnMut(EventTotal) -> bool,
+) -> Result<(), StoreError> {
+    let sql = "select event, total, first_hour, last_hour from event_totals order by event";
+    let mut statement = snapshot.prepare_cached(sql)?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let event = row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?;
+        if !on_total(event_total(event, row.get(1)?, row.get(2)?, row.get(3)?)?) {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// One pass over the rows in the order they are stored in: grouping them by hour in SQL would sort them.

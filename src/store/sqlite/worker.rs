@@ -46,6 +46,10 @@ impl Worker {
         }
     }
 
+    pub(super) fn is_stopped(&self) -> bool {
+        self.queue.lock().is_none()
+    }
+
     async fn run_on<T: Send + 'static>(
         queue: Option<mpsc::Sender<Work>>,
         work: impl FnOnce(&mut Connection) -> Result<T, StoreError> + Send + 'static,

@@ -171,7 +171,7 @@ fn key(label: &str, number: u8) -> AdminKey {
 
 async fn the_log_tells_who_changed_which_user_and_key(bench: Bench) {
     let store = bench.store().await;
-    store.commit(batch(1, 1), rows([("ada", 1, 1)])).await.unwrap();
+    store.commit(request(batch(1, 1), rows([("ada", 1, 1)]))).await.unwrap();
     let described = done(&store, describe("ada", "an event of the same name")).await;
     made(&store, AccountChange::AddUser(user("ada"))).await;
     made(&store, set_password("ada", "new", None)).await;

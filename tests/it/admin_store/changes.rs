@@ -26,7 +26,7 @@ on_both_stores!(
 
 async fn a_rename_takes_history_and_later_counts_along(bench: Bench) {
     let store = bench.store().await;
-    store.commit(batch(1, 1), rows([("login", 10, 3), ("login", 12, 4), ("other", 1, 1)])).await.unwrap();
+    store.commit(request(batch(1, 1), rows([("login", 10, 3), ("login", 12, 4), ("other", 1, 1)]))).await.unwrap();
     let before = contents(&store).await;
     let rename = done(&store, relocate("login", "sign-in")).await;
     assert_eq!(totals(&store).await, [("other".into(), 1), ("sign-in".into(), 7)]);
@@ -37,8 +37,11 @@ async fn a_rename_takes_history_and_later_counts_along(bench: Bench) {
 
     done(&store, relocate("login", "sign-in")).await;
     // A batch from before the rename, and one that holds both names in the same hour.
-    store.commit(batch(1, 2), rows([("login", 10, 5), ("login", 9, 1)])).await.unwrap();
-    store.commit(batch(1, 3), rows([("a", 1, 1), ("login", 10, 10), ("sign-in", 10, 20), ("z", 1, 1)])).await.unwrap();
+    store.commit(request(batch(1, 2), rows([("login", 10, 5), ("login", 9, 1)]))).await.unwrap();
+    store
+        .commit(request(batch(1, 3), rows([("a", 1, 1), ("login", 10, 10), ("sign-in", 10, 20), ("z", 1, 1)])))
+        .await
+        .unwrap();
     assert_eq!(spans(&store).await[2], ("sign-in".into(), hour(9), hour(12)));
     let expected =
         rows([("a", 1, 1), ("other", 1, 1), ("sign-in", 9, 1), ("sign-in", 10, 38), ("sign-in", 12, 4), ("z", 1, 1)]);
@@ -48,7 +51,7 @@ async fn a_rename_takes_history_and_later_counts_along(bench: Bench) {
 
 async fn a_rename_keeps_what_was_said_about_the_event(bench: Bench) {
     let store = bench.store().await;
-    store.commit(batch(1, 1), rows([("a", 1, 1), ("c", 1, 1)])).await.unwrap();
+    store.commit(request(batch(1, 1), rows([("a", 1, 1), ("c", 1, 1)]))).await.unwrap();
     done(&store, describe("a", "first")).await;
     done(&store, set_active("a", false)).await;
     done(&store, relocate("a", "b")).await;
@@ -63,10 +66,10 @@ async fn a_rename_keeps_what_was_said_about_the_event(bench: Bench) {
 
 async fn undoing_a_rename_gives_the_event_all_that_was_counted_since(bench: Bench) {
     let store = bench.store().await;
-    store.commit(batch(1, 1), rows([("a", 1, 1), ("other", 1, 1)])).await.unwrap();
+    store.commit(request(batch(1, 1), rows([("a", 1, 1), ("other", 1, 1)]))).await.unwrap();
     let rename = done(&store, relocate("a", "b")).await;
     // Old clients and new ones, and a correction.
-    store.commit(batch(1, 2), rows([("a", 1, 10), ("a", 2, 20), ("b", 2, 200)])).await.unwrap();
+    store.commit(request(batch(1, 2), rows([("a", 1, 10), ("a", 2, 20), ("b", 2, 200)]))).await.unwrap();
     done(&store, correct("b", 1, 11, 5)).await;
     let undo = done(&store, Change::Undo { change: rename }).await;
     assert_eq!(stored(&store).await, *rows([("a", 1, 5), ("a", 2, 220), ("other", 1, 1)]));
@@ -79,11 +82,11 @@ async fn undoing_a_rename_gives_the_event_all_that_was_counted_since(bench: Benc
     refused(&store, Change::Undo { change: undo }, "can't be undone").await;
 
     // One that had no counts yet, only a description.
-    store.commit(batch(1, 3), rows([("c", 1, 1)])).await.unwrap();
+    store.commit(request(batch(1, 3), rows([("c", 1, 1)]))).await.unwrap();
     done(&store, describe("c", "third")).await;
     let emptied = done(&store, correct("c", 1, 1, 0)).await;
     let rename = done(&store, relocate("c", "d")).await;
-    store.commit(batch(1, 4), rows([("c", 7, 7)])).await.unwrap();
+    store.commit(request(batch(1, 4), rows([("c", 7, 7)]))).await.unwrap();
     refused(&store, Change::Undo { change: emptied }, "is an alias of “d” by now").await;
     done(&store, Change::Undo { change: rename }).await;
     assert_eq!(totals(&store).await, [("a".into(), 225), ("c".into(), 7), ("other".into(), 1)]);
@@ -95,7 +98,7 @@ async fn undoing_a_rename_gives_the_event_all_that_was_counted_since(bench: Benc
 
 async fn a_rename_is_not_undone_over_later_changes_of_its_event(bench: Bench) {
     let store = bench.store().await;
-    store.commit(batch(1, 1), rows([("a", 1, 1), ("c", 1, 100)])).await.unwrap();
+    store.commit(request(batch(1, 1), rows([("a", 1, 1), ("c", 1, 100)]))).await.unwrap();
     let rename = done(&store, relocate("a", "b")).await;
     let merge = done(&store, relocate("c", "b")).await;
     refused(&store, Change::Undo { change: rename }, "“c” has become an alias of “b” since then").await;
@@ -112,7 +115,7 @@ async fn a_rename_is_not_undone_over_later_changes_of_its_event(bench: Bench) {
 
 async fn a_renamed_event_can_be_renamed_back(bench: Bench) {
     let store = bench.store().await;
-    store.commit(batch(1, 1), rows([("a", 1, 1), ("x", 1, 10)])).await.unwrap();
+    store.commit(request(batch(1, 1), rows([("a", 1, 1), ("x", 1, 10)]))).await.unwrap();
     done(&store, relocate("x", "a")).await;
     let rename = done(&store, relocate("a", "b")).await;
     done(&store, describe("b", "said meanwhile")).await;
@@ -128,37 +131,37 @@ async fn a_renamed_event_can_be_renamed_back(bench: Bench) {
     done(&store, Change::Undo { change: back }).await;
     assert_eq!(contents(&store).await, before);
     done(&store, relocate("b", "a")).await;
-    store.commit(batch(1, 2), rows([("a", 1, 1), ("b", 1, 20), ("x", 2, 300)])).await.unwrap();
+    store.commit(request(batch(1, 2), rows([("a", 1, 1), ("b", 1, 20), ("x", 2, 300)]))).await.unwrap();
     assert_eq!(stored(&store).await, *rows([("a", 1, 32), ("a", 2, 300)]));
     done(&store, relocate("a", "b")).await;
     assert_eq!(totals(&store).await, [("b".into(), 332)]);
     // An alias of another event is still none to take.
-    store.commit(batch(1, 3), rows([("c", 1, 1)])).await.unwrap();
+    store.commit(request(batch(1, 3), rows([("c", 1, 1)]))).await.unwrap();
     refused(&store, relocate("c", "a"), "“a” is an alias of “b”: that is the name to use").await;
 }
 
 async fn a_merge_adds_up_hour_by_hour_and_undo_takes_exactly_that_apart(bench: Bench) {
     let store = bench.store().await;
-    store.commit(batch(1, 1), rows([("a", 1, 1), ("a", 2, 2), ("b", 2, 20), ("b", 3, 30)])).await.unwrap();
+    store.commit(request(batch(1, 1), rows([("a", 1, 1), ("a", 2, 2), ("b", 2, 20), ("b", 3, 30)]))).await.unwrap();
     let merge = done(&store, relocate("a", "b")).await;
     assert_eq!(stored(&store).await, *rows([("b", 1, 1), ("b", 2, 22), ("b", 3, 30)]));
     // What comes meanwhile belongs to the target for good.
-    store.commit(batch(1, 2), rows([("a", 2, 100), ("a", 5, 5)])).await.unwrap();
+    store.commit(request(batch(1, 2), rows([("a", 2, 100), ("a", 5, 5)]))).await.unwrap();
     done(&store, Change::Undo { change: merge }).await;
     assert_eq!(stored(&store).await, *rows([("a", 1, 1), ("a", 2, 2), ("b", 2, 120), ("b", 3, 30), ("b", 5, 5)]));
     assert_eq!(spans(&store).await[1], ("b".into(), hour(2), hour(5)));
-    store.commit(batch(1, 3), rows([("a", 1, 1)])).await.unwrap();
+    store.commit(request(batch(1, 3), rows([("a", 1, 1)]))).await.unwrap();
     assert_eq!(totals(&store).await, [("a".into(), 4), ("b".into(), 155)]);
     refused(&store, Change::Undo { change: merge }, "undone already, by change 2").await;
 }
 
 async fn aliases_of_a_moved_event_follow_it_and_come_back(bench: Bench) {
     let store = bench.store().await;
-    store.commit(batch(1, 1), rows([("a", 1, 1), ("b", 1, 10), ("c", 1, 100)])).await.unwrap();
+    store.commit(request(batch(1, 1), rows([("a", 1, 1), ("b", 1, 10), ("c", 1, 100)]))).await.unwrap();
     let first = done(&store, relocate("a", "b")).await;
     let second = done(&store, relocate("b", "c")).await;
     assert_eq!(entry(&store, "a").await.alias_of, Some(name("c")));
-    store.commit(batch(1, 2), rows([("a", 1, 1), ("b", 1, 1)])).await.unwrap();
+    store.commit(request(batch(1, 2), rows([("a", 1, 1), ("b", 1, 1)]))).await.unwrap();
     assert_eq!(totals(&store).await, [("c".into(), 113)]);
     refused(&store, Change::Undo { change: first }, "undo the later change first").await;
     done(&store, Change::Undo { change: second }).await;
@@ -170,7 +173,7 @@ async fn aliases_of_a_moved_event_follow_it_and_come_back(bench: Bench) {
 
 async fn a_move_that_makes_no_sense_is_refused(bench: Bench) {
     let store = bench.store().await;
-    store.commit(batch(1, 1), rows([("a", 1, 1), ("b", 1, 1), ("c", 1, 1), ("gone", 1, 1)])).await.unwrap();
+    store.commit(request(batch(1, 1), rows([("a", 1, 1), ("b", 1, 1), ("c", 1, 1), ("gone", 1, 1)]))).await.unwrap();
     done(&store, relocate("a", "b")).await;
     done(&store, delete("gone")).await;
     refused(&store, relocate("b", "b"), "called so already").await;
@@ -184,7 +187,7 @@ async fn a_move_that_makes_no_sense_is_refused(bench: Bench) {
 
 async fn a_move_is_not_undone_once_its_counts_are_gone(bench: Bench) {
     let store = bench.store().await;
-    store.commit(batch(1, 1), rows([("a", 1, 5), ("b", 1, 10)])).await.unwrap();
+    store.commit(request(batch(1, 1), rows([("a", 1, 5), ("b", 1, 10)]))).await.unwrap();
     let merge = done(&store, relocate("a", "b")).await;
     let correction = done(&store, correct("b", 1, 15, 4)).await;
     refused(&store, Change::Undo { change: merge }, "has 4 in 1970010101 by now").await;
@@ -195,7 +198,7 @@ async fn a_move_is_not_undone_once_its_counts_are_gone(bench: Bench) {
 
 async fn an_event_is_described_and_switched_off_and_on(bench: Bench) {
     let store = bench.store().await;
-    store.commit(batch(1, 1), rows([("a", 1, 1)])).await.unwrap();
+    store.commit(request(batch(1, 1), rows([("a", 1, 1)]))).await.unwrap();
     let described = done(&store, describe("a", "who logs in")).await;
     assert_eq!(entry(&store, "a").await.description, "who logs in");
     refused(&store, describe("a", "who logs in"), "already").await;
@@ -215,7 +218,7 @@ async fn an_event_is_described_and_switched_off_and_on(bench: Bench) {
 
 async fn undo_touches_only_what_the_change_touched(bench: Bench) {
     let store = bench.store().await;
-    store.commit(batch(1, 1), rows([("a", 1, 1)])).await.unwrap();
+    store.commit(request(batch(1, 1), rows([("a", 1, 1)]))).await.unwrap();
     let off = done(&store, set_active("a", false)).await;
     done(&store, describe("a", "later")).await;
     done(&store, Change::Undo { change: off }).await;
@@ -225,7 +228,7 @@ async fn undo_touches_only_what_the_change_touched(bench: Bench) {
 
 async fn a_deleted_event_keeps_its_counts_until_it_is_purged(bench: Bench) {
     let store = bench.store().await;
-    store.commit(batch(1, 1), rows([("a", 1, 1), ("b", 1, 10)])).await.unwrap();
+    store.commit(request(batch(1, 1), rows([("a", 1, 1), ("b", 1, 10)]))).await.unwrap();
     refused(&store, purge("a"), "not deleted").await;
     refused(&store, delete("never"), "no event").await;
     let deletion = done(&store, delete("a")).await;
@@ -234,7 +237,7 @@ async fn a_deleted_event_keeps_its_counts_until_it_is_purged(bench: Bench) {
         refused(&store, change, "is deleted; restore it first").await;
     }
     // Counts that were acknowledged before are not lost, and show when it is restored.
-    store.commit(batch(1, 2), rows([("a", 2, 2)])).await.unwrap();
+    store.commit(request(batch(1, 2), rows([("a", 2, 2)]))).await.unwrap();
     done(&store, Change::Undo { change: deletion }).await;
     assert_eq!(totals(&store).await, [("a".into(), 3), ("b".into(), 10)]);
 
@@ -248,9 +251,9 @@ async fn a_deleted_event_keeps_its_counts_until_it_is_purged(bench: Bench) {
 
 async fn a_purged_event_takes_its_aliases_with_it_and_nothing_brings_it_back(bench: Bench) {
     let store = bench.store().await;
-    store.commit(batch(1, 1), rows([("a", 1, 1), ("b", 1, 10)])).await.unwrap();
+    store.commit(request(batch(1, 1), rows([("a", 1, 1), ("b", 1, 10)]))).await.unwrap();
     let correction = done(&store, correct("a", 1, 1, 0)).await;
-    store.commit(batch(1, 2), rows([("a", 1, 1)])).await.unwrap();
+    store.commit(request(batch(1, 2), rows([("a", 1, 1)]))).await.unwrap();
     let merge = done(&store, relocate("a", "b")).await;
     let deletion = done(&store, delete("b")).await;
     let purged = done(&store, purge("b")).await;
@@ -259,14 +262,14 @@ async fn a_purged_event_takes_its_aliases_with_it_and_nothing_brings_it_back(ben
         refused(&store, Change::Undo { change }, "can't be undone").await;
     }
     // The names are free again.
-    store.commit(batch(1, 3), rows([("a", 1, 7), ("b", 1, 8)])).await.unwrap();
+    store.commit(request(batch(1, 3), rows([("a", 1, 7), ("b", 1, 8)]))).await.unwrap();
     assert_eq!(totals(&store).await, [("a".into(), 7), ("b".into(), 8)]);
     balanced_books(&store).await;
 }
 
 async fn the_log_tells_who_did_what_newest_first(bench: Bench) {
     let store = bench.store().await;
-    store.commit(batch(1, 1), rows([("a", 1, 1), ("b", 5, 2)])).await.unwrap();
+    store.commit(request(batch(1, 1), rows([("a", 1, 1), ("b", 5, 2)]))).await.unwrap();
     store.change(set_active("a", false), "key ci", now()).await.unwrap();
     let merge = done(&store, relocate("a", "b")).await;
     let undo = done(&store, Change::Undo { change: merge }).await;
@@ -297,7 +300,7 @@ async fn the_log_tells_who_did_what_newest_first(bench: Bench) {
 
 async fn every_change_moves_the_versions_by_one(bench: Bench) {
     let store = bench.store().await;
-    store.commit(batch(1, 1), rows([("a", 1, 1)])).await.unwrap();
+    store.commit(request(batch(1, 1), rows([("a", 1, 1)]))).await.unwrap();
     for version in 1..=3 {
         let before = store.position(vec![]).await.unwrap();
         let change = done(&store, describe("a", &version.to_string())).await;
@@ -311,7 +314,7 @@ async fn every_change_moves_the_versions_by_one(bench: Bench) {
 async fn a_sum_that_would_overflow_is_refused(bench: Bench) {
     let store = bench.store().await;
     let most = event_tracker::domain::TOTAL_MAX;
-    store.commit(batch(1, 1), rows([("a", 1, most), ("b", 1, most), ("c", 2, 1)])).await.unwrap();
+    store.commit(request(batch(1, 1), rows([("a", 1, most), ("b", 1, most), ("c", 2, 1)]))).await.unwrap();
     refused(&store, relocate("a", "b"), "would pass").await;
     refused(&store, relocate("c", "b"), "would pass").await;
     refused(&store, correct("c", 2, 1, u64::MAX), "would pass").await;
@@ -322,7 +325,7 @@ async fn a_sum_that_would_overflow_is_refused(bench: Bench) {
 async fn the_catalog_keeps_any_text_as_it_is(bench: Bench) {
     let store = bench.store().await;
     let names = ["a/b c", "'; drop table catalog; --", "Ünïcödé 🦀", "A", "a"];
-    store.commit(batch(1, 1), rows(names.map(|name| (name, 1, 1)))).await.unwrap();
+    store.commit(request(batch(1, 1), rows(names.map(|name| (name, 1, 1))))).await.unwrap();
     for text in names {
         done(&store, describe(text, text)).await;
     }
@@ -334,9 +337,10 @@ async fn the_catalog_keeps_any_text_as_it_is(bench: Bench) {
 }
 
 async fn a_store_of_version_1_is_brought_up_to_date_with_its_counts(bench: Bench) {
-    bench.store().await.commit(batch(1, 1), rows([("a", 1, 5)])).await.unwrap();
+    bench.store().await.commit(request(batch(1, 1), rows([("a", 1, 5)]))).await.unwrap();
     let added = ["catalog_state", "catalog", "admin_changes", "changed_counts", "superusers", "sessions", "admin_keys"];
     let dropped = added.map(|table| format!("drop table {table};")).concat();
+    bench.execute("drop table set_aside; alter table ledger drop column digest").await;
     let version = match bench {
         Bench::Sqlite(_) => "pragma user_version = 1",
         Bench::Postgres { .. } => "delete from schema_version where version > 1",
@@ -349,11 +353,12 @@ async fn a_store_of_version_1_is_brought_up_to_date_with_its_counts(bench: Bench
 
 async fn a_store_of_version_2_is_brought_up_to_date_with_its_log(bench: Bench) {
     let store = bench.store().await;
-    store.commit(batch(1, 1), rows([("a", 1, 5), ("b", 1, 1)])).await.unwrap();
+    store.commit(request(batch(1, 1), rows([("a", 1, 5), ("b", 1, 1)]))).await.unwrap();
     let merge = done(&store, relocate("a", "b")).await;
     done(&store, describe("b", "“both”")).await;
     let log = store.changes(vec![], None, 10).await.unwrap();
     store.close().await;
+    bench.execute("drop table set_aside; alter table ledger drop column digest").await;
     bench
         .execute(match bench {
             Bench::Sqlite(_) => {

@@ -14,7 +14,7 @@ on_both_stores!(
 
 async fn a_correction_is_booked_and_undone(bench: Bench) {
     let store = bench.store().await;
-    store.commit(batch(1, 1), rows([("a", 1, 10), ("a", 2, 20)])).await.unwrap();
+    store.commit(request(batch(1, 1), rows([("a", 1, 10), ("a", 2, 20)]))).await.unwrap();
     let less = done(&store, correct("a", 1, 10, 4)).await;
     assert_eq!(stored(&store).await, *rows([("a", 1, 4), ("a", 2, 20)]));
     let books = balanced_books(&store).await;
@@ -28,7 +28,7 @@ async fn a_correction_is_booked_and_undone(bench: Bench) {
 
 async fn a_correction_of_what_changed_meanwhile_is_refused(bench: Bench) {
     let store = bench.store().await;
-    store.commit(batch(1, 1), rows([("a", 1, 10)])).await.unwrap();
+    store.commit(request(batch(1, 1), rows([("a", 1, 10)]))).await.unwrap();
     refused(&store, correct("a", 1, 9, 4), "is 10 by now, not 9").await;
     refused(&store, correct("a", 1, 10, 10), "is 10 already").await;
     refused(&store, correct("b", 1, 0, 1), "no event").await;
@@ -41,7 +41,7 @@ async fn a_correction_of_what_changed_meanwhile_is_refused(bench: Bench) {
 
 async fn the_first_and_last_hours_follow_corrections(bench: Bench) {
     let store = bench.store().await;
-    store.commit(batch(1, 1), rows([("a", 5, 1), ("a", 7, 1)])).await.unwrap();
+    store.commit(request(batch(1, 1), rows([("a", 5, 1), ("a", 7, 1)]))).await.unwrap();
     done(&store, correct("a", 3, 0, 2)).await;
     assert_eq!(spans(&store).await, [("a".into(), hour(3), hour(7))]);
     done(&store, correct("a", 7, 1, 0)).await;
@@ -52,7 +52,7 @@ async fn the_first_and_last_hours_follow_corrections(bench: Bench) {
 
 async fn an_event_corrected_to_nothing_is_gone_and_comes_back_with_undo(bench: Bench) {
     let store = bench.store().await;
-    store.commit(batch(1, 1), rows([("a", 5, 9)])).await.unwrap();
+    store.commit(request(batch(1, 1), rows([("a", 5, 9)]))).await.unwrap();
     let correction = done(&store, correct("a", 5, 9, 0)).await;
     assert!(totals(&store).await.is_empty());
     refused(&store, describe("a", "x"), "no event").await;
@@ -63,9 +63,9 @@ async fn an_event_corrected_to_nothing_is_gone_and_comes_back_with_undo(bench: B
 
 async fn a_correction_is_taken_back_as_a_difference(bench: Bench) {
     let store = bench.store().await;
-    store.commit(batch(1, 1), rows([("a", 1, 10)])).await.unwrap();
+    store.commit(request(batch(1, 1), rows([("a", 1, 10)]))).await.unwrap();
     let more = done(&store, correct("a", 1, 10, 15)).await;
-    store.commit(batch(1, 2), rows([("a", 1, 100)])).await.unwrap();
+    store.commit(request(batch(1, 2), rows([("a", 1, 100)]))).await.unwrap();
     done(&store, Change::Undo { change: more }).await;
     assert_eq!(totals(&store).await, [("a".into(), 110)]);
     let more = done(&store, correct("a", 1, 110, 120)).await;
@@ -75,7 +75,7 @@ async fn a_correction_is_taken_back_as_a_difference(bench: Bench) {
 
 async fn a_correction_is_not_undone_under_another_name(bench: Bench) {
     let store = bench.store().await;
-    store.commit(batch(1, 1), rows([("a", 1, 10)])).await.unwrap();
+    store.commit(request(batch(1, 1), rows([("a", 1, 10)]))).await.unwrap();
     let less = done(&store, correct("a", 1, 10, 5)).await;
     let rename = done(&store, relocate("a", "b")).await;
     refused(&store, Change::Undo { change: less }, "alias of “b” by now").await;
@@ -87,7 +87,7 @@ async fn a_correction_is_not_undone_under_another_name(bench: Bench) {
 async fn only_hours_that_are_over_are_corrected(bench: Bench) {
     let store = bench.store().await;
     let current = Hour::containing(now()).number();
-    store.commit(batch(1, 1), rows([("a", current, 1), ("a", current - 1, 1)])).await.unwrap();
+    store.commit(request(batch(1, 1), rows([("a", current, 1), ("a", current - 1, 1)]))).await.unwrap();
     refused(&store, correct("a", current, 1, 2), "hours that are over").await;
     refused(&store, correct("a", current + 1, 0, 2), "hours that are over").await;
     done(&store, correct("a", current - 1, 1, 2)).await;

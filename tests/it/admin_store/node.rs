@@ -10,7 +10,7 @@ use event_tracker::flusher::{self, Flusher};
 use event_tracker::journal::{self, DataFolder};
 use event_tracker::names::{Limits, Names};
 use event_tracker::query::Query;
-use event_tracker::store::StoreHealth;
+use event_tracker::store::{StoreHealth, Watched};
 
 use super::*;
 
@@ -46,7 +46,8 @@ impl Node {
         let (batches, _) = Batches::recover(&locked, options, names).unwrap();
         let batches: &'static Batches = Box::leak(Box::new(batches));
         let health = Arc::new(StoreHealth::default());
-        let catalog = Arc::new(LiveCatalog::new(batches, Arc::clone(&store), Arc::clone(&health)));
+        let store: Arc<dyn Store> = Arc::new(Watched::new(store, Arc::clone(&health)));
+        let catalog = Arc::new(LiveCatalog::new(batches, Arc::clone(&store)));
         let options = flusher::Options { interval_ms: 10, shutdown_timeout_ms: 10_000, retry_backoff_max_ms: 10 };
         let flusher = Flusher::new(batches, Arc::clone(&store), Arc::clone(&catalog), Arc::clone(&health), options);
         let query = Query::new(batches, Arc::clone(&store), catalog, health);

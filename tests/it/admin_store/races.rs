@@ -17,7 +17,7 @@ const NAMES: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
 async fn commits_and_changes_of_many_nodes_keep_every_count(bench: Bench) {
     const BATCHES: u64 = 40;
     let store = bench.store().await;
-    store.commit(batch(100, 1), rows(NAMES.map(|name| (name, 1, 1)))).await.unwrap();
+    store.commit(request(batch(100, 1), rows(NAMES.map(|name| (name, 1, 1))))).await.unwrap();
     let mut nodes = Vec::new();
     for number in 1..=3 {
         let store = bench.store().await;
@@ -25,7 +25,7 @@ async fn commits_and_changes_of_many_nodes_keep_every_count(bench: Bench) {
             for seq in 1..=BATCHES {
                 let hours = |name| (1..=3).map(move |hour| (name, hour, 1));
                 let sent = rows(NAMES.into_iter().flat_map(hours));
-                assert_eq!(store.commit(batch(number, seq), sent).await, Ok(Commit::Applied));
+                assert_eq!(store.commit(request(batch(number, seq), sent)).await, Ok(Commit::Applied));
             }
         }));
     }
@@ -78,7 +78,7 @@ async fn commits_and_changes_of_many_nodes_keep_every_count(bench: Bench) {
 
 async fn two_who_make_the_same_change_make_it_once(bench: Bench) {
     let (store, other) = (bench.store().await, bench.store().await);
-    store.commit(batch(1, 1), rows([("a", 1, 5)])).await.unwrap();
+    store.commit(request(batch(1, 1), rows([("a", 1, 5)]))).await.unwrap();
     let both =
         tokio::join!(store.change(relocate("a", "b"), "ada", now()), other.change(relocate("a", "b"), "eve", now()));
     let outcomes = [both.0.unwrap(), both.1.unwrap()];
@@ -88,7 +88,7 @@ async fn two_who_make_the_same_change_make_it_once(bench: Bench) {
 
 async fn an_undo_by_two_at_once_happens_once(bench: Bench) {
     let (store, other) = (bench.store().await, bench.store().await);
-    store.commit(batch(1, 1), rows([("a", 1, 5)])).await.unwrap();
+    store.commit(request(batch(1, 1), rows([("a", 1, 5)]))).await.unwrap();
     let change = done(&store, correct("a", 1, 5, 1)).await;
     let undo = || Change::Undo { change };
     let both = tokio::join!(store.change(undo(), "ada", now()), other.change(undo(), "eve", now()));
@@ -119,13 +119,13 @@ async fn a_commit_that_meets_a_change_waits_and_lands_where_it_points() {
     let bench = Bench::postgres().await;
     let Bench::Postgres { database } = &bench else { unreachable!() };
     let store = bench.store().await;
-    store.commit(batch(1, 1), rows([("a", 1, 1), ("b", 1, 10)])).await.unwrap();
+    store.commit(request(batch(1, 1), rows([("a", 1, 1), ("b", 1, 10)]))).await.unwrap();
     // A change that has its lock and takes its time.
     let change = crate::harness::postgres::Cluster::shared().connect(database).await;
     change.batch_execute("begin; select version from catalog_state for update").await.unwrap();
     let committing = tokio::spawn({
         let store = bench.store().await;
-        async move { store.commit(batch(1, 2), rows([("a", 1, 100)])).await }
+        async move { store.commit(request(batch(1, 2), rows([("a", 1, 100)]))).await }
     });
     until_waiting(database).await;
     change
@@ -144,7 +144,7 @@ async fn a_change_that_meets_a_commit_waits_and_moves_its_counts() {
     let bench = Bench::postgres().await;
     let Bench::Postgres { database } = &bench else { unreachable!() };
     let store = bench.store().await;
-    store.commit(batch(1, 1), rows([("a", 1, 1), ("b", 1, 10)])).await.unwrap();
+    store.commit(request(batch(1, 1), rows([("a", 1, 1), ("b", 1, 10)]))).await.unwrap();
     // A commit that has the catalog's lock and takes its time.
     let commit = crate::harness::postgres::Cluster::shared().connect(database).await;
     commit.batch_execute("begin; select version from catalog_state for share").await.unwrap();

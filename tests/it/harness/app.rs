@@ -130,7 +130,7 @@ impl TestApp {
         std::fs::create_dir_all(self.data_dir()).unwrap();
         let store = self.store().await;
         let id = BatchId { writer: WriterId::random().unwrap(), seq: BatchSeq::FIRST };
-        store.commit(id, self.setup.rows.clone().into()).await.unwrap();
+        store.commit(crate::store_contract::request(id, self.setup.rows.clone())).await.unwrap();
         store.close().await;
     }
 

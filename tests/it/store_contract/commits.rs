@@ -4,9 +4,9 @@ use super::*;
 
 on_both_stores!(
     a_batch_is_applied_once_however_often_it_is_sent,
-    a_lost_commit_is_reported_and_the_batch_still_applied,
-    a_first_batch_that_is_not_the_first_is_a_gap,
-    an_older_batch_is_already_applied,
+    another_batch_of_an_applied_number_is_told_by_its_digest,
+    a_ledger_that_stands_elsewhere_is_reported_and_nothing_is_counted,
+    an_older_batch_finds_the_ledger_past_it,
     a_batch_without_rows_moves_the_ledger,
     a_batch_of_many_chunks_is_applied_whole,
     counts_add_up_over_batches_and_writers,
@@ -21,45 +21,57 @@ on_both_stores!(
 async fn a_batch_is_applied_once_however_often_it_is_sent(bench: Bench) {
     let store = bench.store().await;
     let sent = rows([("login", 10, 3), ("login", 11, 4), ("backup", 10, 5)]);
-    assert_eq!(store.commit(batch(1, 1), sent.clone()).await, Ok(Commit::Applied));
+    assert_eq!(store.commit(request(batch(1, 1), sent.clone())).await, Ok(Commit::Applied));
     for _ in 0..2 {
-        assert_eq!(store.commit(batch(1, 1), sent.clone()).await, Ok(Commit::AlreadyApplied));
+        assert_eq!(store.commit(request(batch(1, 1), sent.clone())).await, Ok(stands(1, 12, &sent)));
     }
     assert_eq!(stored(&store).await, *sent);
     assert_eq!(totals(&store).await, [("backup".into(), 5), ("login".into(), 7)]);
     assert_eq!(balanced_books(&store).await.ledger, 12);
 }
 
-async fn a_lost_commit_is_reported_and_the_batch_still_applied(bench: Bench) {
+async fn another_batch_of_an_applied_number_is_told_by_its_digest(bench: Bench) {
     let store = bench.store().await;
-    assert_eq!(store.commit(batch(1, 1), rows([("login", 10, 1)])).await, Ok(Commit::Applied));
-    let gap = Commit::AppliedAfterGap { found: BatchSeq(1) };
-    assert_eq!(store.commit(batch(1, 4), rows([("login", 10, 1)])).await, Ok(gap));
-    assert_eq!(store.commit(batch(1, 4), rows([("login", 10, 1)])).await, Ok(Commit::AlreadyApplied));
-    assert_eq!(store.commit(batch(1, 5), rows([("login", 10, 1)])).await, Ok(Commit::Applied));
-    assert_eq!(totals(&store).await, [("login".into(), 3)]);
-    assert_eq!(balanced_books(&store).await.ledger, 3);
-}
-
-async fn a_first_batch_that_is_not_the_first_is_a_gap(bench: Bench) {
-    let store = bench.store().await;
-    let gap = Commit::AppliedAfterGap { found: BatchSeq(0) };
-    assert_eq!(store.commit(batch(1, 2), rows([("login", 10, 1)])).await, Ok(gap));
-    assert_eq!(totals(&store).await, [("login".into(), 1)]);
-}
-
-async fn an_older_batch_is_already_applied(bench: Bench) {
-    let store = bench.store().await;
-    for seq in 1..=3 {
-        assert_eq!(store.commit(batch(1, seq), rows([("login", 10, 1)])).await, Ok(Commit::Applied));
+    let sent = rows([("login", 10, 3)]);
+    store.commit(request(batch(1, 1), sent.clone())).await.unwrap();
+    for other in [rows([("login", 10, 4)]), rows([("login", 11, 3)]), rows([("logins", 10, 3)])] {
+        assert_eq!(store.commit(request(batch(1, 1), other.clone())).await, Ok(stands(1, 3, &sent)));
+        assert_ne!(Digest::of(&other), Digest::of(&sent));
     }
-    assert_eq!(store.commit(batch(1, 2), rows([("login", 10, 1)])).await, Ok(Commit::AlreadyApplied));
+    assert_eq!(stored(&store).await, *sent);
+}
+
+async fn a_ledger_that_stands_elsewhere_is_reported_and_nothing_is_counted(bench: Bench) {
+    let store = bench.store().await;
+    let one = rows([("login", 10, 1)]);
+    assert_eq!(store.commit(request(batch(1, 2), one.clone())).await, Ok(Commit::Stands(None)));
+    assert_eq!(store.commit(request(batch(1, 1), one.clone())).await, Ok(Commit::Applied));
+    assert_eq!(store.commit(request(batch(1, 4), one.clone())).await, Ok(stands(1, 1, &one)));
+    assert_eq!(totals(&store).await, [("login".into(), 1)]);
+    // Over a gap when the caller says where the ledger stands.
+    let jump = CommitRequest { after: BatchSeq(1), ..request(batch(1, 4), one.clone()) };
+    assert_eq!(store.commit(jump.clone()).await, Ok(Commit::Applied));
+    assert_eq!(store.commit(jump).await, Ok(stands(4, 2, &one)));
+    let first = CommitRequest { after: BatchSeq(0), ..request(batch(2, 7), one.clone()) };
+    assert_eq!(store.commit(first).await, Ok(Commit::Applied));
+    assert_eq!(store.commit(request(batch(1, 5), one)).await, Ok(Commit::Applied));
+    assert_eq!(totals(&store).await, [("login".into(), 4)]);
+    assert_eq!(balanced_books(&store).await.ledger, 4);
+}
+
+async fn an_older_batch_finds_the_ledger_past_it(bench: Bench) {
+    let store = bench.store().await;
+    let one = rows([("login", 10, 1)]);
+    for seq in 1..=3 {
+        assert_eq!(store.commit(request(batch(1, seq), one.clone())).await, Ok(Commit::Applied));
+    }
+    assert_eq!(store.commit(request(batch(1, 2), one.clone())).await, Ok(stands(3, 3, &one)));
     assert_eq!(totals(&store).await, [("login".into(), 3)]);
 }
 
 async fn a_batch_without_rows_moves_the_ledger(bench: Bench) {
     let store = bench.store().await;
-    assert_eq!(store.commit(batch(1, 1), rows([])).await, Ok(Commit::Applied));
+    assert_eq!(store.commit(request(batch(1, 1), rows([]))).await, Ok(Commit::Applied));
     assert!(store.position(vec![writer(1)]).await.unwrap().includes(batch(1, 1)));
     assert_eq!(balanced_books(&store).await.ledger, 0);
 }
@@ -68,7 +80,7 @@ async fn a_batch_of_many_chunks_is_applied_whole(bench: Bench) {
     let store = bench.store().await;
     let names: Vec<String> = (0..12_345).map(|number| format!("event/{number}")).collect();
     let sent = rows(names.iter().flat_map(|name| [(name.as_str(), 1, 2), (name.as_str(), 2, 3)]));
-    assert_eq!(store.commit(batch(1, 1), sent.clone()).await, Ok(Commit::Applied));
+    assert_eq!(store.commit(request(batch(1, 1), sent.clone())).await, Ok(Commit::Applied));
     assert_eq!(stored(&store).await, *sent);
     assert_eq!(totals(&store).await.len(), names.len());
     assert_eq!(balanced_books(&store).await.ledger, 12_345 * 5);
@@ -76,9 +88,9 @@ async fn a_batch_of_many_chunks_is_applied_whole(bench: Bench) {
 
 async fn counts_add_up_over_batches_and_writers(bench: Bench) {
     let (store, other) = (bench.store().await, bench.store().await);
-    store.commit(batch(1, 1), rows([("a", 1, 1), ("b", 1, 2)])).await.unwrap();
-    other.commit(batch(2, 1), rows([("b", 1, 10), ("c", 1, 20)])).await.unwrap();
-    store.commit(batch(1, 2), rows([("a", 2, 100), ("c", 1, 200)])).await.unwrap();
+    store.commit(request(batch(1, 1), rows([("a", 1, 1), ("b", 1, 2)]))).await.unwrap();
+    other.commit(request(batch(2, 1), rows([("b", 1, 10), ("c", 1, 20)]))).await.unwrap();
+    store.commit(request(batch(1, 2), rows([("a", 2, 100), ("c", 1, 200)]))).await.unwrap();
     assert_eq!(stored(&other).await, *rows([("a", 1, 1), ("a", 2, 100), ("b", 1, 12), ("c", 1, 220)]));
     assert_eq!(totals(&store).await, [("a".into(), 101), ("b".into(), 12), ("c".into(), 220)]);
     assert_eq!(balanced_books(&store).await.ledger, 333);
@@ -87,8 +99,8 @@ async fn counts_add_up_over_batches_and_writers(bench: Bench) {
 async fn sums_beyond_64_bits_stay_exact_in_the_books(bench: Bench) {
     let store = bench.store().await;
     let most = i64::MAX as u64;
-    store.commit(batch(1, 1), rows([("a", 1, most), ("b", 1, most), ("c", 1, most)])).await.unwrap();
-    store.commit(batch(1, 2), rows([("d", 1, most), ("e", 1, 7)])).await.unwrap();
+    store.commit(request(batch(1, 1), rows([("a", 1, most), ("b", 1, most), ("c", 1, most)]))).await.unwrap();
+    store.commit(request(batch(1, 2), rows([("d", 1, most), ("e", 1, 7)]))).await.unwrap();
     assert_eq!(balanced_books(&store).await.ledger, 4 * i128::from(most) + 7);
     assert_eq!(stored(&store).await[0].count, most);
 }
@@ -96,23 +108,23 @@ async fn sums_beyond_64_bits_stay_exact_in_the_books(bench: Bench) {
 async fn a_row_that_would_overflow_is_refused_and_nothing_changes(bench: Bench) {
     let store = bench.store().await;
     let first = rows([("a", 1, 1), ("b", 1, i64::MAX as u64)]);
-    store.commit(batch(1, 1), first.clone()).await.unwrap();
+    store.commit(request(batch(1, 1), first.clone())).await.unwrap();
     for too_much in [1, i64::MAX as u64, u64::MAX] {
         let sent = rows([("a", 1, 1), ("b", 1, too_much), ("c", 1, 1)]);
-        let refused = store.commit(batch(1, 2), sent).await;
+        let refused = store.commit(request(batch(1, 2), sent)).await;
         assert!(matches!(refused, Err(StoreError::Rejected(_))), "{refused:?}");
         assert_eq!(stored(&store).await, *first);
         assert!(!store.position(vec![writer(1)]).await.unwrap().includes(batch(1, 2)));
         balanced_books(&store).await;
     }
-    assert_eq!(store.commit(batch(1, 2), rows([("a", 1, 1)])).await, Ok(Commit::Applied));
+    assert_eq!(store.commit(request(batch(1, 2), rows([("a", 1, 1)]))).await, Ok(Commit::Applied));
 }
 
 async fn a_total_that_would_overflow_is_refused_and_nothing_changes(bench: Bench) {
     let store = bench.store().await;
     let first = rows([("b", 1, i64::MAX as u64)]);
-    store.commit(batch(1, 1), first.clone()).await.unwrap();
-    let refused = store.commit(batch(1, 2), rows([("a", 1, 1), ("b", 2, 1)])).await;
+    store.commit(request(batch(1, 1), first.clone())).await.unwrap();
+    let refused = store.commit(request(batch(1, 2), rows([("a", 1, 1), ("b", 2, 1)]))).await;
     assert!(matches!(refused, Err(StoreError::Rejected(_))), "{refused:?}");
     assert_eq!(stored(&store).await, *first);
     assert_eq!(balanced_books(&store).await.ledger, i128::from(i64::MAX));
@@ -129,7 +141,7 @@ async fn writers_of_the_same_rows_wait_for_each_other_and_never_deadlock(bench: 
         let store = bench.store().await;
         tasks.push(tokio::spawn(async move {
             for seq in 1..=BATCHES {
-                assert_eq!(store.commit(batch(number, seq), sent.clone()).await, Ok(Commit::Applied));
+                assert_eq!(store.commit(request(batch(number, seq), sent.clone())).await, Ok(Commit::Applied));
             }
         }));
     }
@@ -145,10 +157,14 @@ async fn the_same_batch_sent_by_two_at_once_is_applied_once(bench: Bench) {
     let (store, other) = (bench.store().await, bench.store().await);
     for seq in 1..=20 {
         let sent = rows([("login", 1, 1)]);
-        let both = tokio::join!(store.commit(batch(1, seq), sent.clone()), other.commit(batch(1, seq), sent));
+        let both = tokio::join!(
+            store.commit(request(batch(1, seq), sent.clone())),
+            other.commit(request(batch(1, seq), sent))
+        );
         let mut outcomes = [both.0.unwrap(), both.1.unwrap()];
-        outcomes.sort_by_key(|outcome| *outcome == Commit::AlreadyApplied);
-        assert_eq!(outcomes, [Commit::Applied, Commit::AlreadyApplied]);
+        outcomes.sort_by_key(|outcome| *outcome != Commit::Applied);
+        let stands = stands(seq, i128::from(seq), &rows([("login", 1, 1)]));
+        assert_eq!(outcomes, [Commit::Applied, stands]);
     }
     assert_eq!(totals(&store).await, [("login".into(), 20)]);
 }
@@ -156,9 +172,9 @@ async fn the_same_batch_sent_by_two_at_once_is_applied_once(bench: Bench) {
 async fn a_closed_store_refuses_and_keeps_what_it_has(bench: Bench) {
     let store = bench.store().await;
     let sent = rows([("login", 1, 1)]);
-    store.commit(batch(1, 1), sent.clone()).await.unwrap();
+    store.commit(request(batch(1, 1), sent.clone())).await.unwrap();
     store.close().await;
-    assert!(matches!(store.commit(batch(1, 2), sent.clone()).await, Err(StoreError::Unavailable(_))));
+    assert!(matches!(store.commit(request(batch(1, 2), sent.clone())).await, Err(StoreError::Unavailable(_))));
     assert!(matches!(store.position(vec![]).await, Err(StoreError::Unavailable(_))));
     store.close().await;
     assert_eq!(stored(&bench.store().await).await, *sent);

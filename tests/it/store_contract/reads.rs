@@ -14,6 +14,7 @@ on_both_stores!(
     a_sum_beyond_63_bits_is_that_limit,
     an_empty_store_answers_with_nothing,
     the_position_moves_with_every_commit_of_any_writer,
+    totals_come_one_by_one_with_the_position_of_their_snapshot,
     reads_during_commits_see_a_batch_and_its_ledger_entry_or_neither,
     writers_that_committed_lately_are_counted,
 );
@@ -61,7 +62,7 @@ pub async fn expect_bytewise_names(store: &Arc<dyn Store>) {
     let mut names = awkward_names();
     for seq in 1..=2 {
         let sent = rows(names.iter().map(|name| (name.as_str(), 1, 1)));
-        assert_eq!(store.commit(batch(1, seq), sent).await, Ok(Commit::Applied));
+        assert_eq!(store.commit(request(batch(1, seq), sent)).await, Ok(Commit::Applied));
     }
     names.sort_unstable_by(|a, b| a.as_bytes().cmp(b.as_bytes()));
     let expected: Vec<(String, u64)> = names.iter().map(|name| (name.clone(), 2)).collect();
@@ -81,8 +82,11 @@ async fn names_are_equal_and_ordered_bytewise(bench: Bench) {
 async fn a_range_includes_both_of_its_ends(bench: Bench) {
     let store = bench.store().await;
     let last = Hour::MAX.number();
-    store.commit(batch(1, 1), rows([0, 9, 10, 11, 12, 13, last].map(|number| ("a", number, 1)))).await.unwrap();
-    store.commit(batch(1, 2), rows([("b", 12, 2), ("c", 9, 3), ("c", 14, 4)])).await.unwrap();
+    store
+        .commit(request(batch(1, 1), rows([0, 9, 10, 11, 12, 13, last].map(|number| ("a", number, 1)))))
+        .await
+        .unwrap();
+    store.commit(request(batch(1, 2), rows([("b", 12, 2), ("c", 9, 3), ("c", 14, 4)]))).await.unwrap();
     for (first, last, expected) in [
         (10, 12, rows([("a", 10, 1), ("a", 11, 1), ("a", 12, 1), ("b", 12, 2)])),
         (12, 12, rows([("a", 12, 1), ("b", 12, 2)])),
@@ -98,7 +102,7 @@ async fn a_range_includes_both_of_its_ends(bench: Bench) {
 
 async fn an_event_filter_gives_that_event_and_no_other(bench: Bench) {
     let store = bench.store().await;
-    store.commit(batch(1, 1), rows([("a", 1, 1), ("a", 2, 2), ("a ", 1, 3), ("b", 1, 4)])).await.unwrap();
+    store.commit(request(batch(1, 1), rows([("a", 1, 1), ("a", 2, 2), ("a ", 1, 3), ("b", 1, 4)]))).await.unwrap();
     let of = |event: &str| HourlyQuery { event: Some(EventName::parse(event).unwrap()), ..everything() };
     assert_eq!(store.hourly(of("a"), vec![]).await.unwrap().value, *rows([("a", 1, 1), ("a", 2, 2)]));
     assert_eq!(store.hourly(of("never"), vec![]).await.unwrap().value, *rows([]));
@@ -109,7 +113,7 @@ async fn an_event_filter_gives_that_event_and_no_other(bench: Bench) {
 
 async fn more_rows_than_the_limit_are_an_error(bench: Bench) {
     let store = bench.store().await;
-    store.commit(batch(1, 1), rows([1, 2, 3].map(|number| ("a", number, 1)))).await.unwrap();
+    store.commit(request(batch(1, 1), rows([1, 2, 3].map(|number| ("a", number, 1))))).await.unwrap();
     for event in [None, Some(EventName::parse("a").unwrap())] {
         let query = |rows_max| HourlyQuery { event: event.clone(), rows_max, ..everything() };
         assert_eq!(store.hourly(query(3), vec![]).await.unwrap().value.len(), 3);
@@ -138,10 +142,10 @@ async fn sums_are_those_of_the_rows_without_deleted_events(bench: Bench) {
     let name = |name: &str| name.to_owned();
     assert_eq!(sums(&store, 0, 99).await, (vec![], vec![]));
     store
-        .commit(batch(1, 1), rows([("a", 9, 1), ("a", 10, 2), ("a", 12, 3), ("a", 13, 4), ("B", 12, 5)]))
+        .commit(request(batch(1, 1), rows([("a", 9, 1), ("a", 10, 2), ("a", 12, 3), ("a", 13, 4), ("B", 12, 5)])))
         .await
         .unwrap();
-    store.commit(batch(1, 2), rows([("a", 10, 6), ("ä", 11, 7), ("c", 14, 8)])).await.unwrap();
+    store.commit(request(batch(1, 2), rows([("a", 10, 6), ("ä", 11, 7), ("c", 14, 8)]))).await.unwrap();
     let expected = (vec![(10, 8), (11, 7), (12, 8)], vec![(name("B"), 5), (name("a"), 11), (name("ä"), 7)]);
     assert_eq!(sums(&store, 10, 12).await, expected);
     assert_eq!(sums(&store, 14, 14).await, (vec![(14, 8)], vec![(name("c"), 8)]));
@@ -153,8 +157,8 @@ async fn sums_are_those_of_the_rows_without_deleted_events(bench: Bench) {
 
 async fn a_sum_beyond_63_bits_is_that_limit(bench: Bench) {
     let store = bench.store().await;
-    store.commit(batch(1, 1), rows([("a", 1, TOTAL_MAX)])).await.unwrap();
-    store.commit(batch(1, 2), rows([("b", 1, TOTAL_MAX), ("b", 2, 1)])).await.unwrap();
+    store.commit(request(batch(1, 1), rows([("a", 1, TOTAL_MAX)]))).await.unwrap();
+    store.commit(request(batch(1, 2), rows([("b", 1, TOTAL_MAX), ("b", 2, 1)]))).await.unwrap();
     let (hours, events) = sums(&store, 1, 2).await;
     assert_eq!(hours, [(1, i64::MAX.unsigned_abs()), (2, 1)]);
     assert_eq!(events, [("a".to_owned(), TOTAL_MAX), ("b".to_owned(), TOTAL_MAX + 1)]);
@@ -175,16 +179,29 @@ async fn the_position_moves_with_every_commit_of_any_writer(bench: Bench) {
     for (number, seq) in [(1, 1), (1, 2), (2, 1), (1, 3)] {
         let id = batch(number, seq);
         assert!(!store.position(vec![id.writer]).await.unwrap().includes(id));
-        store.commit(id, rows([("a", 1, 1)])).await.unwrap();
+        store.commit(request(id, rows([("a", 1, 1)]))).await.unwrap();
         let position = store.position(vec![id.writer]).await.unwrap();
         assert!(position.includes(id));
         assert!(position.version > last_version);
         last_version = position.version;
     }
     let position = store.totals(vec![writer(1), writer(2), writer(9)]).await.unwrap().position;
-    assert_eq!(position.applied, [(writer(1), BatchSeq(3)), (writer(2), BatchSeq(1))].into());
+    let digest = Some(Digest::of(&rows([("a", 1, 1)])));
+    let entry = |seq, total| LedgerEntry { last_seq: BatchSeq(seq), total, digest };
+    assert_eq!(position.applied, [(writer(1), entry(3, 3)), (writer(2), entry(1, 1))].into());
     let hourly = store.hourly(everything(), vec![writer(2)]).await.unwrap().position;
-    assert_eq!((hourly.version, hourly.applied), (position.version, [(writer(2), BatchSeq(1))].into()));
+    assert_eq!((hourly.version, hourly.applied), (position.version, [(writer(2), entry(1, 1))].into()));
+}
+
+async fn totals_come_one_by_one_with_the_position_of_their_snapshot(bench: Bench) {
+    let store = bench.store().await;
+    let names: Vec<String> = (0..3_000).map(|number| format!("event/{number:04}")).collect();
+    store.commit(request(batch(1, 1), rows(names.iter().map(|name| (name.as_str(), 1, 2))))).await.unwrap();
+    let mut seen = Vec::new();
+    let position = store.each_total(vec![writer(1)], &mut |total| seen.push(total)).await.unwrap();
+    assert_eq!(position, store.position(vec![writer(1)]).await.unwrap());
+    assert_eq!(seen, store.totals(vec![]).await.unwrap().value);
+    assert_eq!(seen.len(), 3_000);
 }
 
 async fn reads_during_commits_see_a_batch_and_its_ledger_entry_or_neither(bench: Bench) {
@@ -202,16 +219,16 @@ async fn reads_during_commits_see_a_batch_and_its_ledger_entry_or_neither(bench:
             let mut distinct_versions = std::collections::BTreeSet::new();
             while !done.load(Ordering::Relaxed) {
                 let hourly = store.hourly(everything(), vec![writer(1)]).await.unwrap();
-                let applied = hourly.position.applied.get(&writer(1)).map_or(0, |seq| seq.0);
+                let applied = hourly.position.applied.get(&writer(1)).map_or(0, |entry| entry.last_seq.0);
                 assert_eq!(hourly.position.version, applied);
                 assert_eq!(hourly.value.iter().map(|row| row.count).sum::<u64>(), applied * EVENTS);
                 assert!(hourly.value.iter().all(|row| row.count == applied));
                 let totals = store.totals(vec![writer(1)]).await.unwrap();
-                let applied = totals.position.applied.get(&writer(1)).map_or(0, |seq| seq.0);
+                let applied = totals.position.applied.get(&writer(1)).map_or(0, |entry| entry.last_seq.0);
                 assert!(totals.value.iter().all(|total| total.count == applied));
                 for (by, events) in [(SumBy::Hour, EVENTS), (SumBy::Event, 1)] {
                     let sums = store.sums(HourRange::ALL, by, vec![writer(1)]).await.unwrap();
-                    let applied = sums.position.applied.get(&writer(1)).map_or(0, |seq| seq.0);
+                    let applied = sums.position.applied.get(&writer(1)).map_or(0, |entry| entry.last_seq.0);
                     assert!(sums.value.iter().all(|sum| sum.count == applied * events));
                 }
                 assert!(store.audit().await.unwrap().balance());
@@ -226,7 +243,7 @@ async fn reads_during_commits_see_a_batch_and_its_ledger_entry_or_neither(bench:
         if all_saw_some() || readers.iter().any(tokio::task::JoinHandle::is_finished) {
             break;
         }
-        store.commit(batch(1, seq), sent.clone()).await.unwrap();
+        store.commit(request(batch(1, seq), sent.clone())).await.unwrap();
     }
     done.store(true, Ordering::Relaxed);
     for reader in readers {
@@ -238,7 +255,7 @@ async fn reads_during_commits_see_a_batch_and_its_ledger_entry_or_neither(bench:
 async fn writers_that_committed_lately_are_counted(bench: Bench) {
     let store = bench.store().await;
     for number in [1, 2] {
-        store.commit(batch(number, 1), rows([("login", 1, 1)])).await.unwrap();
+        store.commit(request(batch(number, 1), rows([("login", 1, 1)]))).await.unwrap();
     }
     // An embedded store has one process, whatever batches that has recovered.
     assert_eq!(store.active_writers().await.unwrap(), if store.is_shared() { 2 } else { 1 });

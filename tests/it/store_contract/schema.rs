@@ -8,6 +8,7 @@ on_both_stores!(
     the_identity_stays_and_differs_between_databases,
     a_newer_schema_is_refused_and_left_alone,
     many_that_start_at_once_make_one_schema,
+    the_schema_of_every_older_version_is_brought_up_to_date_and_keeps_its_counts,
 );
 
 async fn the_identity_stays_and_differs_between_databases(bench: Bench) {
@@ -22,7 +23,7 @@ async fn the_identity_stays_and_differs_between_databases(bench: Bench) {
 }
 
 async fn a_newer_schema_is_refused_and_left_alone(bench: Bench) {
-    bench.store().await.commit(batch(1, 1), rows([("a", 1, 1)])).await.unwrap();
+    bench.store().await.commit(request(batch(1, 1), rows([("a", 1, 1)]))).await.unwrap();
     bench
         .execute(match bench {
             Bench::Sqlite(_) => "pragma user_version = 99",
@@ -31,7 +32,7 @@ async fn a_newer_schema_is_refused_and_left_alone(bench: Bench) {
         .await;
     let refused = match bench.open().await {
         Err(error) => error,
-        Ok(store) => store.commit(batch(1, 2), rows([("a", 1, 1)])).await.unwrap_err(),
+        Ok(store) => store.commit(request(batch(1, 2), rows([("a", 1, 1)]))).await.unwrap_err(),
     };
     assert!(matches!(&refused, StoreError::Rejected(why) if why.contains("version 99")), "{refused}");
 }
@@ -43,7 +44,7 @@ async fn many_that_start_at_once_make_one_schema(bench: Bench) {
             let bench = Arc::clone(&bench);
             tokio::spawn(async move {
                 let store = bench.store().await;
-                assert_eq!(store.commit(batch(number, 1), rows([("a", 1, 1)])).await, Ok(Commit::Applied));
+                assert_eq!(store.commit(request(batch(number, 1), rows([("a", 1, 1)]))).await, Ok(Commit::Applied));
                 store.identity().await.unwrap()
             })
         })
@@ -54,6 +55,60 @@ async fn many_that_start_at_once_make_one_schema(bench: Bench) {
     }
     assert_eq!(identities.len(), 1);
     assert_eq!(totals(&bench.store().await).await, [("a".into(), 8)]);
+}
+
+/// The steps of each kind of database, as they were published.
+const SQLITE_STEPS: [&str; 3] = [
+    include_str!("../../../src/store/sqlite/0001_counts.sql"),
+    include_str!("../../../src/store/sqlite/0002_admin.sql"),
+    include_str!("../../../src/store/sqlite/0003_account_log.sql"),
+];
+const POSTGRES_STEPS: [&str; 3] = [
+    include_str!("../../../src/store/postgres/0001_counts.sql"),
+    include_str!("../../../src/store/postgres/0002_admin.sql"),
+    include_str!("../../../src/store/postgres/0003_account_log.sql"),
+];
+
+async fn the_schema_of_every_older_version_is_brought_up_to_date_and_keeps_its_counts(first: Bench) {
+    for version in 1..=3 {
+        let another = match first {
+            Bench::Sqlite(_) => Bench::sqlite(),
+            Bench::Postgres { .. } => Bench::postgres().await,
+        };
+        let (steps, mark, id) = match another {
+            Bench::Sqlite(_) => (
+                SQLITE_STEPS,
+                format!("pragma application_id = 1165382770; pragma user_version = {version};"),
+                "x'01010101010101010101010101010101'",
+            ),
+            Bench::Postgres { .. } => (
+                POSTGRES_STEPS,
+                format!(
+                    "create table schema_version (version integer primary key, applied_at timestamptz default now());
+                     insert into schema_version select generate_series(1, {version});"
+                ),
+                r"'\x01010101010101010101010101010101'",
+            ),
+        };
+        let counted = format!(
+            "{mark}
+             insert into store_identity (identity) values ({id});
+             insert into ledger (writer, last_seq, total) values ({id}, 7, 5);
+             insert into hourly_counts values ('login', 10, 5);
+             insert into event_totals values ('login', 5, 10, 10);"
+        );
+        another.execute(&format!("{}{counted}", steps[..version].concat())).await;
+        let store = another.store().await;
+        assert_eq!(store.identity().await.unwrap(), "01".repeat(16));
+        let old = LedgerEntry { last_seq: BatchSeq(7), total: 5, digest: None };
+        assert_eq!(store.position(vec![writer(1)]).await.unwrap().applied, [(writer(1), old)].into());
+        let one = rows([("login", 10, 1)]);
+        assert_eq!(store.commit(request(batch(1, 7), one.clone())).await, Ok(Commit::Stands(Some(old))));
+        assert_eq!(store.commit(request(batch(1, 8), one.clone())).await, Ok(Commit::Applied));
+        assert_eq!(store.commit(request(batch(1, 8), one.clone())).await, Ok(stands(8, 6, &one)));
+        assert_eq!(totals(&store).await, [("login".into(), 6)]);
+        assert_eq!(balanced_books(&store).await.ledger, 6);
+    }
 }
 
 #[tokio::test]
@@ -75,7 +130,7 @@ async fn a_sqlite_file_and_its_folder_are_made_and_the_wal_is_emptied_at_the_end
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a/b/events.sqlite");
     let store = SqliteStore::open(&path).unwrap();
-    store.commit(batch(1, 1), rows([("a", 1, 1)])).await.unwrap();
+    store.commit(request(batch(1, 1), rows([("a", 1, 1)]))).await.unwrap();
     store.close().await;
     let wal = folder.path().join("a/b/events.sqlite-wal");
     assert!(wal.metadata().map_or(0, |metadata| metadata.len()) == 0);
@@ -88,11 +143,11 @@ async fn an_audit_reads_a_sqlite_file_in_use_and_changes_nothing() {
     assert!(matches!(SqliteStore::open_for_audit(&path), Err(StoreError::Rejected(_))));
     assert!(!path.exists());
     let store = SqliteStore::open(&path).unwrap();
-    store.commit(batch(1, 1), rows([("a", 1, 5)])).await.unwrap();
+    store.commit(request(batch(1, 1), rows([("a", 1, 5)]))).await.unwrap();
     let audit = SqliteStore::open_for_audit(&path).unwrap();
     assert_eq!(audit.audit().await.unwrap().ledger, 5);
-    assert!(matches!(audit.commit(batch(1, 2), rows([("a", 1, 1)])).await, Err(StoreError::Rejected(_))));
-    store.commit(batch(1, 2), rows([("a", 1, 1)])).await.unwrap();
+    assert!(matches!(audit.commit(request(batch(1, 2), rows([("a", 1, 1)]))).await, Err(StoreError::Rejected(_))));
+    store.commit(request(batch(1, 2), rows([("a", 1, 1)]))).await.unwrap();
     assert_eq!(audit.audit().await.unwrap().ledger, 6);
 }
 
