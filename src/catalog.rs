@@ -13,10 +13,10 @@ use chrono::{DateTime, Utc};
 use tokio::sync::Mutex;
 
 use crate::batch::Batches;
-use crate::domain::{EventName, HourlyCount};
+use crate::domain::{EventName, EventTotal, HourlyCount, WriterId};
 use crate::names::Standing;
 use crate::store::admin::{Aliases, Catalog, CatalogEntry, Change, Changed};
-use crate::store::{Store, StoreError};
+use crate::store::{LedgerPosition, Store, StoreError};
 
 /// One version of the catalog, prepared for reads.
 #[derive(Debug, Default)]
@@ -100,7 +100,7 @@ impl CatalogView {
 /// The newest version that this node has seen. At first, and while the store is down, that is none:
 /// then everything is counted.
 pub struct LiveCatalog {
-    batches: &'static Batches,
+    batches: Arc<Batches>,
     store: Arc<dyn Store>,
     view: ArcSwap<CatalogView>,
     /// The newest version that this node has heard of: rows of older ones are not served any more.
@@ -110,7 +110,7 @@ pub struct LiveCatalog {
 
 impl LiveCatalog {
     #[must_use]
-    pub fn new(batches: &'static Batches, store: Arc<dyn Store>) -> Self {
+    pub fn new(batches: Arc<Batches>, store: Arc<dyn Store>) -> Self {
         let (view, newest) = (ArcSwap::default(), AtomicU64::new(0));
         Self { batches, store, view, newest, loading: Mutex::new(()) }
     }
@@ -146,18 +146,35 @@ impl LiveCatalog {
         // One at a time, so that an older catalog never replaces a newer one.
         let _loading = self.loading.lock().await;
         let catalog = self.store.catalog().await?;
-        if catalog.version == self.view.load().catalog.version {
-            return Ok(self.view());
+        if catalog.version != self.view.load().catalog.version {
+            self.load(catalog, Vec::new()).await?;
         }
+        Ok(self.view())
+    }
+
+    /// The first contact with the store: learns every name that it knows, and the catalog. Gives the
+    /// ledger's position for `writers`.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn meet(&self, writers: Vec<WriterId>) -> Result<LedgerPosition, StoreError> {
+        let _loading = self.loading.lock().await;
+        let catalog = self.store.catalog().await?;
+        self.load(catalog, writers).await
+    }
+
+    async fn load(&self, catalog: Catalog, writers: Vec<WriterId>) -> Result<LedgerPosition, StoreError> {
         let names = self.batches.names();
-        for total in self.store.totals(Vec::new()).await?.value {
+        let mut learn = |total: EventTotal| {
             names.learn(&total.event, total.count);
-        }
+        };
+        let position = self.store.each_total(writers, &mut learn).await?;
         let view = Arc::new(CatalogView::from(catalog));
         names.set_standings(view.catalog.entries.keys().map(|event| (event, view.standing(event))));
         self.newest.fetch_max(view.catalog.version, Ordering::AcqRel);
-        self.view.store(Arc::clone(&view));
-        Ok(view)
+        self.batches.note_catalog(view.catalog.version);
+        self.view.store(view);
+        Ok(position)
     }
 
     /// Asks the store whether somebody has changed the catalog, and then reads it.
@@ -165,7 +182,14 @@ impl LiveCatalog {
     /// # Errors
     /// The store's.
     pub async fn keep_current(&self) -> Result<(), StoreError> {
-        let position = self.store.position(Vec::new()).await?;
+        self.keep_current_at(&self.store.position(Vec::new()).await?).await
+    }
+
+    /// The same with a position that was just read.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn keep_current_at(&self, position: &LedgerPosition) -> Result<(), StoreError> {
         if position.catalog != self.view.load().catalog.version {
             self.refresh().await?;
         }

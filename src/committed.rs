@@ -3,7 +3,8 @@
 //!
 //! Rows are kept with the ledger position of the snapshot they came from. To use them again:
 //! - Batches that this process has committed since are folded in, from memory.
-//! - Rows from before an administrator's change are of no use any more.
+//! - Rows from before an administrator's change, or from before the store went back, are of no use any
+//!   more.
 //! - That nobody else has changed the store, another node or a command beside this one, is asked with
 //!   one small query at most every [`VERIFY_INTERVAL`].
 //!
@@ -21,13 +22,16 @@ use tokio::sync::Mutex;
 
 use crate::batch::{Batches, RecentCommits};
 use crate::catalog::{CatalogView, LiveCatalog};
-use crate::domain::{Digest, EventTotal, HourRange, HourlyCount, Sum, SumBy, SumOf};
+use crate::domain::{EventTotal, HourRange, HourlyCount, Sum, SumBy, SumOf};
+use crate::reconcile::Reconciler;
 use crate::shared::Shared;
 use crate::store::{HourlyQuery, LedgerPosition, Snapshot, Store, StoreError};
 
 /// How old the knowledge may be that nobody else has committed. Adds to the interval at which
 /// that node flushes.
 const VERIFY_INTERVAL: Duration = Duration::from_millis(100);
+/// How often a look is repeated because the store went back meanwhile.
+const LOOKS_MAX: usize = 3;
 /// Rows kept in all ranges together, and sums likewise; about 64 MB each.
 const ROWS_MAX: u64 = 1_000_000;
 /// Ranges that nobody asks for are forgotten.
@@ -80,23 +84,28 @@ type Slot<T> = Arc<Mutex<Option<Kept<T>>>>;
 
 struct Kept<T> {
     rows: Rows<T>,
+    /// As in [`Reconciler::epoch`].
+    epoch: u64,
     /// How many batches of this process had been discarded when the rows were asked for: all of
     /// those are in them.
     discarded: u64,
 }
 
-/// What the store's foreign version was last seen to be, and when.
+/// What the store's foreign version was last seen to be.
 #[derive(Clone, Copy)]
 struct Foreign {
+    epoch: u64,
     version: u64,
     catalog: u64,
+    /// When the read began that saw it.
     at: Instant,
 }
 
 pub struct Committed {
-    batches: &'static Batches,
+    batches: Arc<Batches>,
     store: Arc<dyn Store>,
     catalog: Arc<LiveCatalog>,
+    reconciler: Arc<Reconciler>,
     totals: Slot<EventTotal>,
     ranges: Cache<HourlyQuery, Slot<HourlyCount>>,
     sums: Cache<(HourRange, SumBy), Slot<Sum>>,
@@ -105,50 +114,66 @@ pub struct Committed {
 
 impl Committed {
     #[must_use]
-    pub fn new(batches: &'static Batches, store: Arc<dyn Store>, catalog: Arc<LiveCatalog>) -> Self {
+    pub fn new(
+        batches: Arc<Batches>,
+        store: Arc<dyn Store>,
+        catalog: Arc<LiveCatalog>,
+        reconciler: Arc<Reconciler>,
+    ) -> Self {
         let (totals, ranges, sums) = (Slot::default(), by_rows(), by_rows());
-        Self { batches, store, catalog, totals, ranges, sums, foreign: Shared::default() }
+        Self { batches, store, catalog, reconciler, totals, ranges, sums, foreign: Shared::default() }
     }
 
-    /// The store's totals. `commits` must have been taken before.
+    /// The store's totals. `commits` must have been taken before. `None`: the store went back since, so
+    /// what is pending must be taken anew.
     ///
     /// # Errors
     /// The store's.
-    pub async fn totals(&self, commits: &RecentCommits) -> Result<Rows<EventTotal>, StoreError> {
-        let read = || self.store.totals(self.batches.writers().to_vec());
-        Ok(self.current(&self.totals, commits, |_, rows| totals_of(rows), read).await?.0)
+    pub async fn totals(&self, commits: &RecentCommits) -> Result<Option<Rows<EventTotal>>, StoreError> {
+        let read = || self.store.totals(self.batches.writers());
+        let current = self.current(&self.totals, commits, |_, rows| totals_of(rows), read).await?;
+        Ok(current.map(|(rows, _)| rows))
     }
 
-    /// The store's rows of a query. `commits` must have been taken before.
+    /// The store's rows of a query, otherwise as [`Committed::totals`].
     ///
     /// # Errors
     /// The store's.
-    pub async fn hourly(&self, query: HourlyQuery, commits: &RecentCommits) -> Result<Rows<HourlyCount>, StoreError> {
+    pub async fn hourly(
+        &self,
+        query: HourlyQuery,
+        commits: &RecentCommits,
+    ) -> Result<Option<Rows<HourlyCount>>, StoreError> {
         let slot = self.ranges.get_with_by_ref(&query, Slot::default);
         let select = |_: &CatalogView, rows: &[HourlyCount]| select(&query, rows);
-        let read = || self.store.hourly(query.clone(), self.batches.writers().to_vec());
-        let (rows, renewed) = self.current(&slot, commits, select, read).await?;
+        let read = || self.store.hourly(query.clone(), self.batches.writers());
+        let Some((rows, renewed)) = self.current(&slot, commits, select, read).await? else { return Ok(None) };
         if renewed {
             self.ranges.insert(query, slot);
         }
-        Ok(rows)
+        Ok(Some(rows))
     }
 
-    /// The store's sums within a range. `commits` must have been taken before.
+    /// The store's sums within a range, otherwise as [`Committed::totals`].
     ///
     /// # Errors
     /// The store's.
-    pub async fn sums(&self, range: HourRange, by: SumBy, commits: &RecentCommits) -> Result<Rows<Sum>, StoreError> {
+    pub async fn sums(
+        &self,
+        range: HourRange,
+        by: SumBy,
+        commits: &RecentCommits,
+    ) -> Result<Option<Rows<Sum>>, StoreError> {
         let slot = self.sums.get_with((range, by), Slot::default);
         let select = |view: &CatalogView, rows: &[HourlyCount]| {
             sums_of(rows.iter().filter(|row| range.contains(row.hour) && !view.hides(&row.event)), by)
         };
-        let read = || self.store.sums(range, by, self.batches.writers().to_vec());
-        let (sums, renewed) = self.current(&slot, commits, select, read).await?;
+        let read = || self.store.sums(range, by, self.batches.writers());
+        let Some((sums, renewed)) = self.current(&slot, commits, select, read).await? else { return Ok(None) };
         if renewed {
             self.sums.insert((range, by), slot);
         }
-        Ok(sums)
+        Ok(Some(sums))
     }
 
     /// Gives back the memory of ranges that nobody has asked for lately.
@@ -157,20 +182,32 @@ impl Committed {
         self.sums.run_pending_tasks();
     }
 
-    /// The store's foreign version, at most [`VERIFY_INTERVAL`] old.
+    /// The store's foreign version, at most [`VERIFY_INTERVAL`] old, and the epoch in which it was seen.
     ///
     /// # Errors
     /// The store's.
-    pub async fn foreign_version(&self) -> Result<u64, StoreError> {
+    pub async fn foreign_version(&self) -> Result<(u64, u64), StoreError> {
         let holds = |last: &Result<Foreign, _>| {
-            let is_new = |seen: &Foreign| seen.catalog >= self.catalog.newest() && seen.at.elapsed() < VERIFY_INTERVAL;
+            let is_new = |seen: &Foreign| {
+                seen.epoch == self.reconciler.epoch()
+                    && seen.catalog >= self.catalog.newest()
+                    && seen.at.elapsed() < VERIFY_INTERVAL
+            };
             last.as_ref().is_ok_and(is_new)
         };
-        let look = async {
-            let position = self.store.position(self.batches.writers().to_vec()).await?;
-            Ok(Foreign::at(&position))
-        };
-        Ok(self.foreign.get(holds, look).await?.version)
+        let foreign = self.foreign.get(holds, self.look()).await?;
+        Ok((foreign.epoch, foreign.version))
+    }
+
+    async fn look(&self) -> Result<Foreign, StoreError> {
+        for _ in 0..LOOKS_MAX {
+            let (at, baseline) = (Instant::now(), self.reconciler.baseline());
+            let position = self.store.position(self.batches.writers()).await?;
+            if self.reconciler.check(&baseline, &position).await {
+                return Ok(Foreign::of(&position, baseline.epoch(), at));
+            }
+        }
+        Err(StoreError::Unavailable("the store goes back again and again".into()))
     }
 
     async fn current<T: Row, R>(
@@ -179,17 +216,18 @@ impl Committed {
         commits: &RecentCommits,
         items_of: impl Fn(&CatalogView, &[HourlyCount]) -> Vec<T>,
         read: impl FnOnce() -> R,
-    ) -> Result<(Rows<T>, bool), StoreError>
+    ) -> Result<Option<(Rows<T>, bool)>, StoreError>
     where
         R: Future<Output = Result<Snapshot<Vec<T>>, StoreError>>,
     {
         let mut slot = slot.lock().await;
         let view = self.catalog.view();
         if let Some(kept) = slot.as_mut()
+            && kept.epoch == self.reconciler.epoch()
             && kept.rows.position.catalog == view.catalog().version
             && kept.rows.position.catalog >= self.catalog.newest()
             && kept.discarded >= commits.before
-            && kept.rows.position.foreign_version() == self.foreign_version().await?
+            && (kept.epoch, kept.rows.position.foreign_version()) == self.foreign_version().await?
         {
             for (batch, rows) in &commits.batches {
                 if !kept.rows.position.includes(*batch) {
@@ -197,23 +235,39 @@ impl Committed {
                         let items = items_of(&view, &view.aliases().apply(rows));
                         Arc::new(merge(&kept.rows.value, items))
                     });
-                    kept.rows.position.advance(*batch, Digest::of(rows), total_of(rows));
+                    kept.rows.position.advance(*batch, total_of(rows));
                 }
             }
             kept.discarded = kept.discarded.max(commits.discarded());
-            return Ok((kept.rows.clone(), false));
+            return Ok(Some((kept.rows.clone(), false)));
         }
+        let (at, baseline) = (Instant::now(), self.reconciler.baseline());
         let Snapshot { value, position } = read().await?;
-        self.foreign.put(Ok(Foreign::at(&position))).await;
+        if !self.reconciler.check(&baseline, &position).await {
+            return Ok(None);
+        }
+        let seen = Foreign::of(&position, baseline.epoch(), at);
+        self.foreign.put(|last| Ok(last.and_then(|last| last.as_ref().ok()).map_or(seen, |last| seen.after(last)))).await;
         let rows = Snapshot { value: Arc::new(value), position };
-        *slot = Some(Kept { rows: rows.clone(), discarded: commits.discarded() });
-        Ok((rows, true))
+        *slot = Some(Kept { rows: rows.clone(), epoch: baseline.epoch(), discarded: commits.discarded() });
+        Ok(Some((rows, true)))
     }
 }
 
 impl Foreign {
-    fn at(position: &LedgerPosition) -> Self {
-        Self { version: position.foreign_version(), catalog: position.catalog, at: Instant::now() }
+    fn of(position: &LedgerPosition, epoch: u64, at: Instant) -> Self {
+        Self { epoch, version: position.foreign_version(), catalog: position.catalog, at }
+    }
+
+    /// What is known by both. A slow read must not bring back what was true when it began.
+    fn after(self, last: &Self) -> Self {
+        if (self.epoch, self.version, self.catalog) < (last.epoch, last.version, last.catalog) {
+            return *last;
+        }
+        if (self.epoch, self.version, self.catalog) == (last.epoch, last.version, last.catalog) {
+            return Self { at: self.at.max(last.at), ..self };
+        }
+        self
     }
 }
 

@@ -5,6 +5,9 @@
 //! added unless that very position includes it. A batch committed in between is neither lost nor
 //! counted twice, and a commit whose answer was lost needs no special case.
 //!
+//! A position that is lower than what the store had confirmed before means that it went back: then what
+//! is pending is taken anew, with what is delivered again in it.
+//!
 //! The catalog of that very position says under which event pending counts belong and what is hidden.
 
 use std::fmt;
@@ -16,6 +19,7 @@ pub use crate::committed::yielding;
 use crate::committed::{Committed, Rows, merge, sums_of, totals_of};
 use crate::domain::{Day, EventName, EventTotal, Hour, HourRange, HourlyCount, Sum, SumBy, SumOf, WriterId};
 use crate::histogram::Series;
+use crate::reconcile::Reconciler;
 pub use crate::store::StoreError;
 use crate::store::{HourlyQuery, Store, StoreHealth, StoreStatus};
 
@@ -23,7 +27,7 @@ use crate::store::{HourlyQuery, Store, StoreHealth, StoreStatus};
 const ATTEMPTS_MAX: usize = 10;
 
 pub struct Query {
-    batches: &'static Batches,
+    batches: Arc<Batches>,
     committed: Committed,
     catalog: Arc<LiveCatalog>,
     health: Arc<StoreHealth>,
@@ -34,27 +38,30 @@ pub struct Query {
 pub struct DataVersion {
     writer: WriterId,
     changes: u64,
+    /// How often the store has gone back.
+    epoch: u64,
     foreign: u64,
 }
 
 /// Short enough for an `ETag`.
 impl fmt::Display for DataVersion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { writer, changes, foreign } = self;
+        let Self { writer, changes, epoch, foreign } = self;
         let process = u64::from_be_bytes([0, 1, 2, 3, 4, 5, 6, 7].map(|i| writer.0[i]));
-        write!(f, "{process:x}-{changes:x}-{foreign:x}")
+        write!(f, "{process:x}-{changes:x}-{epoch:x}-{foreign:x}")
     }
 }
 
 impl Query {
     #[must_use]
     pub fn new(
-        batches: &'static Batches,
+        batches: Arc<Batches>,
         store: Arc<dyn Store>,
         catalog: Arc<LiveCatalog>,
+        reconciler: Arc<Reconciler>,
         health: Arc<StoreHealth>,
     ) -> Self {
-        let committed = Committed::new(batches, store, Arc::clone(&catalog));
+        let committed = Committed::new(Arc::clone(&batches), store, Arc::clone(&catalog), reconciler);
         Self { batches, committed, catalog, health }
     }
 
@@ -81,8 +88,8 @@ impl Query {
     /// The store's: whether another node has changed it can't be known then.
     pub async fn version(&self) -> Result<DataVersion, StoreError> {
         let changes = self.batches.changes();
-        let foreign = self.committed.foreign_version().await?;
-        Ok(DataVersion { writer: self.batches.writer(), changes, foreign })
+        let (epoch, foreign) = self.committed.foreign_version().await?;
+        Ok(DataVersion { writer: self.batches.writer(), changes, epoch, foreign })
     }
 
     /// Every hourly count within `range`, ordered by event bytes, then hour.
@@ -127,7 +134,7 @@ impl Query {
     async fn sums(&self, range: HourRange, by: SumBy) -> Result<Vec<Sum>, StoreError> {
         for _ in 0..ATTEMPTS_MAX {
             let (view, pending) = (self.catalog.view(), self.batches.pending());
-            let committed = self.committed.sums(range, by, &pending.commits).await?;
+            let Some(committed) = self.committed.sums(range, by, &pending.commits).await? else { continue };
             if let Some(Read { committed, pending, view }) = self.of_one_moment(committed, pending, view).await? {
                 return Ok(yielding(committed.value.len() + pending.counters(), || {
                     let pending = view.belonging(pending.within(range));
@@ -169,7 +176,7 @@ impl Query {
     pub async fn all_totals(&self) -> Result<(Vec<EventTotal>, Arc<CatalogView>), StoreError> {
         for _ in 0..ATTEMPTS_MAX {
             let (view, pending) = (self.catalog.view(), self.batches.pending());
-            let committed = self.committed.totals(&pending.commits).await?;
+            let Some(committed) = self.committed.totals(&pending.commits).await? else { continue };
             if let Some(Read { committed, pending, view }) = self.of_one_moment(committed, pending, view).await? {
                 let totals = yielding(committed.value.len() + pending.counters(), || {
                     merge(&committed.value, totals_of(&view.belonging(pending.within(HourRange::ALL))))
@@ -204,8 +211,11 @@ impl Query {
     }
 
     async fn is_committed(&self, event: &EventName) -> Result<bool, StoreError> {
-        let totals = self.committed.totals(&self.batches.pending().commits).await?;
-        Ok(totals.value.binary_search_by(|total| total.event.cmp(event)).is_ok())
+        for _ in 0..ATTEMPTS_MAX {
+            let Some(totals) = self.committed.totals(&self.batches.pending().commits).await? else { continue };
+            return Ok(totals.value.binary_search_by(|total| total.event.cmp(event)).is_ok());
+        }
+        Err(changing())
     }
 
     async fn read_hourly(
@@ -217,7 +227,7 @@ impl Query {
         for _ in 0..ATTEMPTS_MAX {
             let (view, pending) = (self.catalog.view(), self.batches.pending());
             let query = HourlyQuery { range, event: name.map(|name| view.event(name).clone()), rows_max };
-            let committed = self.committed.hourly(query, &pending.commits).await?;
+            let Some(committed) = self.committed.hourly(query, &pending.commits).await? else { continue };
             if let Some(read) = self.of_one_moment(committed, pending, view).await? {
                 return Ok(read);
             }

@@ -23,6 +23,14 @@ pub struct Baseline {
     confirmed: BTreeMap<WriterId, Confirmed>,
 }
 
+impl Baseline {
+    /// As in [`Reconciler::epoch`].
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+}
+
 pub struct Reconciler {
     batches: Arc<Batches>,
     health: Arc<StoreHealth>,

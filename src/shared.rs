@@ -44,9 +44,12 @@ impl<T: Clone> Shared<T> {
         answer
     }
 
-    /// Puts an answer that was made elsewhere in the place of the last: it is given as long as it `holds`.
-    pub async fn put(&self, answer: T) {
-        *self.last.lock().await = Some(Made { answer, asked: 0 });
+    /// Lets `choose` make the last answer of one that was made elsewhere and of the last one so far: it is
+    /// given as long as it `holds`.
+    pub async fn put(&self, choose: impl FnOnce(Option<&T>) -> T) {
+        let mut last = self.last.lock().await;
+        let answer = choose(last.as_ref().map(|made| &made.answer));
+        *last = Some(Made { answer, asked: 0 });
     }
 
     /// Looks at the last answer, unless a new one is being made.
@@ -98,7 +101,7 @@ mod tests {
         assert_eq!(get(1, true).await, 1);
         assert_eq!(get(2, true).await, 1);
         assert_eq!(get(3, false).await, 3);
-        shared.put(4).await;
+        shared.put(|last| last.copied().unwrap_or(0) + 1).await;
         assert_eq!(get(5, true).await, 4);
         assert_eq!(get(5, false).await, 5);
     }
