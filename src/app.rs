@@ -24,6 +24,7 @@ use crate::journal::{DataFolder, OpenError};
 use crate::names::Names;
 use crate::query::Query;
 use crate::store::{self, Store, StoreError, StoreHealth};
+use crate::telemetry;
 
 /// How long serving waits for a store that hangs.
 const FIRST_CONTACT: Duration = Duration::from_secs(2);
@@ -283,16 +284,12 @@ impl App {
     fn announce(&self, address: SocketAddr) -> anyhow::Result<()> {
         let store = self.store.label();
         let ack = serde_json::to_string(&self.config.journal.ack)?;
-        let mut out = std::io::stdout().lock();
-        // Who closed standard output does not want the line; that is no reason to stop.
-        let _ = writeln!(
-            out,
+        telemetry::print(&format!(
             "event-tracker {} listens on http://{address}, store: {store}, acknowledges after: {}, admin: {}",
             env!("CARGO_PKG_VERSION"),
             ack.trim_matches('"'),
             admin::home(address),
-        );
-        let _ = out.flush();
+        ));
         Ok(())
     }
 }
@@ -304,13 +301,7 @@ async fn offer_setup(admin: &'static admin::State, address: SocketAddr) {
         match admin.setup_link(address).await {
             Ok(None) => return,
             Ok(Some(link)) => {
-                let mut out = std::io::stdout().lock();
-                let said = writeln!(out, "There is no superuser yet. Make the first one, once, at {link}");
-                if said.and_then(|()| out.flush()).is_err() {
-                    tracing::warn!(
-                        "The set-up link could not be printed; `create-superuser` makes the first superuser"
-                    );
-                }
+                telemetry::print(&format!("There is no superuser yet. Make the first one, once, at {link}"));
                 return;
             }
             Err(error) => {

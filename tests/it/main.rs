@@ -21,6 +21,7 @@ mod journal_full;
 mod managed_events;
 mod managed_under_load;
 mod managed_under_load_tool;
+mod outputs;
 mod polling;
 mod program;
 mod shutdown;
