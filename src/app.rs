@@ -10,7 +10,6 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, anyhow, bail};
 use chrono::Utc;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::admin;
@@ -23,6 +22,7 @@ use crate::http;
 use crate::journal::{DataFolder, OpenError};
 use crate::names::Names;
 use crate::query::Query;
+use crate::signals::Signals;
 use crate::store::{self, Store, StoreError, StoreHealth};
 use crate::telemetry;
 
@@ -37,7 +37,7 @@ const FORGET_INTERVAL: Duration = Duration::from_secs(60);
 /// How long a command waits for its counts to be in the store.
 const IMPORT_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Runs the service until SIGTERM or SIGINT.
+/// Runs the service until a signal tells it to stop.
 ///
 /// # Errors
 /// When it can't start, when the journal is poisoned, or when counts could neither be flushed nor
@@ -45,7 +45,7 @@ const IMPORT_TIMEOUT: Duration = Duration::from_secs(60);
 pub fn run(config: Config) -> anyhow::Result<()> {
     let runtime = runtime(config.http.workers)?;
     let result = runtime.block_on(async {
-        let signals = Signals::listen()?;
+        let signals = Signals::listen().context("can't listen for signals")?;
         let folder = DataFolder::lock(&config.data_dir)?;
         let app = App::recover(config, folder).await?;
         let address = &app.config.http.listen;
@@ -348,24 +348,5 @@ fn log_recovered(recovered: &Recovered) {
     }
     if batches > 0 || torn_bytes > 0 {
         tracing::info!(batches, records, counts = %counts, torn_bytes, "Recovered counts from the journal");
-    }
-}
-
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn listen() -> anyhow::Result<Self> {
-        let listen = |kind| signal(kind).context("can't listen for signals");
-        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
-    }
-
-    async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
-        }
     }
 }

@@ -82,6 +82,8 @@ pub mod http;
 
 pub mod admin;
 
+pub mod signals;
+
 pub mod app;
 
 pub mod config;

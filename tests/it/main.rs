@@ -25,6 +25,7 @@ mod outputs;
 mod polling;
 mod program;
 mod shutdown;
+mod signals;
 mod store_contract;
 mod store_outage;
 mod tidy;

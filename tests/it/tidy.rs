@@ -26,6 +26,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     // It knows the options of every module, and nobody but the top knows it.
     ("config", &["http", "admin", "journal", "flusher", "names", "store", "telemetry"]),
     ("telemetry", &[]),
+    ("signals", &[]),
     ("app", &["*"]),
     ("commands", &["domain", "app", "config", "store", "telemetry", "admin"]),
     ("lib", &[]),
