@@ -21,6 +21,7 @@ use crate::flusher::Flusher;
 use crate::http;
 use crate::journal::{DataFolder, OpenError};
 use crate::names::Names;
+use crate::private;
 use crate::query::Query;
 use crate::signals::Signals;
 use crate::store::{self, Store, StoreError, StoreHealth};
@@ -47,6 +48,7 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     let result = runtime.block_on(async {
         let signals = Signals::listen().context("can't listen for signals")?;
         let folder = DataFolder::lock(&config.data_dir)?;
+        private::tighten(&config.data_dir);
         let app = App::recover(config, folder).await?;
         let address = &app.config.http.listen;
         let listener = http::listen(address).with_context(|| format!("can't listen on {address}"))?;
@@ -103,7 +105,11 @@ fn own_data_folder(data_dir: &Path) -> Result<(DataFolder, Option<PathBuf>), Ope
             let scratch = data_dir.join(format!("import-{}", std::process::id()));
             Ok((DataFolder::lock(&scratch)?, Some(scratch)))
         }
-        locked => Ok((locked?, None)),
+        locked => {
+            let folder = locked?;
+            private::tighten(data_dir);
+            Ok((folder, None))
+        }
     }
 }
 

@@ -23,6 +23,7 @@ mod managed_under_load;
 mod managed_under_load_tool;
 mod outputs;
 mod polling;
+mod private_files;
 mod program;
 mod shutdown;
 mod signals;

@@ -27,8 +27,9 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("config", &["http", "admin", "journal", "flusher", "names", "store", "telemetry"]),
     ("telemetry", &[]),
     ("signals", &[]),
+    ("private", &[]),
     ("app", &["*"]),
-    ("commands", &["domain", "app", "config", "store", "telemetry", "admin"]),
+    ("commands", &["domain", "app", "config", "store", "telemetry", "admin", "private"]),
     ("lib", &[]),
     ("main", &["*"]),
 ];
