@@ -16,6 +16,7 @@ use crate::admin;
 use crate::batch::{Batches, Recovered};
 use crate::catalog::LiveCatalog;
 use crate::config::Config;
+use crate::descriptors;
 use crate::domain::Increment;
 use crate::flusher::Flusher;
 use crate::http;
@@ -43,7 +44,8 @@ const IMPORT_TIMEOUT: Duration = Duration::from_secs(60);
 /// # Errors
 /// When it can't start, when the journal is poisoned, or when counts could neither be flushed nor
 /// kept in the journal.
-pub fn run(config: Config) -> anyhow::Result<()> {
+pub fn run(mut config: Config) -> anyhow::Result<()> {
+    config.http.connections_max = descriptors::fit(config.http.connections_max, config.store.read_connections + 1);
     let runtime = runtime(config.http.workers)?;
     let result = runtime.block_on(async {
         let signals = Signals::listen().context("can't listen for signals")?;

@@ -84,6 +84,8 @@ pub mod admin;
 
 pub mod signals;
 
+pub mod descriptors;
+
 pub mod private;
 
 pub mod app;

@@ -12,6 +12,7 @@ mod config_files;
 mod cors;
 mod cross_origin;
 mod dashboard;
+mod descriptors;
 mod exact_reads;
 mod exactly_once;
 mod harness;

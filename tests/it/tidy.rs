@@ -27,6 +27,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("config", &["http", "admin", "journal", "flusher", "names", "store", "telemetry"]),
     ("telemetry", &[]),
     ("signals", &[]),
+    ("descriptors", &[]),
     ("private", &[]),
     ("app", &["*"]),
     ("commands", &["domain", "app", "config", "store", "telemetry", "admin", "private"]),
