@@ -1,29 +1,27 @@
 //! The wiring: the only file that knows everything. In the order it happens: recover, serve, drain,
 //! flush.
 
-use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, anyhow, bail};
-use chrono::Utc;
+use anyhow::{Context, bail};
 use tokio::net::TcpListener;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::admin;
-use crate::batch::{Batches, Recovered};
-use crate::catalog::LiveCatalog;
+use crate::batch::Recovered;
 use crate::config::Config;
+use crate::descriptors;
 use crate::domain::Increment;
-use crate::flusher::Flusher;
 use crate::http;
-use crate::journal::{DataFolder, OpenError};
-use crate::names::Names;
-use crate::query::Query;
-use crate::store::{self, Store, StoreError, StoreHealth, Watched};
+use crate::journal::{DataDir, OpenError};
+use crate::node::{self, Drained, Node};
+use crate::private;
+use crate::signals::Signals;
+use crate::store;
+use crate::telemetry;
 
 /// How long serving waits for a store that hangs.
 const FIRST_CONTACT: Duration = Duration::from_secs(2);
@@ -36,16 +34,18 @@ const FORGET_INTERVAL: Duration = Duration::from_secs(60);
 /// How long a command waits for its counts to be in the store.
 const IMPORT_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Runs the service until SIGTERM or SIGINT.
+/// Runs the service until a signal tells it to stop.
 ///
 /// # Errors
 /// When it can't start, when the journal is poisoned, or when counts could neither be flushed nor
 /// kept in the journal.
-pub fn run(config: Config) -> anyhow::Result<()> {
+pub fn run(mut config: Config) -> anyhow::Result<()> {
+    config.http.connections_max = descriptors::fit(config.http.connections_max, config.store.read_connections + 1);
     let runtime = runtime(config.http.workers)?;
     let result = runtime.block_on(async {
-        let signals = Signals::listen()?;
-        let folder = DataFolder::lock(&config.data_dir)?;
+        let signals = Signals::listen().context("can't listen for signals")?;
+        let folder = DataDir::lock(&config.data_dir)?;
+        private::tighten(&config.data_dir);
         let app = App::recover(config, folder).await?;
         let address = &app.config.http.listen;
         let listener = http::listen(address).with_context(|| format!("can't listen on {address}"))?;
@@ -72,43 +72,44 @@ pub fn import(config: Config, increments: &[Increment], on_progress: &dyn Fn(u64
     runtime(config.http.workers)?.block_on(async {
         let (folder, scratch) = own_data_folder(&config.data_dir)?;
         let app = App::recover(config, folder).await?;
-        app.greet().await?;
+        let node = &app.node;
+        tokio::time::timeout(IMPORT_TIMEOUT, node.meet_store()).await??;
         let mut counted = 0;
         for increment in increments {
-            app.batches.record(&increment.event, increment.hour, increment.count)?;
+            node.batches.record(&increment.event, increment.hour, increment.count)?;
             counted += increment.count;
             on_progress(counted);
         }
-        let flushed = tokio::time::timeout(IMPORT_TIMEOUT, app.flusher.flush()).await;
-        let kept = app.folder.path().display();
+        let flushed = tokio::time::timeout(IMPORT_TIMEOUT, node.flusher.flush()).await;
+        let kept = node.dir.path().display();
         flushed.map_err(anyhow::Error::new).and_then(|flushed| Ok(flushed?)).with_context(|| {
             format!(
                 "the counts are not in the store yet, they wait in {kept}; a service with that data_dir and this database delivers them"
             )
         })?;
-        app.store.close().await;
+        let _ = node.batches.write_mark();
+        node.store.close().await;
         if let Some(scratch) = scratch {
             std::fs::remove_dir_all(&scratch).with_context(|| format!("can't remove {}", scratch.display()))?;
         }
-        Ok(Imported { store: app.store.label() })
+        Ok(Imported { store: node.store.label() })
     })
 }
 
 /// Nodes share a store and nothing else: beside a running service, a command counts as a node with
 /// a folder of its own. Returns that folder when it is one.
-fn own_data_folder(data_dir: &Path) -> Result<(DataFolder, Option<PathBuf>), OpenError> {
-    match DataFolder::lock(data_dir) {
+fn own_data_folder(data_dir: &Path) -> Result<(DataDir, Option<PathBuf>), OpenError> {
+    match DataDir::lock(data_dir) {
         Err(OpenError::InUse { .. }) => {
             let scratch = data_dir.join(format!("import-{}", std::process::id()));
-            Ok((DataFolder::lock(&scratch)?, Some(scratch)))
+            Ok((DataDir::lock(&scratch)?, Some(scratch)))
         }
-        locked => Ok((locked?, None)),
+        locked => {
+            let folder = locked?;
+            private::tighten(data_dir);
+            Ok((folder, None))
+        }
     }
-}
-
-/// The flusher goes on until it is told to stop.
-fn flusher_ended(ended: anyhow::Result<bool>) -> anyhow::Error {
-    ended.err().unwrap_or_else(|| anyhow!("the flusher ended"))
 }
 
 fn runtime(workers: usize) -> anyhow::Result<tokio::runtime::Runtime> {
@@ -121,179 +122,101 @@ fn runtime(workers: usize) -> anyhow::Result<tokio::runtime::Runtime> {
 
 struct App {
     config: Config,
-    folder: DataFolder,
-    batches: &'static Batches,
-    store: Arc<dyn Store>,
-    flusher: Flusher,
-    catalog: Arc<LiveCatalog>,
-    health: Arc<StoreHealth>,
+    node: Node,
 }
 
 impl App {
     /// Takes over what the folder's journal holds. The store may be down; an embedded one is in
     /// `data_dir`, wherever the journal is.
-    async fn recover(config: Config, folder: DataFolder) -> anyhow::Result<Self> {
+    async fn recover(config: Config, dir: DataDir) -> anyhow::Result<Self> {
         let store = store::open(&config.store, &config.data_dir).await?;
-        let names = Arc::new(Names::new(config.limits));
-        let (batches, recovered) = Batches::recover(&folder, config.journal, names)?;
+        let options = node::Options { journal: config.journal, flush: config.flush, limits: config.limits };
+        let (node, recovered) = Node::recover(dir, store, options, Arc::new(SystemTime::now))?;
         log_recovered(&recovered);
-        let batches: &'static Batches = Box::leak(Box::new(batches));
-        let health = Arc::new(StoreHealth::default());
-        let store: Arc<dyn Store> = Arc::new(Watched::new(store, Arc::clone(&health)));
-        let catalog = Arc::new(LiveCatalog::new(batches, Arc::clone(&store)));
-        let flusher =
-            Flusher::new(batches, Arc::clone(&store), Arc::clone(&catalog), Arc::clone(&health), config.flush);
-        Ok(Self { config, folder, batches, store, flusher, catalog, health })
+        Ok(Self { config, node })
     }
 
     async fn run_until_stopped(self, listener: TcpListener, mut signals: Signals) -> anyhow::Result<()> {
+        // The one leak of the process: what a request borrows lives as long as it.
         let app: &'static Self = Box::leak(Box::new(self));
-        let query: &'static Query = Box::leak(Box::new(Query::new(
-            app.batches,
-            Arc::clone(&app.store),
-            Arc::clone(&app.catalog),
-            Arc::clone(&app.health),
-        )));
-        let (store, admin_options) = (Arc::clone(&app.store), app.config.admin.clone());
-        let admin: &'static admin::State =
-            Box::leak(Box::new(admin::State::new(query, app.batches, store, admin_options, Box::new(Utc::now))));
+        let node = &app.node;
+        let admin: &'static admin::State = Box::leak(Box::new(admin::State::new(node, app.config.admin.clone())));
         let (ack, options) = (app.config.journal.ack, app.config.http.clone());
-        let state: &'static http::State =
-            Box::leak(Box::new(http::State::new(app.batches, query, admin, ack, options, Box::new(SystemTime::now))));
+        let state: &'static http::State = Box::leak(Box::new(http::State::new(node, admin, ack, options)));
+
+        // 1. Serve and flush until told to stop. Flushing goes on on this thread and not on the server's:
+        // what a flush computes takes many milliseconds.
+        let (stop_serving, stop_flushing) = (CancellationToken::new(), CancellationToken::new());
+        let mut running = std::pin::pin!(node.run(stop_flushing.clone()));
         // An event that the store knows must not pass for new, so the store comes before the first
         // request, unless it takes its time.
-        let met = match tokio::time::timeout(FIRST_CONTACT, app.meet_store()).await {
-            Ok(met) => met?.is_ok(),
-            Err(_) => false,
-        };
+        tokio::select! {
+            () = node.first_contact(FIRST_CONTACT) => {}
+            () = &mut running => bail!("flushing ended"),
+        }
         let address = listener.local_addr().context("the listener has no address")?;
         app.announce(address)?;
-
-        // 1. Serve and flush until told to stop.
-        let (stop_serving, stop_flushing) = (CancellationToken::new(), CancellationToken::new());
         let server = tokio::spawn(http::serve(listener, state, stop_serving.clone()));
         tokio::spawn(offer_setup(admin, address));
-        tokio::spawn(keep_purging(Arc::clone(&app.catalog), admin));
+        tokio::spawn(keep_purging(node, admin));
         tokio::spawn(keep_forgetting(state));
-        // On this thread and not on the server's: what a flush computes takes many milliseconds.
-        let mut flushing = std::pin::pin!(app.keep_flushing(met, stop_flushing.clone()));
-        let journal = app.batches.journal();
-        tokio::select! {
-            name = signals.next() => tracing::info!(signal = name, "Stopping: finishing the requests under way"),
-            reason = journal.poisoned() => bail!("the journal failed, the next start recovers from it: {reason}"),
-            ended = &mut flushing => return Err(flusher_ended(ended)),
-        }
+        let journal = node.batches.journal();
+        let poisoned = tokio::select! {
+            name = signals.next() => {
+                tracing::info!(signal = name, "Stopping: finishing the requests under way");
+                None
+            }
+            reason = journal.poisoned() => Some(reason),
+            () = &mut running => bail!("flushing ended"),
+        };
 
         // 2. Take nothing new, finish the requests under way.
         stop_serving.cancel();
         tokio::select! {
             served = server => served.context("the server ended by a panic")?,
-            ended = &mut flushing => return Err(flusher_ended(ended)),
-            reason = journal.poisoned() => bail!("the journal failed, the next start recovers from it: {reason}"),
+            () = &mut running => bail!("flushing ended"),
             name = signals.next() => bail!("stopped at once by a second {name}; the journal keeps what is not in the store"),
         }
 
-        // 3. Flush what is there, within a deadline.
+        // 3. Flush what is there, within a deadline. What could not be flushed stays in the journal, on disk.
         stop_flushing.cancel();
         let deadline = Duration::from_millis(app.config.flush.shutdown_timeout_ms);
-        let last_flush = async {
-            // A store that was never reached may be another one than the journal belongs to.
-            let greeted = flushing.await? || tokio::time::timeout(deadline, app.greet()).await.is_ok_and(|g| g.is_ok());
-            anyhow::Ok(greeted && app.flusher.flush_all().await)
+        let drained = async {
+            running.await;
+            node.drain(deadline).await
         };
-        let flushed = tokio::select! {
-            flushed = last_flush => flushed?,
+        let drained = tokio::select! {
+            drained = drained => drained,
             name = signals.next() => bail!("stopped at once by a second {name}; the journal keeps what is not in the store"),
         };
-
-        // 4. What could not be flushed stays in the journal, on disk.
-        journal.wait_synced(journal.end()).await.context("the journal could not be synced")?;
-        app.store.close().await;
-        if flushed {
-            tracing::info!("Stopped: everything is in the store");
-        } else {
-            tracing::warn!("Stopped: the journal keeps what is not in the store; the next start delivers it");
-        }
-        Ok(())
-    }
-
-    /// Returns whether the store has been reached at all; `met`: that it has been already.
-    async fn keep_flushing(&self, met: bool, stop: CancellationToken) -> anyhow::Result<bool> {
-        if !met {
-            tokio::select! {
-                () = stop.cancelled() => return Ok(false),
-                greeted = self.greet() => greeted?,
+        node.store.close().await;
+        if let Some(reason) = poisoned {
+            match drained {
+                Drained::Stored => bail!("the journal failed ({reason}); everything that was counted is in the store"),
+                _ => bail!("the journal failed, the next start recovers from it: {reason}"),
             }
         }
-        self.flusher.run(stop).await;
-        Ok(true)
-    }
-
-    /// The first contact with the store, as soon as it is there: see [`App::meet_store`]. Until then,
-    /// an event that only the store has seen passes for new.
-    async fn greet(&self) -> anyhow::Result<()> {
-        let mut refusal = None;
-        while let Err(error) = self.meet_store().await? {
-            if refusal.as_ref() != Some(&error) && !matches!(error, StoreError::Unavailable(_)) {
-                tracing::error!(%error, "Counting goes on, the journal keeps the counts");
+        match drained {
+            Drained::Stored => tracing::info!("Stopped: everything is in the store"),
+            Drained::Kept => {
+                tracing::warn!("Stopped: the journal keeps what is not in the store; the next start delivers it");
             }
-            refusal = Some(error);
-            tokio::time::sleep(GREETING_RETRY).await;
+            Drained::Lost { counts, why } => {
+                bail!("{counts} counts are neither in the store nor safe in the journal: {why}")
+            }
         }
         Ok(())
-    }
-
-    /// Makes sure that the store is the one that the journal belongs to, and learns the names it
-    /// knows. The store's own errors leave it to be tried again.
-    async fn meet_store(&self) -> anyhow::Result<Result<(), StoreError>> {
-        let reading = async {
-            let identity = self.store.identity().await?;
-            let totals = self.store.totals(Vec::new()).await?.value;
-            self.catalog.refresh().await?;
-            Ok((identity, totals))
-        };
-        let (identity, totals) = match reading.await {
-            Ok(read) => read,
-            Err(error) => return Ok(Err(error)),
-        };
-        self.check_identity(&identity)?;
-        for total in &totals {
-            self.batches.names().learn(&total.event, total.count);
-        }
-        Ok(Ok(()))
-    }
-
-    /// One journal is never replayed into two stores: a commit whose answer was lost in the first
-    /// would be counted again in the second.
-    fn check_identity(&self, identity: &str) -> anyhow::Result<()> {
-        let path = self.folder.path().join("STORE");
-        let known = std::fs::read_to_string(&path).unwrap_or_default();
-        if known.trim() == identity {
-            return Ok(());
-        }
-        if !known.is_empty() && self.batches.has_recovered() {
-            bail!(
-                "the journal in {} holds counts for another database than {}: start once with that one, so that they are delivered, or use another data_dir",
-                self.folder.path().display(),
-                self.store.label()
-            );
-        }
-        write_synced(&path, identity).with_context(|| format!("can't write {}", path.display()))
     }
 
     fn announce(&self, address: SocketAddr) -> anyhow::Result<()> {
-        let store = self.store.label();
+        let store = self.node.store.label();
         let ack = serde_json::to_string(&self.config.journal.ack)?;
-        let mut out = std::io::stdout().lock();
-        // Who closed standard output does not want the line; that is no reason to stop.
-        let _ = writeln!(
-            out,
+        telemetry::print(&format!(
             "event-tracker {} listens on http://{address}, store: {store}, acknowledges after: {}, admin: {}",
             env!("CARGO_PKG_VERSION"),
             ack.trim_matches('"'),
             admin::home(address),
-        );
-        let _ = out.flush();
+        ));
         Ok(())
     }
 }
@@ -305,13 +228,7 @@ async fn offer_setup(admin: &'static admin::State, address: SocketAddr) {
         match admin.setup_link(address).await {
             Ok(None) => return,
             Ok(Some(link)) => {
-                let mut out = std::io::stdout().lock();
-                let said = writeln!(out, "There is no superuser yet. Make the first one, once, at {link}");
-                if said.and_then(|()| out.flush()).is_err() {
-                    tracing::warn!(
-                        "The set-up link could not be printed; `create-superuser` makes the first superuser"
-                    );
-                }
+                telemetry::print(&format!("There is no superuser yet. Make the first one, once, at {link}"));
                 return;
             }
             Err(error) => {
@@ -323,11 +240,11 @@ async fn offer_setup(admin: &'static admin::State, address: SocketAddr) {
 }
 
 /// Removes for good what was deleted long enough ago. Ends with the process.
-async fn keep_purging(catalog: Arc<LiveCatalog>, admin: &'static admin::State) {
+async fn keep_purging(node: &'static Node, admin: &'static admin::State) {
     loop {
         // At once, too: a node that is started anew every few minutes would never come to it.
         let purge = async {
-            catalog.keep_current().await?;
+            node.catalog.keep_current().await?;
             admin.purge_deleted().await
         };
         if let Err(error) = purge.await {
@@ -345,37 +262,12 @@ async fn keep_forgetting(state: &'static http::State) {
     }
 }
 
-fn write_synced(path: &Path, text: &str) -> std::io::Result<()> {
-    let mut file = std::fs::File::create(path)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()
-}
-
 fn log_recovered(recovered: &Recovered) {
-    let Recovered { batches, records, counts, torn_bytes, damaged_bytes } = *recovered;
+    let Recovered { batches, records, counts, torn_bytes, damaged_bytes, .. } = *recovered;
     if damaged_bytes > 0 {
         tracing::error!(damaged_bytes, "Parts of the journal could not be read; the damaged files are kept beside it");
     }
     if batches > 0 || torn_bytes > 0 {
         tracing::info!(batches, records, counts = %counts, torn_bytes, "Recovered counts from the journal");
-    }
-}
-
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn listen() -> anyhow::Result<Self> {
-        let listen = |kind| signal(kind).context("can't listen for signals");
-        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
-    }
-
-    async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
-        }
     }
 }

@@ -66,6 +66,8 @@ pub mod batch;
 
 pub mod store;
 
+pub mod reconcile;
+
 pub mod flusher;
 
 pub mod catalog;
@@ -76,11 +78,19 @@ pub mod committed;
 
 pub mod query;
 
+pub mod node;
+
 pub mod histogram;
 
 pub mod http;
 
 pub mod admin;
+
+pub mod signals;
+
+pub mod descriptors;
+
+pub mod private;
 
 pub mod app;
 

@@ -22,6 +22,7 @@ use warp::reply::Response;
 
 use crate::batch::{Batches, Pending};
 use crate::domain::EventName;
+use crate::node::Node;
 use crate::query::Query;
 use crate::store::Store;
 use crate::store::admin::{Change, Changed};
@@ -61,8 +62,8 @@ use session::Who;
 pub(crate) use users::{COMMAND_LINE, check_name as check_user_name};
 use view::Page;
 
-/// The wall clock, injected so that hours can be tested.
-pub type Clock = Box<dyn Fn() -> DateTime<Utc> + Send + Sync>;
+/// The node's clock, as pages need it.
+type Clock = Box<dyn Fn() -> DateTime<Utc> + Send + Sync>;
 
 /// Longest name of a superuser, in bytes.
 pub const USER_NAME_BYTES_MAX: usize = 64;
@@ -74,8 +75,8 @@ const FLUSH_LOOK: Duration = Duration::from_millis(20);
 
 /// What the pages work with. It lives as long as the process.
 pub struct State {
-    query: &'static Query,
-    batches: &'static Batches,
+    query: Arc<Query>,
+    batches: Arc<Batches>,
     store: Arc<dyn Store>,
     options: Options,
     clock: Clock,
@@ -94,17 +95,13 @@ pub struct State {
 
 impl State {
     #[must_use]
-    pub fn new(
-        query: &'static Query,
-        batches: &'static Batches,
-        store: Arc<dyn Store>,
-        options: Options,
-        clock: Clock,
-    ) -> Self {
+    pub fn new(node: &Node, options: Options) -> Self {
+        let clock = Arc::clone(&node.clock);
+        let clock: Clock = Box::new(move || DateTime::from(clock()));
         Self {
-            query,
-            batches,
-            store,
+            query: Arc::clone(&node.query),
+            batches: Arc::clone(&node.batches),
+            store: Arc::clone(&node.store),
             live: live::Live::new(options.streams_max),
             options,
             clock,

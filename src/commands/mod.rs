@@ -178,7 +178,7 @@ fn report(result: anyhow::Result<()>) -> ExitCode {
 /// One line on standard error, whatever the message holds.
 fn complain(code: u8, message: &str) -> ExitCode {
     let message = message.split_whitespace().collect::<Vec<_>>().join(" ");
-    let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("event-tracker: {message}\n"));
+    telemetry::complain(&format!("event-tracker: {message}"));
     ExitCode::from(code)
 }
 

@@ -10,7 +10,8 @@ takes requests, and logs to standard error.
 Signals:
   SIGTERM, SIGINT  stop in order: /readyz says 503, requests under way are finished, counts are flushed.
                    What can't be flushed in time stays in the journal for the next start. A second signal
-                   ends at once; nothing that the journal holds is lost.
+                   ends at once; nothing that the journal holds is lost. SIGHUP, SIGQUIT and all others that
+                   would end the process do the same, unless they were ignored when it was started (nohup).
 
 Examples:
   event-tracker serve --listen 127.0.0.1:9000 --data-dir /var/lib/event-tracker

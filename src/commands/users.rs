@@ -10,6 +10,7 @@ use clap::Subcommand;
 use super::create_superuser::PasswordSource;
 use crate::admin::COMMAND_LINE;
 use crate::config::Config;
+use crate::private;
 use crate::store::admin::AccountChange;
 use crate::store::{self, Store};
 
@@ -118,6 +119,7 @@ pub(super) fn with_store(
 ) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
+        private::tighten(&config.data_dir);
         let store = store::open(&config.store, &config.data_dir).await?;
         let worked = work(Arc::clone(&store)).await;
         store.close().await;

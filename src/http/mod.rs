@@ -12,8 +12,8 @@
 //! another's 405.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::SystemTime;
 
 use bytes::Bytes;
 use hyper::header::{ALLOW, HeaderValue};
@@ -26,6 +26,7 @@ use warp::reply::Response;
 use crate::admin;
 use crate::batch::Batches;
 use crate::domain::Ack;
+use crate::node::{Clock, Node};
 use crate::query::Query;
 
 mod accept;
@@ -52,14 +53,11 @@ pub use options::Options;
 use query_string::RawQuery;
 pub use server::{listen, serve};
 
-/// The wall clock, injected so that hours can be tested.
-pub type Clock = Box<dyn Fn() -> SystemTime + Send + Sync>;
-
 /// What the endpoints work with. It lives as long as the process (`Box::leak`), so that a request
 /// borrows it without touching a reference count that all cores share.
 pub struct State {
-    batches: &'static Batches,
-    query: &'static Query,
+    batches: Arc<Batches>,
+    query: Arc<Query>,
     /// Answers whatever [`admin::is_ours`] says.
     admin: &'static admin::State,
     /// The level of acknowledgement of requests that ask for none.
@@ -78,23 +76,21 @@ pub struct State {
 impl State {
     #[must_use]
     pub fn new(
-        batches: &'static Batches,
-        query: &'static Query,
+        node: &Node,
         admin: &'static admin::State,
         ack: Ack,
         options: Options,
-        clock: Clock,
     ) -> Self {
         let renders = Semaphore::new(options.renders_max.max(1));
         let bodies = Semaphore::new(options.bodies_bytes_max);
         let cors = cors::Cors::new(&options.cors_origins);
         Self {
-            batches,
-            query,
+            batches: Arc::clone(&node.batches),
+            query: Arc::clone(&node.query),
             admin,
             ack,
             options,
-            clock,
+            clock: Arc::clone(&node.clock),
             draining: AtomicBool::new(false),
             renders,
             bodies,

@@ -60,7 +60,7 @@ pub async fn serve(listener: TcpListener, state: &'static State, drain: Cancella
         patience: milliseconds(options.header_timeout_ms),
         head_bytes_max: options.header_bytes_max,
         age_max: (options.connection_age_max_ms > 0).then(|| milliseconds(options.connection_age_max_ms)),
-        batches: state.batches,
+        batches: &state.batches,
         unconfirmed: last_answer(&ApiError::NotConfirmed, state),
         drain: drain.clone(),
         cut: cut.clone(),

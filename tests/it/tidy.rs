@@ -26,8 +26,11 @@ const LAYERS: &[(&str, &[&str])] = &[
     // It knows the options of every module, and nobody but the top knows it.
     ("config", &["http", "admin", "journal", "flusher", "names", "store", "telemetry"]),
     ("telemetry", &[]),
+    ("signals", &[]),
+    ("descriptors", &[]),
+    ("private", &[]),
     ("app", &["*"]),
-    ("commands", &["domain", "app", "config", "store", "telemetry", "admin"]),
+    ("commands", &["domain", "app", "config", "store", "telemetry", "admin", "private"]),
     ("lib", &[]),
     ("main", &["*"]),
 ];

@@ -31,6 +31,8 @@ pub struct Setup {
     data_dir: Option<PathBuf>,
     database_url: Option<String>,
     rows: Vec<HourlyCount>,
+    /// What a shell does before it becomes the program.
+    shell: Option<String>,
 }
 
 pub struct TestApp {
@@ -69,6 +71,18 @@ impl Setup {
     /// Uses this folder in place of a temporary one.
     pub fn data_dir(mut self, path: &Path) -> Self {
         self.data_dir = Some(path.to_owned());
+        self
+    }
+
+    /// Runs these commands in a shell that then becomes the program, such as `ulimit -n 256`.
+    pub fn shell(mut self, commands: &str) -> Self {
+        self.shell = Some(commands.to_owned());
+        self
+    }
+
+    /// Sets a variable of the environment by its own name.
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
+        self.settings.insert(name.to_owned(), value.to_owned());
         self
     }
 
@@ -116,7 +130,7 @@ pub fn parse_hour(date: &str) -> Hour {
 
 impl TestApp {
     pub fn with(backend: Backend) -> Setup {
-        Setup { backend, settings: BTreeMap::new(), data_dir: None, database_url: None, rows: Vec::new() }
+        Setup { backend, settings: BTreeMap::new(), data_dir: None, database_url: None, rows: Vec::new(), shell: None }
     }
 
     pub async fn start(backend: Backend) -> Self {
@@ -153,8 +167,16 @@ impl TestApp {
     }
 
     /// A command of the program on the same data folder, database and settings.
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_event-tracker"));
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let program = env!("CARGO_BIN_EXE_event-tracker");
+        let mut command = match &self.setup.shell {
+            None => Command::new(program),
+            Some(commands) => {
+                let mut shell = Command::new("/bin/sh");
+                shell.args(["-c", &format!("{commands}\nexec \"$0\" \"$@\""), program]);
+                shell
+            }
+        };
         command.args(arguments).current_dir(self.folder.path()).stdin(Stdio::null()).env_clear();
         command.env("EVENT_TRACKER__HTTP__LISTEN", "127.0.0.1:0");
         command.env("EVENT_TRACKER__DATA_DIR", self.data_dir()).envs(&self.setup.settings);
