@@ -247,7 +247,9 @@ impl Committed {
             return Ok(None);
         }
         let seen = Foreign::of(&position, baseline.epoch(), at);
-        self.foreign.put(|last| Ok(last.and_then(|last| last.as_ref().ok()).map_or(seen, |last| seen.after(last)))).await;
+        self.foreign
+            .put(|last| Ok(last.and_then(|last| last.as_ref().ok()).map_or(seen, |last| seen.after(last))))
+            .await;
         let rows = Snapshot { value: Arc::new(value), position };
         *slot = Some(Kept { rows: rows.clone(), epoch: baseline.epoch(), discarded: commits.discarded() });
         Ok(Some((rows, true)))

@@ -101,9 +101,8 @@ impl Node {
             options.flush,
         );
         let (met, meeting, flushing) = (watch::Sender::new(false), Mutex::new(()), AtomicBool::new(false));
-        let node = Self {
-            dir, batches, store, health, catalog, query, flusher, clock, reconciler, met, meeting, flushing,
-        };
+        let node =
+            Self { dir, batches, store, health, catalog, query, flusher, clock, reconciler, met, meeting, flushing };
         Ok((node, recovered))
     }
 

@@ -18,7 +18,8 @@ use event_tracker::domain::{Ack, Day, EventName, EventTotal, Hour};
 use event_tracker::histogram::{self, Format, Series, Size};
 use event_tracker::http::countable_items;
 use event_tracker::journal::segment::HEADER_BYTES;
-use event_tracker::journal::{self, DataFolder, record, replay};
+use event_tracker::journal::segment::Kind;
+use event_tracker::journal::{self, DataDir, record, replay};
 use event_tracker::names::{Limits, NameId, Names};
 use rand::Rng;
 
@@ -128,10 +129,11 @@ fn replay_a_segment_of_10_mb(bencher: Bencher) {
         }
         node.batches.journal().write_all().unwrap();
     }
-    let journal = node.folder.journal();
+    let files = node.batches.journal().files();
+    let id = replay::find(files).unwrap().pending[0];
     bencher
         .counter(BytesCount::new(node.batches.journal().active_bytes()))
-        .bench_local(|| replay::replay(&journal, false).unwrap());
+        .bench_local(|| replay::replay(files, id, Kind::Pending, false).unwrap());
 }
 
 #[divan::bench]
@@ -156,7 +158,7 @@ fn draw_a_histogram(bencher: Bencher, format: Format) {
 /// A node without a server and a store. The fields go in this order: the folder last.
 struct Node {
     batches: Batches,
-    folder: DataFolder,
+    _lock: DataDir,
     _dir: tempfile::TempDir,
 }
 
@@ -164,15 +166,15 @@ impl Node {
     /// Its open batch holds the counters of the first `counters` events.
     fn with_counters(counters: usize) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let folder = DataFolder::lock(dir.path()).unwrap();
-        let options =
-            journal::Options { ack: Ack::Memory, segment_bytes_max: 1 << 40, bytes_max: 1 << 41, accept_damage: false };
+        let lock = DataDir::lock(dir.path()).unwrap();
+        let (segment_bytes_max, bytes_max) = (1 << 40, 1 << 41);
+        let options = journal::Options { ack: Ack::Memory, segment_bytes_max, bytes_max, ..Default::default() };
         let names = Arc::new(Names::new(limits()));
-        let (batches, _) = Batches::recover(&folder, options, names).unwrap();
+        let (batches, _) = Batches::recover(&lock, options, names).unwrap();
         for number in 0..counters {
             batches.record(&event(number), hour(), 1).unwrap();
         }
-        Self { batches, folder, _dir: dir }
+        Self { batches, _lock: lock, _dir: dir }
     }
 }
 

@@ -42,7 +42,7 @@ const fn integer(name: &'static str, min: i64, max: i64) -> Key {
     key(name, Expect::Integer { min, max })
 }
 
-pub(super) static KEYS: [Key; 40] = [
+pub(super) static KEYS: [Key; 42] = [
     key("data_dir", Expect::Path),
     key("http.listen", Expect::Address),
     integer("http.connections_max", 1, 1_000_000),
@@ -61,6 +61,8 @@ pub(super) static KEYS: [Key; 40] = [
     key("journal.ack", Expect::OneOf(&["memory", "journal", "disk"])),
     integer("journal.segment_bytes_max", 65_536, 1 << 40),
     integer("journal.bytes_max", 131_072, 1 << 50),
+    integer("journal.keep_committed_ms", 0, 86_400_000),
+    integer("journal.keep_committed_bytes_max", 0, 1 << 40),
     key("journal.accept_damage", Expect::Boolean),
     integer("flush.interval_ms", 1, 3_600_000),
     integer("flush.shutdown_timeout_ms", 0, 600_000),

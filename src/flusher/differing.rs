@@ -58,12 +58,7 @@ impl Flusher {
         Ok(())
     }
 
-    async fn set_aside(
-        &self,
-        batch: &Arc<SealedBatch>,
-        missing: i128,
-        found: &LedgerEntry,
-    ) -> Result<(), FlushError> {
+    async fn set_aside(&self, batch: &Arc<SealedBatch>, missing: i128, found: &LedgerEntry) -> Result<(), FlushError> {
         tracing::error!(
             batch.writer = %batch.id.writer,
             batch.seq = batch.id.seq.0,

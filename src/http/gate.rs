@@ -230,7 +230,7 @@ mod tests {
     use super::super::wire::{Wire, wire};
     use super::*;
     use crate::domain::{EventName, Hour};
-    use crate::journal::{DataFolder, Options};
+    use crate::journal::{DataDir, Options};
     use crate::names::{Limits, Names};
 
     /// A connection whose answer waits at its gate.
@@ -261,11 +261,9 @@ mod tests {
     }
 
     fn batches(dir: &tempfile::TempDir) -> &'static Batches {
-        let options =
-            Options { ack: Ack::Journal, segment_bytes_max: 1 << 20, bytes_max: 1 << 24, accept_damage: false };
         let names = Arc::new(Names::new(Limits { events_max: 10 }));
-        let folder = DataFolder::lock(dir.path()).unwrap();
-        Box::leak(Box::new(Batches::recover(&folder, options, names).unwrap().0))
+        let folder = DataDir::lock(dir.path()).unwrap();
+        Box::leak(Box::new(Batches::recover(&folder, Options::default(), names).unwrap().0))
     }
 
     #[tokio::test]

@@ -22,3 +22,17 @@ pub struct Options {
     /// file beside it. Counts that can't be read are lost; the log says how much.
     pub accept_damage: bool,
 }
+
+/// As in `config/default.toml`.
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            ack: Ack::Journal,
+            segment_bytes_max: 64 << 20,
+            bytes_max: 4 << 30,
+            keep_committed_ms: 600_000,
+            keep_committed_bytes_max: 256 << 20,
+            accept_damage: false,
+        }
+    }
+}

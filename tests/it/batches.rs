@@ -5,8 +5,8 @@ use std::io::Write;
 use std::sync::Arc;
 
 use event_tracker::batch::{Batches, RecordError};
-use event_tracker::domain::{Ack, EventName, TOTAL_MAX};
-use event_tracker::journal::{self, DataFolder};
+use event_tracker::domain::{EventName, TOTAL_MAX};
+use event_tracker::journal::{self, DataDir};
 use event_tracker::names::{Limits, Names};
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -391,10 +391,9 @@ async fn large_batches_of_many_names_are_counted_in_each_form() {
 #[test]
 fn increments_recorded_together_are_one_record_and_refused_one_by_one() {
     let dir = tempfile::tempdir().unwrap();
-    let options =
-        journal::Options { ack: Ack::Journal, segment_bytes_max: 1 << 26, bytes_max: 1 << 32, accept_damage: false };
+    let options = journal::Options::default();
     let recover = || {
-        let folder = DataFolder::lock(dir.path()).unwrap();
+        let folder = DataDir::lock(dir.path()).unwrap();
         let names = Arc::new(Names::new(Limits { events_max: 100 }));
         let (batches, recovered) = Batches::recover(&folder, options, names).unwrap();
         (folder, batches, recovered)

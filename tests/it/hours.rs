@@ -4,26 +4,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use event_tracker::batch::Batches;
-use event_tracker::catalog::LiveCatalog;
 use event_tracker::domain::Ack;
-use event_tracker::flusher::{self, Flusher};
-use event_tracker::http;
-use event_tracker::journal::{self, DataFolder};
-use event_tracker::names::{Limits, Names};
-use event_tracker::query::Query;
-use event_tracker::store::{self, Store, StoreHealth, Watched};
+use event_tracker::journal::DataDir;
+use event_tracker::node::{Clock, Node};
+use event_tracker::{admin, http};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use crate::harness::{Answer, eventually};
+use crate::harness::{Answer, eventually, node};
 
 /// The service without a flusher: what is pending stays so until [`Service::flush`].
 pub struct Service {
     url: String,
     now: Arc<Mutex<DateTime<Utc>>>,
-    pub batches: &'static Batches,
-    pub flusher: Flusher,
+    pub node: Node,
     client: reqwest::Client,
     _folder: tempfile::TempDir,
 }
@@ -31,39 +25,18 @@ pub struct Service {
 impl Service {
     pub async fn start() -> Self {
         let temporary = tempfile::tempdir().unwrap();
-        let folder = DataFolder::lock(temporary.path()).unwrap();
-        let options = journal::Options {
-            ack: Ack::Journal,
-            segment_bytes_max: 1 << 26,
-            bytes_max: 1 << 32,
-            accept_damage: false,
-        };
-        let names = Arc::new(Names::new(Limits { events_max: 1000 }));
-        let (batches, _) = Batches::recover(&folder, options, names).unwrap();
-        let batches: &'static Batches = Box::leak(Box::new(batches));
-        let store = store::open(&store::Options::default(), temporary.path()).await.unwrap();
-        let health = Arc::new(StoreHealth::default());
-        let store: Arc<dyn Store> = Arc::new(Watched::new(store, Arc::clone(&health)));
-        let flush = flusher::Options { interval_ms: 1000, shutdown_timeout_ms: 1000, retry_backoff_max_ms: 1000 };
-        let catalog = Arc::new(LiveCatalog::new(batches, Arc::clone(&store)));
-        let flusher = Flusher::new(batches, Arc::clone(&store), Arc::clone(&catalog), Arc::clone(&health), flush);
         let now = Arc::new(Mutex::new(DateTime::UNIX_EPOCH));
         let clock = Arc::clone(&now);
-        let query: &Query = Box::leak(Box::new(Query::new(batches, Arc::clone(&store), catalog, health)));
-        let admin = crate::harness::admin(query, batches, store);
-        let state = http::State::new(
-            batches,
-            query,
-            admin,
-            Ack::Journal,
-            http::Options::default(),
-            Box::new(move || (*clock.lock()).into()),
-        );
+        let clock: Clock = Arc::new(move || (*clock.lock()).into());
+        let (dir, store) = (DataDir::lock(temporary.path()).unwrap(), node::sqlite(temporary.path()).await);
+        let (node, _) = Node::recover(dir, store, node::options(), clock).unwrap();
+        let admin = Box::leak(Box::new(admin::State::new(&node, admin::Options::default())));
+        let state = http::State::new(&node, admin, Ack::Journal, http::Options::default());
         let listener = http::listen("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         tokio::spawn(http::serve(listener, Box::leak(Box::new(state)), CancellationToken::new()));
         let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(60)).build().unwrap();
-        Self { url, now, batches, flusher, client, _folder: temporary }
+        Self { url, now, node, client, _folder: temporary }
     }
 
     fn set_clock(&self, now: &str) {
@@ -124,7 +97,7 @@ async fn the_last_moment_of_an_hour_belongs_to_it_pending_or_stored() {
         assert_eq!(service.range("20200229", "20200229").await, expected[2..], "flushed: {flushed}");
         let day = service.get("/api/events/histogram/login/20200228?format=json").await.json();
         assert_eq!((&day["response"]["total"], &day["response"]["hours"][23]["count"]), (&39.into(), &6.into()));
-        service.flusher.flush().await.unwrap();
+        service.node.flusher.flush().await.unwrap();
     }
 }
 
@@ -135,9 +108,9 @@ async fn the_hour_is_fixed_when_a_count_is_admitted_however_late_it_is_committed
     let waiting = service.client.post(format!("{}/api/events/login/5?ack=store", service.url)).send();
     let waiting = tokio::spawn(waiting);
     let login = event_tracker::domain::EventName::parse("login").unwrap();
-    eventually("the count to be admitted", async || service.batches.names().find(&login).is_some()).await;
+    eventually("the count to be admitted", async || service.node.batches.names().find(&login).is_some()).await;
     service.set_clock("2020-09-12T08:00:00Z");
-    service.flusher.flush().await.unwrap();
+    service.node.flusher.flush().await.unwrap();
     assert!(waiting.await.unwrap().unwrap().status().is_success());
     assert_eq!(service.range("20200101", "20201231").await, [row("2020091112", 5)]);
 }

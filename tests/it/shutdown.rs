@@ -47,17 +47,17 @@ async fn a_flush_that_is_cut_off_leaves_nothing_behind_for_the_next() {
     let service = Service::start().await;
     for round in 0..200 {
         service.post("/api/events/login").await;
-        let mut cut_off = Box::pin(service.flusher.flush());
+        let mut cut_off = Box::pin(service.node.flusher.flush());
         // As far as it gets: the seal is under way then, on a thread of its own.
-        while futures_util::poll!(&mut cut_off).is_pending() && service.batches.oldest_sealed(&[]).is_none() {
+        while futures_util::poll!(&mut cut_off).is_pending() && service.node.batches.oldest_sealed(&[]).is_none() {
             if round % 2 == 0 {
                 break;
             }
             tokio::task::yield_now().await;
         }
         drop(cut_off);
-        service.flusher.flush().await.unwrap();
-        assert_eq!(service.batches.pending().within(HourRange::ALL), [], "round {round}");
+        service.node.flusher.flush().await.unwrap();
+        assert_eq!(service.node.batches.pending().within(HourRange::ALL), [], "round {round}");
     }
 }
 

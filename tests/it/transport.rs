@@ -7,18 +7,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use chrono::Utc;
-use event_tracker::batch::Batches;
-use event_tracker::catalog::LiveCatalog;
+use event_tracker::admin;
 use event_tracker::domain::{Ack, EventName, TOTAL_MAX};
 use event_tracker::http::{self, Options, State};
-use event_tracker::journal::{self, DataFolder};
-use event_tracker::names::{Limits, Names};
-use event_tracker::query::Query;
-use event_tracker::store::{self, Store, StoreHealth, Watched};
+use event_tracker::journal::DataDir;
+use event_tracker::node::{Clock, Node};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+
+use crate::harness::node;
 
 mod streams;
 mod together;
@@ -27,8 +26,7 @@ const CREATED: &str = r#"{"status":true,"response":201}"#;
 
 struct Served {
     address: SocketAddr,
-    batches: &'static Batches,
-    store: Arc<dyn Store>,
+    node: Node,
     /// The injected clock panics while this is set.
     clock_panics: Arc<AtomicBool>,
     drain: CancellationToken,
@@ -60,28 +58,20 @@ async fn serve(options: Options) -> Served {
 
 async fn serve_on(listener: tokio::net::TcpListener, options: Options) -> Served {
     let dir = tempfile::tempdir().unwrap();
-    let folder = DataFolder::lock(dir.path()).unwrap();
-    let journal =
-        journal::Options { ack: Ack::Journal, segment_bytes_max: 1 << 20, bytes_max: 1 << 24, accept_damage: false };
-    let names = Arc::new(Names::new(Limits { events_max: 1_000 }));
-    let batches: &'static Batches = Box::leak(Box::new(Batches::recover(&folder, journal, names).unwrap().0));
-    let store = store::open(&store::Options::default(), dir.path()).await.unwrap();
     let clock_panics = Arc::new(AtomicBool::new(false));
     let panics = Arc::clone(&clock_panics);
-    let clock = move || {
+    let clock: Clock = Arc::new(move || {
         assert!(!panics.load(Ordering::Relaxed), "the clock was told to panic");
         SystemTime::now()
-    };
+    });
     let address = listener.local_addr().unwrap();
-    let health = Arc::new(StoreHealth::default());
-    let store: Arc<dyn Store> = Arc::new(Watched::new(store, Arc::clone(&health)));
-    let catalog = Arc::new(LiveCatalog::new(batches, Arc::clone(&store)));
-    let query: &Query = Box::leak(Box::new(Query::new(batches, Arc::clone(&store), catalog, health)));
-    let admin = crate::harness::admin(query, batches, Arc::clone(&store));
-    let state = Box::leak(Box::new(State::new(batches, query, admin, Ack::Journal, options, Box::new(clock))));
+    let (folder, store) = (DataDir::lock(dir.path()).unwrap(), node::sqlite(dir.path()).await);
+    let (node, _) = Node::recover(folder, store, node::options(), clock).unwrap();
+    let admin = Box::leak(Box::new(admin::State::new(&node, admin::Options::default())));
+    let state = Box::leak(Box::new(State::new(&node, admin, Ack::Journal, options)));
     let drain = CancellationToken::new();
     let server = tokio::spawn(http::serve(listener, state, drain.clone()));
-    Served { address, batches, store, clock_panics, drain, server, _dir: dir }
+    Served { address, node, clock_panics, drain, server, _dir: dir }
 }
 
 impl Served {
@@ -454,7 +444,7 @@ async fn a_client_that_shuts_down_its_sending_side_gets_its_answer() {
 #[tokio::test]
 async fn a_sum_that_would_overflow_is_refused_and_said_to_be_not_counted() {
     let served = serve(defaults()).await;
-    served.batches.names().learn(&EventName::parse("full").unwrap(), TOTAL_MAX - 1);
+    served.node.batches.names().learn(&EventName::parse("full").unwrap(), TOTAL_MAX - 1);
     assert_eq!(served.ask(&post("/api/events/full")).await.status, 201);
     let answer = served.ask(&post("/api/events/full")).await;
     assert_eq!(answer.status, 409);

@@ -11,25 +11,23 @@ use warp::reply::Response;
 
 use crate::admin::{Options, Request, State, password, session};
 use crate::batch::Batches;
-use crate::catalog::LiveCatalog;
 use crate::domain::{Ack, EventName, Hour};
-use crate::flusher::{self, Flusher};
-use crate::journal::{self, DataFolder};
-use crate::names::{Limits, Names};
-use crate::query::Query;
+use crate::flusher;
+use crate::journal::{self, DataDir};
+use crate::names::Limits;
+use crate::node::{self, Clock, Node};
 use crate::store::admin::{AccountChange, AdminKey, Superuser};
-use crate::store::{self, Store, StoreHealth, Watched};
+use crate::store::{self, Store};
 
 pub const PASSWORD: &str = "quiet-lamp-9-orchard";
 
 pub struct Dashboard {
     pub state: &'static State,
-    pub batches: &'static Batches,
+    pub node: Node,
+    pub batches: Arc<Batches>,
     pub store: Arc<dyn Store>,
     pub now: Arc<Mutex<DateTime<Utc>>>,
-    pub flusher: Flusher,
     _folder: tempfile::TempDir,
-    _lock: DataFolder,
 }
 
 impl Dashboard {
@@ -39,23 +37,20 @@ impl Dashboard {
 
     pub async fn with(options: Options) -> Self {
         let temporary = tempfile::tempdir().unwrap();
-        let folder = DataFolder::lock(temporary.path()).unwrap();
-        let journal =
-            journal::Options { ack: Ack::Memory, segment_bytes_max: 1 << 26, bytes_max: 1 << 32, accept_damage: false };
-        let names = Arc::new(Names::new(Limits { events_max: 1000 }));
-        let batches: &'static Batches = Box::leak(Box::new(Batches::recover(&folder, journal, names).unwrap().0));
+        let dir = DataDir::lock(temporary.path()).unwrap();
         let store = store::open(&store::Options::default(), temporary.path()).await.unwrap();
-        let health = Arc::new(StoreHealth::default());
-        let store: Arc<dyn Store> = Arc::new(Watched::new(store, Arc::clone(&health)));
-        let catalog = Arc::new(LiveCatalog::new(batches, Arc::clone(&store)));
-        let flush = flusher::Options { interval_ms: 1000, shutdown_timeout_ms: 1000, retry_backoff_max_ms: 1000 };
-        let flusher = Flusher::new(batches, Arc::clone(&store), Arc::clone(&catalog), Arc::clone(&health), flush);
-        let query = Box::leak(Box::new(Query::new(batches, Arc::clone(&store), catalog, health)));
-        let now = Arc::new(Mutex::new("2024-05-15T10:30:00Z".parse().unwrap()));
+        let now: Arc<Mutex<DateTime<Utc>>> = Arc::new(Mutex::new("2024-05-15T10:30:00Z".parse().unwrap()));
         let clock = Arc::clone(&now);
-        let state = State::new(query, batches, Arc::clone(&store), options, Box::new(move || *clock.lock()));
-        let state = Box::leak(Box::new(state));
-        Self { state, batches, store, now, flusher, _folder: temporary, _lock: folder }
+        let clock: Clock = Arc::new(move || (*clock.lock()).into());
+        let of_node = node::Options {
+            journal: journal::Options { ack: Ack::Memory, ..journal::Options::default() },
+            flush: flusher::Options { interval_ms: 1000, shutdown_timeout_ms: 1000, retry_backoff_max_ms: 1000 },
+            limits: Limits { events_max: 1000 },
+        };
+        let (node, _) = Node::recover(dir, store, of_node, clock).unwrap();
+        let state = Box::leak(Box::new(State::new(&node, options)));
+        let (batches, store) = (Arc::clone(&node.batches), Arc::clone(&node.store));
+        Self { state, node, batches, store, now, _folder: temporary }
     }
 
     pub fn pass(&self, time: TimeDelta) {
@@ -101,7 +96,7 @@ impl Dashboard {
     pub async fn count(&self, event: &str, count: u64) {
         let hour = Hour::containing(*self.now.lock());
         self.batches.record(&EventName::parse(event).unwrap(), hour, count).unwrap();
-        self.flusher.flush().await.unwrap();
+        self.node.flusher.flush().await.unwrap();
     }
 
     pub fn browser(&self) -> Browser {

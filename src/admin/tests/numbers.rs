@@ -40,7 +40,7 @@ fn figure<'a>(page: &'a str, id: &str) -> (&'a str, &'a str) {
 #[tokio::test]
 async fn sums_are_those_of_the_rows_at_every_moment() {
     let (dashboard, _) = opened_at("2024-05-15T10:30:00Z").await;
-    let query = dashboard.state.query;
+    let query = &dashboard.state.query;
     let range = HourRange { first: Hour::containing(*dashboard.now.lock()).plus(-1), last: Hour::MAX };
     let matches = async |what: &str, expected: u64| {
         let (hours, events) = (query.hour_sums(range).await.unwrap(), query.event_sums(range).await.unwrap());
@@ -58,20 +58,20 @@ async fn sums_are_those_of_the_rows_at_every_moment() {
     dashboard.record("b", "2024-05-15T09:10:00Z", 7);
     dashboard.record("b", "2024-05-15T08:10:00Z", 1000);
     matches("pending", 12).await;
-    dashboard.flusher.flush().await.unwrap();
+    dashboard.node.flusher.flush().await.unwrap();
     matches("committed", 12).await;
     dashboard.record("a", "2024-05-15T10:10:00Z", 3);
     matches("both", 15).await;
-    dashboard.flusher.flush().await.unwrap();
+    dashboard.node.flusher.flush().await.unwrap();
     change(Change::Move { from: name("a"), into: name("c") }).await;
     dashboard.record("a", "2024-05-15T10:10:00Z", 1);
     matches("under an old name", 16).await;
-    dashboard.flusher.flush().await.unwrap();
+    dashboard.node.flusher.flush().await.unwrap();
     matches("under an old name, committed", 16).await;
     dashboard.record("b", "2024-05-15T10:10:00Z", 9);
     change(Change::Delete { event: name("b") }).await;
     matches("deleted with counts that wait", 9).await;
-    dashboard.flusher.flush().await.unwrap();
+    dashboard.node.flusher.flush().await.unwrap();
     matches("deleted", 9).await;
 }
 

@@ -159,7 +159,7 @@ async fn what_was_counted_a_moment_ago_can_be_changed_at_once() {
     dashboard.batches.record(&crate::domain::EventName::parse("fresh").unwrap(), hour, 1).unwrap();
     let (answer, ()) = tokio::join!(browser.post("/admin/events/fresh/deactivate", &[]), async {
         dashboard.batches.flush_requested().await;
-        dashboard.flusher.flush().await.unwrap();
+        dashboard.node.flusher.flush().await.unwrap();
     });
     assert_eq!(answer.status, StatusCode::SEE_OTHER, "{}", answer.body);
 }
@@ -360,7 +360,7 @@ async fn a_correction_counts_what_is_pending_under_other_names() {
     let fields = [("hour", &*value), ("count", "49"), ("reason", "one too many")];
     let (answer, ()) = tokio::join!(browser.post("/admin/events/sign-in/correct", &fields), async {
         dashboard.batches.flush_requested().await;
-        dashboard.flusher.flush().await.unwrap();
+        dashboard.node.flusher.flush().await.unwrap();
     });
     assert_eq!(answer.status, StatusCode::SEE_OTHER, "{}", answer.body);
     assert_eq!(dashboard.store.audit().await.unwrap().rows, 49);

@@ -3,14 +3,9 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use event_tracker::batch::{Batches, RecordError};
-use event_tracker::catalog::LiveCatalog;
-use event_tracker::domain::{Ack, Day, HourRange};
-use event_tracker::flusher::{self, Flusher};
-use event_tracker::journal::{self, DataFolder};
-use event_tracker::names::{Limits, Names};
-use event_tracker::query::Query;
-use event_tracker::store::{StoreHealth, Watched};
+use event_tracker::batch::RecordError;
+use event_tracker::domain::{Day, HourRange};
+use event_tracker::node;
 
 use super::*;
 
@@ -26,32 +21,24 @@ on_both_stores!(
     reads_are_exact_while_names_move_under_load,
 );
 
-/// The parts of a running service, without HTTP.
+/// A node without HTTP.
 struct Node {
-    batches: &'static Batches,
-    query: Query,
-    flusher: Flusher,
-    store: Arc<dyn Store>,
-    _folder: (tempfile::TempDir, DataFolder),
+    node: node::Node,
+    _folder: tempfile::TempDir,
+}
+
+impl std::ops::Deref for Node {
+    type Target = node::Node;
+    fn deref(&self) -> &node::Node {
+        &self.node
+    }
 }
 
 impl Node {
     async fn start(bench: &Bench) -> Self {
-        let store = bench.store().await;
         let folder = tempfile::tempdir().unwrap();
-        let locked = DataFolder::lock(folder.path()).unwrap();
-        let options =
-            journal::Options { ack: Ack::Memory, segment_bytes_max: 1 << 20, bytes_max: 1 << 24, accept_damage: false };
-        let names = Arc::new(Names::new(Limits { events_max: 1_000 }));
-        let (batches, _) = Batches::recover(&locked, options, names).unwrap();
-        let batches: &'static Batches = Box::leak(Box::new(batches));
-        let health = Arc::new(StoreHealth::default());
-        let store: Arc<dyn Store> = Arc::new(Watched::new(store, Arc::clone(&health)));
-        let catalog = Arc::new(LiveCatalog::new(batches, Arc::clone(&store)));
-        let options = flusher::Options { interval_ms: 10, shutdown_timeout_ms: 10_000, retry_backoff_max_ms: 10 };
-        let flusher = Flusher::new(batches, Arc::clone(&store), Arc::clone(&catalog), Arc::clone(&health), options);
-        let query = Query::new(batches, Arc::clone(&store), catalog, health);
-        Self { batches, query, flusher, store, _folder: (folder, locked) }
+        let options = crate::harness::node::options();
+        Self { node: crate::harness::node::node(folder.path(), bench.store().await, options), _folder: folder }
     }
 
     fn record(&self, event: &str, number: u32, count: u64) {

@@ -6,6 +6,7 @@ pub mod app;
 pub mod axe;
 pub mod browser;
 pub mod load;
+pub mod node;
 pub mod packages;
 pub mod postgres;
 pub mod proxy;
@@ -20,13 +21,7 @@ pub use traffic::{Tally, Traffic};
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-use event_tracker::admin;
-use event_tracker::batch::Batches;
-use event_tracker::query::Query;
-use event_tracker::store::Store;
 
 /// Longest wait for anything that a test awaits. No test is faster or slower for it, unless it fails.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -76,9 +71,3 @@ macro_rules! on_both_stores {
     };
 }
 pub(crate) use on_both_stores;
-
-/// The dashboard of a service that is made of its parts.
-pub fn admin(query: &'static Query, batches: &'static Batches, store: Arc<dyn Store>) -> &'static admin::State {
-    let state = admin::State::new(query, batches, store, admin::Options::default(), Box::new(chrono::Utc::now));
-    Box::leak(Box::new(state))
-}

@@ -63,7 +63,7 @@ async fn who_does_not_read_a_stream_has_little_waiting_and_then_the_latest_while
     SockRef::from(&listener).set_send_buffer_size(1).unwrap();
     let served = serve_on(listener, defaults()).await;
     let key = "etk_test";
-    served.store.change_account(AccountChange::AddKey(admin_key(key)), "a test", Utc::now()).await.unwrap();
+    served.node.store.change_account(AccountChange::AddKey(admin_key(key)), "a test", Utc::now()).await.unwrap();
 
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(1).unwrap();
@@ -77,7 +77,7 @@ async fn who_does_not_read_a_stream_has_little_waiting_and_then_the_latest_while
         // Messages as long as they get.
         for number in 0..50 {
             let name = EventName::parse(&format!("{number:02}{}", "\"".repeat(253))).unwrap();
-            served.batches.record(&name, Hour::containing(Utc::now()), 1).unwrap();
+            served.node.batches.record(&name, Hour::containing(Utc::now()), 1).unwrap();
         }
         last = quick.next_id(&seen).await;
         seen.insert(last.clone());

@@ -1,0 +1,40 @@
+//! A node without HTTP, as `app` builds it, in a folder and on a store of the test's choice.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use event_tracker::domain::{Ack, EventName, Hour};
+use event_tracker::flusher;
+use event_tracker::journal::{self, DataDir};
+use event_tracker::names::Limits;
+use event_tracker::node::{Clock, Node, Options};
+use event_tracker::store::{self, Store};
+
+/// Flushes often, tries again soon, and acknowledges in memory unless a test waits for more.
+pub fn options() -> Options {
+    Options {
+        journal: journal::Options { ack: Ack::Memory, ..journal::Options::default() },
+        flush: flusher::Options { interval_ms: 10, shutdown_timeout_ms: 10_000, retry_backoff_max_ms: 10 },
+        limits: Limits { events_max: 100_000 },
+    }
+}
+
+pub fn now() -> Clock {
+    Arc::new(SystemTime::now)
+}
+
+/// The embedded store of a data folder.
+pub async fn sqlite(dir: &Path) -> Arc<dyn Store> {
+    store::open(&store::Options::default(), dir).await.unwrap()
+}
+
+/// A node in the folder, on this store. Not running: it flushes when it is told to.
+pub fn node(dir: &Path, store: Arc<dyn Store>, options: Options) -> Node {
+    Node::recover(DataDir::lock(dir).unwrap(), store, options, now()).unwrap().0
+}
+
+pub fn record(node: &Node, event: &str, number: u32, count: u64) {
+    let hour = Hour::from_number(number).unwrap();
+    node.batches.record(&EventName::parse(event).unwrap(), hour, count).unwrap();
+}
