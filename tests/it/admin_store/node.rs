@@ -169,22 +169,18 @@ async fn another_node_stops_counting_after_a_flush_interval(bench: Bench) {
     node.change(set_active("a", false)).await;
     assert_eq!(other.refuses("a"), None);
     let stop = tokio_util::sync::CancellationToken::new();
-    let flushing = {
-        let (stop, other) = (stop.clone(), Box::leak(Box::new(other)));
-        tokio::spawn(async move {
-            let refused = async {
-                while other.refuses("a").is_none() {
-                    tokio::time::sleep(Duration::from_millis(5)).await;
-                }
-            };
-            tokio::join!(other.flusher.run(stop.clone()), async {
-                tokio::time::timeout(Duration::from_secs(60), refused).await.unwrap();
-                stop.cancel();
-            });
-            other.flusher.flush().await.unwrap();
+    let refused = async {
+        tokio::time::timeout(crate::harness::PATIENCE, async {
+            while other.refuses("a").is_none() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
         })
+        .await
+        .unwrap();
+        stop.cancel();
     };
-    flushing.await.unwrap();
+    tokio::join!(other.run(stop.clone()), refused);
+    other.flusher.flush().await.unwrap();
     balanced_books(&node.store).await;
 }
 
