@@ -34,6 +34,7 @@ mod batch;
 mod conditional;
 mod connection;
 mod cors;
+mod envelope;
 mod gate;
 mod health;
 mod ingest;
@@ -256,6 +257,11 @@ fn find_any<'p>(method: &Method, path: &'p str) -> Result<(Endpoint, Parameters<
 /// Whether the answer depends on the request's body.
 fn takes_body(method: &Method, path: &str) -> bool {
     matches!(find(method, path), Ok((Endpoint::Batch, _)))
+}
+
+/// Whether the path says all that is counted.
+fn counts_by_path(method: &Method, path: &str) -> bool {
+    matches!(find(method, path), Ok((Endpoint::CountOne | Endpoint::CountMany, _)))
 }
 
 /// Batches.
