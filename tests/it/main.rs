@@ -26,6 +26,7 @@ mod outputs;
 mod polling;
 mod private_files;
 mod program;
+mod refusals;
 mod shutdown;
 mod signals;
 mod store_contract;
