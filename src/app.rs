@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, anyhow, bail};
-use chrono::Utc;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -125,6 +124,7 @@ fn runtime(workers: usize) -> anyhow::Result<tokio::runtime::Runtime> {
     if workers > 0 {
         builder.worker_threads(workers);
     }
+    builder.on_thread_start(http::learn_date);
     builder.enable_all().build().context("can't start the worker threads")
 }
 
@@ -163,8 +163,13 @@ impl App {
             Arc::clone(&app.health),
         )));
         let (store, admin_options) = (Arc::clone(&app.store), app.config.admin.clone());
-        let admin: &'static admin::State =
-            Box::leak(Box::new(admin::State::new(query, app.batches, store, admin_options, Box::new(Utc::now))));
+        let admin: &'static admin::State = Box::leak(Box::new(admin::State::new(
+            query,
+            app.batches,
+            store,
+            admin_options,
+            Box::new(|| SystemTime::now().into()),
+        )));
         let (ack, options) = (app.config.journal.ack, app.config.http.clone());
         let state: &'static http::State =
             Box::leak(Box::new(http::State::new(app.batches, query, admin, ack, options, Box::new(SystemTime::now))));

@@ -70,6 +70,8 @@ pub(super) enum ApiError {
         why: &'static str,
     },
     TooManyConnections,
+    /// The system clock says a time before 1970.
+    Clock,
     BodyTooLarge {
         bytes_max: usize,
     },
@@ -293,6 +295,13 @@ impl ApiError {
                 "too_many_connections",
                 "the limit http.connections_max is reached".into(),
                 "Too many clients are connected; please try again.".into(),
+            ),
+            Self::Clock => (
+                S::SERVICE_UNAVAILABLE,
+                Then::RetryLater,
+                "clock",
+                "the system clock says a time before 1970".into(),
+                "The clock of this server is wrong; please try again later.".into(),
             ),
             Self::BodyTooLarge { bytes_max } => (
                 S::PAYLOAD_TOO_LARGE,

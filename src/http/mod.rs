@@ -34,6 +34,7 @@ mod batch;
 mod conditional;
 mod connection;
 mod cors;
+mod date;
 mod envelope;
 mod gate;
 mod health;
@@ -48,6 +49,7 @@ mod wire;
 
 use answer::ApiError;
 pub use batch::countable_items;
+pub use date::learn_date;
 use ingest::Counted;
 pub use options::Options;
 use query_string::RawQuery;

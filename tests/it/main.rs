@@ -6,6 +6,7 @@ mod api;
 mod api_reads;
 mod batches;
 mod beside_a_service;
+mod clock;
 mod command_line;
 mod commands;
 mod config_files;

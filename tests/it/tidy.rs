@@ -175,8 +175,10 @@ fn only_in(word: &str, allowed: &[&str]) {
 
 #[test]
 fn the_wall_clock_is_read_at_the_edge_only() {
-    for word in ["Utc::now", "SystemTime::now", "Local::now"] {
-        only_in(word, &["src/http", "src/admin", "src/app.rs", "src/commands/"]);
+    only_in("SystemTime::now", &["src/http", "src/admin", "src/app.rs", "src/commands/"]);
+    // These panic before 1970.
+    for word in ["Utc::now", "Local::now"] {
+        only_in(word, &[]);
     }
 }
 
