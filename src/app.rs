@@ -197,10 +197,16 @@ impl App {
             ended = &mut flushing => return Err(flusher_ended(ended)),
         }
 
-        // 2. Take nothing new, finish the requests under way.
-        stop_serving.cancel();
+        // 2. Not ready, but still taking requests for a while; then nothing new, and the requests under
+        // way are finished.
+        state.begin_draining();
+        let drained = async {
+            tokio::time::sleep(Duration::from_millis(app.config.http.drain_delay_ms)).await;
+            stop_serving.cancel();
+            server.await
+        };
         tokio::select! {
-            served = server => served.context("the server ended by a panic")?,
+            served = drained => served.context("the server ended by a panic")?,
             ended = &mut flushing => return Err(flusher_ended(ended)),
             reason = journal.poisoned() => bail!("the journal failed, the next start recovers from it: {reason}"),
             name = signals.next() => bail!("stopped at once by a second {name}; the journal keeps what is not in the store"),

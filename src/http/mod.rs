@@ -119,7 +119,6 @@ impl State {
     /// earlier to let load balancers look away before the listener closes.
     pub fn begin_draining(&self) {
         self.draining.store(true, Ordering::Relaxed);
-        self.admin.begin_draining();
     }
 }
 

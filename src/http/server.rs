@@ -92,6 +92,7 @@ pub async fn serve(listener: TcpListener, state: &'static State, drain: Cancella
         });
     }
     state.begin_draining();
+    state.admin.begin_draining();
     drop(listener);
     connections.close();
     if tokio::time::timeout(milliseconds(options.drain_timeout_ms), connections.wait()).await.is_err() {

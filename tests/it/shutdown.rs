@@ -7,7 +7,7 @@ use tokio::net::TcpStream;
 
 use event_tracker::domain::HourRange;
 
-use crate::harness::{Backend, Tally, TestApp, Traffic, eventually, on_both_stores};
+use crate::harness::{Backend, Tally, TestApp, Traffic, answer, eventually, on_both_stores};
 use crate::hours::Service;
 
 on_both_stores!(
@@ -109,6 +109,37 @@ async fn a_node_that_drains_is_not_ready() {
     assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("draining"), "{answer}");
     finish(request, "gin\"").await;
     assert!(app.ended().await.0.success());
+}
+
+#[tokio::test]
+async fn a_node_that_drains_serves_until_its_delay_is_over_and_a_second_signal_ends_that() {
+    let setup = TestApp::with(Backend::Sqlite).config("http.drain_delay_ms", 600_000);
+    let mut app = setup.config("flush.interval_ms", 3_600_000).start().await;
+    app.signal("TERM");
+    eventually("the node to say that it is not ready", async || app.get("/readyz").await.status == 503).await;
+    let (internal, _) = app.get("/readyz").await.fails(503);
+    assert!(internal.starts_with("unready: draining"), "{internal}");
+    assert_ne!(app.get("/readyz").await.header("retry-after"), "");
+    // On a connection of its own: the listener is open.
+    assert_eq!(answer::raw(app.address(), "POST", b"/api/events/login/7", &[]).await.status, 201);
+    assert_eq!(answer::raw(app.address(), "GET", b"/livez", &[]).await.status, 200);
+    app.signal("TERM");
+    let (status, log) = app.ended().await;
+    assert!(status.code() == Some(1) && log.contains("at once"), "{status}: {log}");
+    app.restart().await;
+    assert_eq!(app.total("login").await, 7);
+}
+
+#[tokio::test]
+async fn after_the_delay_the_node_stops_and_everything_counted_meanwhile_is_in_the_store() {
+    let setup = TestApp::with(Backend::Sqlite).config("flush.interval_ms", 3_600_000);
+    let mut app = setup.config("http.drain_delay_ms", 4_000).start().await;
+    app.signal("TERM");
+    eventually("the node to say that it is not ready", async || app.get("/readyz").await.status == 503).await;
+    assert_eq!(answer::raw(app.address(), "POST", b"/api/events/login/7", &[]).await.status, 201);
+    let (status, log) = app.ended().await;
+    assert!(status.success(), "{status}: {log}");
+    assert_eq!(app.audit().await, 7);
 }
 
 #[tokio::test]

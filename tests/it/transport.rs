@@ -46,6 +46,7 @@ fn defaults() -> Options {
         bodies_bytes_max: 1_000_000,
         cors_origins: vec!["*".into()],
         connection_age_max_ms: 0,
+        drain_delay_ms: 0,
         drain_timeout_ms: 60_000,
         store_ack_timeout_ms: 60_000,
         range_rows_max: 1_000,
