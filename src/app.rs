@@ -117,6 +117,7 @@ fn runtime(workers: usize) -> anyhow::Result<tokio::runtime::Runtime> {
     if workers > 0 {
         builder.worker_threads(workers);
     }
+    builder.on_thread_start(http::learn_date);
     builder.enable_all().build().context("can't start the worker threads")
 }
 
@@ -170,10 +171,18 @@ impl App {
             () = &mut running => bail!("flushing ended"),
         };
 
-        // 2. Take nothing new, finish the requests under way.
-        stop_serving.cancel();
+        // 2. Not ready, but still taking requests for a while; then nothing new, and the requests under
+        // way are finished.
+        state.begin_draining();
+        let drained = async {
+            if poisoned.is_none() {
+                tokio::time::sleep(Duration::from_millis(app.config.http.drain_delay_ms)).await;
+            }
+            stop_serving.cancel();
+            server.await
+        };
         tokio::select! {
-            served = server => served.context("the server ended by a panic")?,
+            served = drained => served.context("the server ended by a panic")?,
             () = &mut running => bail!("flushing ended"),
             name = signals.next() => bail!("stopped at once by a second {name}; the journal keeps what is not in the store"),
         }

@@ -1,6 +1,6 @@
 //! The configuration: the options of every module, from layers that override each other.
 //!
-//! Weakest first: `config/default.toml` (compiled in), the configuration file, the environment
+//! Weakest first: `config/default.toml` (compiled in), what it is under systemd or Kubernetes, the configuration file, the environment
 //! (`EVENT_TRACKER__SECTION__KEY`), `PORT` and `DATABASE_URL`, the command line. Each layer is
 //! checked by itself before it may override another, so a wrong value is never hidden by a stronger
 //! one, and every complaint names the place to mend.
@@ -98,6 +98,7 @@ pub fn load(sources: &Sources) -> Result<(Config, Vec<Setting>), ConfigError> {
     };
     let merged = config::Config::builder()
         .add_source(Layer::from_toml(DEFAULTS, "default")?)
+        .add_source(Layer::from_supervisor(&sources.environment)?)
         .add_source(file)
         .add_source(Layer::from_variables(&sources.environment)?)
         .add_source(Layer::from_platform(&sources.environment)?)

@@ -44,14 +44,35 @@ pub fn judge(
         status => {
             // A refusal says whether it was counted; a server error that does not say may have done either.
             let body = response.body(buffer);
-            let says = |text: &str| memchr::memmem::find(&body, text.as_bytes()).is_some();
-            if says("counted: unknown") || status >= 500 && !says("counted: no") {
+            let is_doubtful = match counted(&body) {
+                Some(Counted::No) => false,
+                Some(Counted::Unknown) => true,
+                None => status >= 500,
+            };
+            if is_doubtful {
                 tally.unknown += u64::from(!matches!(written.credit, Credit::Nothing));
                 ledger.doubt(&written.credit);
             }
             Err(format!("HTTP {status}"))
         }
     }
+}
+
+/// What a refusal says of its increments.
+#[derive(Clone, Copy, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Counted {
+    No,
+    Unknown,
+}
+
+/// `None` if the answer does not say it.
+fn counted(body: &[u8]) -> Option<Counted> {
+    #[derive(serde::Deserialize)]
+    struct Failure {
+        counted: Counted,
+    }
+    serde_json::from_slice::<Failure>(body).ok().map(|failure| failure.counted)
 }
 
 /// Indices of the refused rows; `None` if the answer does not account for every row.

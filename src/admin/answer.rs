@@ -36,6 +36,7 @@ pub(super) enum Failure {
     },
     /// A sentence for the person.
     BadRequest(String),
+    TooManyParameters,
     /// Understood, but it can't be done.
     Refused(Refusal),
     /// Too many attempts to log in.
@@ -79,7 +80,9 @@ impl Failure {
             Self::CrossSite => StatusCode::FORBIDDEN,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
-            Self::BadRequest(_) | Self::Store(StoreError::TooManyRows { .. }) => StatusCode::BAD_REQUEST,
+            Self::BadRequest(_) | Self::TooManyParameters | Self::Store(StoreError::TooManyRows { .. }) => {
+                StatusCode::BAD_REQUEST
+            }
             Self::Refused(_) => StatusCode::CONFLICT,
             Self::Throttled(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Busy
@@ -102,6 +105,7 @@ impl Failure {
             Self::NotFound => "not_found: no route has this path, or there is no such thing",
             Self::MethodNotAllowed { .. } => "method_not_allowed: this path takes other methods",
             Self::BadRequest(_) => "bad_request: a value is missing or malformed",
+            Self::TooManyParameters => "too_many_parameters: a query or a form has at most 32",
             Self::Refused(_) => "refused: nothing was changed",
             Self::Throttled(_) => "throttled: too many attempts",
             Self::Busy => "too_many_streams: the limit admin.streams_max is reached",
@@ -145,6 +149,7 @@ impl Failure {
             Self::NotFound => "There is nothing at this address. It may have been removed, or never existed.".into(),
             Self::MethodNotAllowed { allow } => format!("This address can only be used with {allow}."),
             Self::BadRequest(why) => why.clone(),
+            Self::TooManyParameters => "This has more than 32 parameters.".into(),
             Self::Refused(why) => why.to_string(),
             Self::Throttled(wait) => {
                 format!("Too many attempts. Please try again in {} seconds.", seconds_up(*wait))

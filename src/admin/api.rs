@@ -75,8 +75,7 @@ pub(super) async fn change_event(
 }
 
 fn fields(request: &Request) -> Result<Parameters, Failure> {
-    let is_json = request.header(hyper::header::CONTENT_TYPE).is_some_and(|kind| kind.starts_with("application/json"));
-    if !is_json {
+    if !request.has_json() {
         return Ok(request.form());
     }
     let object: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(&request.body)

@@ -7,7 +7,7 @@ use warp::reply::Response;
 use super::State;
 use super::activity::each_hour;
 use super::answer::{Failure, html};
-use super::chart::{Chart, Heat, before, columns, days_of, last_days};
+use super::chart::{Chart, Heat, before, columns, days_of, last_days, seconds_into_hour};
 use super::manage::LogLine;
 use super::request::{Parameters, Request, encoded};
 use super::session::Who;
@@ -193,7 +193,7 @@ pub(super) async fn page(
         compare: asked.compare,
         range_total: grouped(sum),
         range_trend: if asked.range.last == now {
-            Trend::so_far(&counts_before, &counts)
+            Trend::so_far(&counts_before, &counts, seconds_into_hour(page.now))
         } else {
             Trend::between(counts_before.iter().sum(), sum)
         },

@@ -40,7 +40,10 @@ impl LogLine {
         let LoggedChange { change, at, who, what, event, account, before, after, undone_by, can_undo } = logged;
         let (url, subject) = match event {
             Some(event) => (event_url(event.as_str()), event.to_string()),
-            None if what.ends_with(" key") => ("/admin/keys".to_owned(), account.unwrap_or_default()),
+            // As the store calls them: no name of a superuser or key is part of it.
+            None if ["create key", "revoke key"].contains(&what.as_str()) => {
+                ("/admin/keys".to_owned(), account.unwrap_or_default())
+            }
             None => ("/admin/users".to_owned(), account.unwrap_or_default()),
         };
         // A description is somebody's own words.

@@ -145,6 +145,7 @@ impl State {
         let found = routes::find(&request.method, request.uri.path());
         let wants_json = request.is_api() || found.as_ref().is_ok_and(|found| found.access == Access::Program);
         let answered = match found {
+            _ if request.has_too_many_parameters() => Err(Failure::TooManyParameters),
             Ok(found) if found.access == Access::Open => self.answer_open(found, &request).await,
             found => self.answer_known(found, &request, wants_json).await,
         };

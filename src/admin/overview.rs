@@ -144,6 +144,7 @@ pub(super) async fn page(state: &'static State, request: &Request, who: &Who) ->
     };
     state.look_at_store().await;
 
+    let elapsed_s = seconds_into_hour(blank.page.now);
     let before = compare.then_some(&period.hours_before[..]);
     let most = period.top.first().map_or(1, |top| top.count.max(1));
     let new_names = period.new_names.iter().map(|total| NewName {
@@ -158,9 +159,9 @@ pub(super) async fn page(state: &'static State, request: &Request, who: &Who) ->
         status: state.status(),
         chart: Chart { columns: columns(range, &period.hours, before, zone, now), ..blank.chart },
         period_total: grouped(period.hours.iter().sum::<u64>()),
-        period_trend: Trend::so_far(&period.hours_before, &period.hours),
+        period_trend: Trend::so_far(&period.hours_before, &period.hours, elapsed_s),
         events: grouped(period.events as u64),
-        top: period.top.iter().map(|top| top_line(top, most)).collect(),
+        top: period.top.iter().map(|top| top_line(top, most, elapsed_s)).collect(),
         new_names: new_names.collect(),
         new_names_more: period.new_names_count - period.new_names.len(),
         is_empty: totals.is_empty(),
@@ -169,13 +170,17 @@ pub(super) async fn page(state: &'static State, request: &Request, who: &Who) ->
     Ok(html(&overview))
 }
 
-fn top_line(top: &Top, most: u64) -> TopLine {
+fn top_line(top: &Top, most: u64, elapsed_s: u64) -> TopLine {
     TopLine {
         name: top.event.to_string(),
         url: event_url(top.event.as_str()),
         count: grouped(top.count),
         share: (u128::from(top.count) * 100 / u128::from(most)).try_into().unwrap_or(100),
-        trend: if top.is_new { Some(Trend::new_name()) } else { Trend::so_far(&top.hours_before, &top.hours) },
+        trend: if top.is_new {
+            Some(Trend::new_name())
+        } else {
+            Trend::so_far(&top.hours_before, &top.hours, elapsed_s)
+        },
         // Without the hour that is not over: it would always fall.
         spark: top.hours.split_last().and_then(|(_, over)| sparkline(over)).unwrap_or_default(),
     }

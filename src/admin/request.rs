@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use bytes::Bytes;
-use hyper::header::{AUTHORIZATION, COOKIE, HOST, HeaderName, ORIGIN, USER_AGENT};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, COOKIE, HOST, HeaderName, ORIGIN, USER_AGENT};
 use hyper::{HeaderMap, Method, Uri};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
@@ -18,13 +18,16 @@ pub struct Request {
     pub body: Bytes,
 }
 
+/// Most parameters of a query or of a form. Pages look each of theirs up, so many cost time.
+pub(super) const PARAMETERS_MAX: usize = 32;
+
 /// Decoded names and values of a query or a form. The first of a name counts.
 #[derive(Debug, Default)]
 pub(super) struct Parameters(Vec<(String, String)>);
 
 impl Parameters {
     pub(super) fn parse(text: &[u8]) -> Self {
-        Self(url::form_urlencoded::parse(text).into_owned().collect())
+        Self(url::form_urlencoded::parse(text).into_owned().take(PARAMETERS_MAX).collect())
     }
 
     pub(super) fn from_pairs<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
@@ -58,6 +61,17 @@ impl Request {
 
     pub(super) fn form(&self) -> Parameters {
         Parameters::parse(&self.body)
+    }
+
+    /// Whether the query or the form has more than [`PARAMETERS_MAX`].
+    pub(super) fn has_too_many_parameters(&self) -> bool {
+        let are_too_many = |text: &[u8]| url::form_urlencoded::parse(text).nth(PARAMETERS_MAX).is_some();
+        are_too_many(self.uri.query().unwrap_or_default().as_bytes()) || (!self.has_json() && are_too_many(&self.body))
+    }
+
+    /// Whether the body says that it is JSON.
+    pub(super) fn has_json(&self) -> bool {
+        self.header(CONTENT_TYPE).is_some_and(|kind| kind.starts_with("application/json"))
     }
 
     pub(super) fn is_api(&self) -> bool {

@@ -236,10 +236,16 @@ impl Trend {
         Some(Self { direction, text })
     }
 
-    /// Of the hours that are over: the last one is not, so it is left out on both sides.
-    pub(super) fn so_far(before: &[u64], now: &[u64]) -> Option<Self> {
-        let sum = |hours: &[u64]| hours.split_last().map_or(0, |(_, over)| over.iter().sum::<u64>());
-        Self::between(sum(before), sum(now))
+    /// Of a number that is the sum of `now`, the running hour included, of which `elapsed_s` seconds have
+    /// passed. The rule: it is compared with the same hours some whole days earlier, up to the same second.
+    /// Counts are known by the hour, so the last hour of that earlier span counts in proportion.
+    pub(super) fn so_far(before: &[u64], now: &[u64], elapsed_s: u64) -> Option<Self> {
+        let sum = |hours: &[u64]| hours.iter().map(|count| u128::from(*count)).sum::<u128>();
+        let before = before
+            .split_last()
+            .map_or(0, |(last, over)| sum(over) + u128::from(*last) * u128::from(elapsed_s.min(3600)) / 3600);
+        let bounded = |sum: u128| u64::try_from(sum).unwrap_or(u64::MAX);
+        Self::between(bounded(before), bounded(sum(now)))
     }
 
     /// Of a name that was never counted before.

@@ -2,9 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::io::Write;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
-use chrono::Utc;
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 
 use super::Usage;
@@ -58,7 +57,7 @@ impl CreateRandomEvents {
             Some(seed) => seed,
             None => getrandom::u64()?,
         };
-        let last_hour = Hour::containing(Utc::now());
+        let last_hour = Hour::containing(SystemTime::now());
         let plan = Plan { occurrences: self.events, days: self.days, last_hour, types, seed };
         let increments = random_traffic::generate(&plan);
         let events = increments.iter().map(|increment| &increment.event).collect::<BTreeSet<_>>().len();

@@ -1,9 +1,9 @@
 //! `event-tracker create-superuser`.
 
 use std::io::{BufRead, Write};
+use std::time::SystemTime;
 
 use anyhow::{Context, bail};
-use chrono::Utc;
 
 use super::Usage;
 use super::users::with_store;
@@ -56,10 +56,10 @@ impl CreateSuperuser {
                 name: name.clone(),
                 password_hash,
                 disabled: false,
-                created_at: Utc::now(),
+                created_at: SystemTime::now().into(),
                 last_login_at: None,
             };
-            if !store.change_account(AccountChange::AddUser(user), COMMAND_LINE, Utc::now()).await? {
+            if !store.change_account(AccountChange::AddUser(user), COMMAND_LINE, SystemTime::now().into()).await? {
                 bail!("{taken}");
             }
             writeln!(std::io::stdout(), "{name} can sign in to the dashboard under /admin now")?;

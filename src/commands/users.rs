@@ -2,9 +2,10 @@
 
 use std::io::Write;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use anyhow::bail;
-use chrono::{SecondsFormat, Utc};
+use chrono::SecondsFormat;
 use clap::Subcommand;
 
 use super::create_superuser::PasswordSource;
@@ -82,7 +83,7 @@ impl Users {
                     (name, change, "has a new password and is signed out everywhere")
                 }
             };
-            if !store.change_account(change, COMMAND_LINE, Utc::now()).await? {
+            if !store.change_account(change, COMMAND_LINE, SystemTime::now().into()).await? {
                 bail!(unknown(&name));
             }
             writeln!(std::io::stdout(), "{name} {done}")?;

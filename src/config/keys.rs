@@ -42,7 +42,7 @@ const fn integer(name: &'static str, min: i64, max: i64) -> Key {
     key(name, Expect::Integer { min, max })
 }
 
-pub(super) static KEYS: [Key; 42] = [
+pub(super) static KEYS: [Key; 43] = [
     key("data_dir", Expect::Path),
     key("http.listen", Expect::Address),
     integer("http.connections_max", 1, 1_000_000),
@@ -52,6 +52,7 @@ pub(super) static KEYS: [Key; 42] = [
     integer("http.bodies_bytes_max", 1_024, 1 << 40),
     key("http.cors_origins", Expect::Origins),
     integer("http.connection_age_max_ms", 0, 604_800_000),
+    integer("http.drain_delay_ms", 0, 600_000),
     integer("http.drain_timeout_ms", 0, 600_000),
     integer("http.store_ack_timeout_ms", 1, 600_000),
     integer("http.range_rows_max", 1, 100_000_000),

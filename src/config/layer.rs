@@ -94,6 +94,18 @@ impl Layer {
         Ok(layer)
     }
 
+    /// Defaults of a service that systemd or Kubernetes runs: there others have to notice that it stops.
+    pub(super) fn from_supervisor(environment: &[(OsString, OsString)]) -> Result<Self, ConfigError> {
+        let mut layer = Self::default();
+        let supervisor = ["NOTIFY_SOCKET", "KUBERNETES_SERVICE_HOST"]
+            .into_iter()
+            .find(|known| environment.iter().any(|(name, value)| name == known && !value.is_empty()));
+        if let Some(name) = supervisor {
+            layer.set_text("http.drain_delay_ms", OsStr::new("5000"), &format!("default where {name} is set"))?;
+        }
+        Ok(layer)
+    }
+
     pub(super) fn from_flags(flags: &[Flag]) -> Result<Self, ConfigError> {
         let mut layer = Self::default();
         for flag in flags {

@@ -26,9 +26,23 @@ pub(super) fn not_modified() -> Response {
     response
 }
 
+/// What a tag stands for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Stands {
+    /// For these very bytes.
+    ForContent,
+    /// For a version of all counts, taken before they were read: the answer may hold some that came in
+    /// between. So it says by `W/` that answers with one tag may differ.
+    ForVersion,
+}
+
 /// Gives the answer its tag, and asks caches to come back with it each time.
-pub(super) fn tagged(mut response: Response, tag: &str) -> Response {
-    if let Ok(value) = HeaderValue::try_from(format!("\"{tag}\"")) {
+pub(super) fn tagged(mut response: Response, tag: &str, stands: Stands) -> Response {
+    let weak = match stands {
+        Stands::ForContent => "",
+        Stands::ForVersion => "W/",
+    };
+    if let Ok(value) = HeaderValue::try_from(format!("{weak}\"{tag}\"")) {
         response.headers_mut().insert(ETAG, value);
     }
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));

@@ -25,8 +25,8 @@ use tokio_util::sync::CancellationToken;
 use warp::reply::Response;
 
 use super::gate::Gate;
-use super::ingest;
 use super::wire::{Outlet, Sent, Wire, wire};
+use super::{date, ingest};
 use crate::batch::Batches;
 
 /// What holds for every connection.
@@ -103,6 +103,9 @@ where
             // What wakes a connection at the gate may be meant for hyper: it gets its turn afterwards.
             let at_gate = gate.is_waiting();
             if !done && !at_gate {
+                if !date::is_known() {
+                    return Poll::Ready(Ended::Cut);
+                }
                 ingest::forget_hour();
                 done = connection.as_mut().poll(cx).is_ready();
                 gate.collect();

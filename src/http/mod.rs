@@ -35,6 +35,8 @@ mod batch;
 mod conditional;
 mod connection;
 mod cors;
+mod date;
+mod envelope;
 mod gate;
 mod health;
 mod ingest;
@@ -48,6 +50,7 @@ mod wire;
 
 use answer::ApiError;
 pub use batch::countable_items;
+pub use date::learn_date;
 use ingest::Counted;
 pub use options::Options;
 use query_string::RawQuery;
@@ -107,7 +110,6 @@ impl State {
     /// earlier to let load balancers look away before the listener closes.
     pub fn begin_draining(&self) {
         self.draining.store(true, Ordering::Relaxed);
-        self.admin.begin_draining();
     }
 }
 
@@ -247,6 +249,11 @@ fn find_any<'p>(method: &Method, path: &'p str) -> Result<(Endpoint, Parameters<
 /// Whether the answer depends on the request's body.
 fn takes_body(method: &Method, path: &str) -> bool {
     matches!(find(method, path), Ok((Endpoint::Batch, _)))
+}
+
+/// Whether the path says all that is counted.
+fn counts_by_path(method: &Method, path: &str) -> bool {
+    matches!(find(method, path), Ok((Endpoint::CountOne | Endpoint::CountMany, _)))
 }
 
 /// Batches.

@@ -25,6 +25,8 @@ pub struct Options {
     /// After this age a connection is closed once its current request is answered, so that clients
     /// spread anew over the nodes. 0: never.
     pub connection_age_max_ms: u64,
+    /// How long the service says that it is not ready, and still takes requests, before it stops accepting.
+    pub drain_delay_ms: u64,
     /// How long requests in flight may take to finish when the service stops.
     pub drain_timeout_ms: u64,
     /// How long a request with `ack=store` waits for the store.
@@ -48,6 +50,7 @@ impl Default for Options {
             bodies_bytes_max: 67_108_864,
             cors_origins: vec!["*".into()],
             connection_age_max_ms: 3_600_000,
+            drain_delay_ms: 0,
             drain_timeout_ms: 10_000,
             store_ack_timeout_ms: 10_000,
             range_rows_max: 1_000_000,

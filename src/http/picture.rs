@@ -14,7 +14,7 @@ use warp::reply::Response;
 use super::State;
 use super::accept::Form;
 use super::answer::{ApiError, success};
-use super::conditional::{is_known, not_modified, tagged};
+use super::conditional::{Stands, is_known, not_modified, tagged};
 use super::query_string::{Parameters, RawQuery};
 use crate::domain::{Day, EventName};
 use crate::histogram::{Format, Series, Size, render};
@@ -60,7 +60,7 @@ pub(super) async fn histogram(
         Form::Json => success(&series.to_json()),
         Form::Picture(format) => picture_response(picture(state, tag, series, size, format).await?, format),
     };
-    let mut response = tagged(response, &text);
+    let mut response = tagged(response, &text, Stands::ForContent);
     response.headers_mut().insert(VARY, HeaderValue::from_static("accept"));
     Ok(response)
 }

@@ -20,7 +20,7 @@ use warp::reply::Response;
 
 use super::State;
 use super::answer::{ApiError, JSON, json};
-use super::conditional::{is_known, not_modified, tagged};
+use super::conditional::{Stands, is_known, not_modified, tagged};
 use super::query_string::{Parameters, RawQuery};
 use crate::domain::{EventName, Hour, HourRange};
 use crate::query::{DataVersion, StoreError, yielding};
@@ -101,7 +101,7 @@ where
     let version = state.query.version().await?;
     let tag = version.to_string();
     if is_known(headers, &tag) {
-        return Ok(tagged(not_modified(), &tag));
+        return Ok(tagged(not_modified(), &tag, Stands::ForVersion));
     }
     let begin = || async {
         let mut listing = Listing::new(read().await?);
@@ -137,7 +137,7 @@ where
             response
         }
     };
-    Ok(tagged(response, &version.to_string()))
+    Ok(tagged(response, &version.to_string(), Stands::ForVersion))
 }
 
 /// Writes `{"status":true,"response":[[row],[row]]}`: a list of one-element lists, as the original

@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 use hyper::Method;
 
 use super::answer::ApiError;
-use super::{State, batches, connection, others, service};
+use super::{State, batches, connection, date, others, service};
 
 /// Connections that the kernel completes while we are busy.
 const BACKLOG: i32 = 4096;
@@ -75,6 +75,10 @@ pub async fn serve(listener: TcpListener, state: &'static State, drain: Cancella
     let connections = TaskTracker::new();
 
     while let Some((stream, peer)) = accept(&listener, &drain).await {
+        if !date::is_writable() {
+            turn_away(&stream, &last_answer(&ApiError::Clock, state));
+            continue;
+        }
         let Ok(slot) = slots.clone().try_acquire_owned() else {
             turn_away(&stream, &last_answer(&ApiError::TooManyConnections, state));
             continue;
@@ -88,6 +92,7 @@ pub async fn serve(listener: TcpListener, state: &'static State, drain: Cancella
         });
     }
     state.begin_draining();
+    state.admin.begin_draining();
     drop(listener);
     connections.close();
     if tokio::time::timeout(milliseconds(options.drain_timeout_ms), connections.wait()).await.is_err() {

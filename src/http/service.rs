@@ -19,7 +19,7 @@ use warp::reply::Response;
 
 use super::answer::ApiError;
 use super::query_string::RawQuery;
-use super::{State, count, takes_body};
+use super::{State, count, counts_by_path, takes_body};
 use crate::admin;
 
 /// Forms of the dashboard are small.
@@ -125,6 +125,10 @@ where
         Some(body) => Either::Right(
             async move {
                 match take_in(body, rules.body_bytes_max, rules.body_timeout, false).await {
+                    // It may ask for something else than the path does.
+                    Ok(taken) if taken.bytes > 0 && counts_by_path(request.method(), request.uri().path()) => {
+                        Ok(ApiError::BodyNotTaken.answer(request.method()))
+                    }
                     Ok(_) => others.call(request).await,
                     Err(error) => Ok(error.answer(request.method())),
                 }
@@ -139,31 +143,39 @@ async fn delegate(peer: IpAddr, rules: &'static Rules, request: Request<Incoming
     let bytes_max = rules.body_bytes_max.min(FORM_BYTES_MAX);
     let (Parts { method, uri, headers, .. }, body) = request.into_parts();
     match take_in(body, bytes_max, rules.body_timeout, true).await {
-        Ok(body) => rules.state.admin.answer(admin::Request { method, uri, headers, peer, body }).await,
+        Ok(Taken { kept: body, .. }) => {
+            rules.state.admin.answer(admin::Request { method, uri, headers, peer, body }).await
+        }
         Err(error) => error.answer(&method),
     }
 }
 
-/// The whole body, or nothing of it, but all of it read.
-async fn take_in(body: Incoming, bytes_max: usize, patience: Duration, keep: bool) -> Result<Bytes, ApiError> {
+/// A body that was read to its end.
+struct Taken {
+    bytes: usize,
+    /// All of it, or nothing.
+    kept: Bytes,
+}
+
+async fn take_in(body: Incoming, bytes_max: usize, patience: Duration, keep: bool) -> Result<Taken, ApiError> {
     let too_large = ApiError::BodyTooLarge { bytes_max };
     if body.size_hint().lower() > bytes_max as u64 {
         return Err(too_large);
     }
     let mut body = Limited::new(body, bytes_max);
     let all = async {
-        let mut kept = BytesMut::new();
+        let (mut bytes, mut kept) = (0, BytesMut::new());
         while let Some(frame) = body.frame().await {
-            if let Ok(data) = frame?.into_data()
-                && keep
-            {
+            let Ok(data) = frame?.into_data() else { continue };
+            bytes += data.len();
+            if keep {
                 kept.extend_from_slice(&data);
             }
         }
-        Ok::<_, Box<dyn std::error::Error + Send + Sync>>(kept.freeze())
+        Ok::<_, Box<dyn std::error::Error + Send + Sync>>(Taken { bytes, kept: kept.freeze() })
     };
     match tokio::time::timeout(patience, all).await {
-        Ok(Ok(kept)) => Ok(kept),
+        Ok(Ok(taken)) => Ok(taken),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large),
         Ok(Err(_)) => Err(ApiError::BodyBroken),
         Err(_) => Err(ApiError::BodyTimeout),

@@ -41,8 +41,28 @@ fn outcome(answer: &Answer) -> (u64, u64, Vec<Value>) {
     let body = answer.json();
     assert_eq!(body["status"], true);
     let response = &body["response"];
-    assert_eq!(response.as_object().unwrap().len(), 3, "{body}");
+    assert_eq!(response.as_object().unwrap().len(), 4, "{body}");
+    accounts(response)
+}
+
+/// The same of a batch of which nothing was counted.
+#[track_caller]
+fn nothing_accepted(answer: &Answer) -> Vec<Value> {
+    let (internal, _) = answer.fails(400);
+    assert!(internal.starts_with("nothing_accepted: "), "{internal}");
+    assert_eq!(answer.counted().as_deref(), Some("no"));
+    let (accepted, _, errors) = accounts(&answer.json());
+    assert_eq!(accepted, 0);
+    errors
+}
+
+#[track_caller]
+fn accounts(response: &Value) -> (u64, u64, Vec<Value>) {
     let number = |key: &str| response[key].as_u64().unwrap();
+    assert_eq!(number("duplicates"), 0);
+    for error in response["errors"].as_array().unwrap() {
+        assert!(error["reason"].as_str().unwrap().starts_with(&format!("{}: ", error["code"].as_str().unwrap())));
+    }
     (number("accepted"), number("rejected"), response["errors"].as_array().unwrap().clone())
 }
 
@@ -54,7 +74,7 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
 
 async fn every_form_of_a_batch_is_counted(backend: Backend) {
     let app = TestApp::start(backend).await;
-    let array = r#"["login",{"event":"login","count":4},{"event":"日 ☃"},{"count":2,"event":"a\/b","at":[1]}]"#;
+    let array = r#"["login",{"event":"login","count":4},{"event":"日 ☃"},{"count":2,"event":"a\/b"}]"#;
     let wrapped = format!("{{\n  \"events\": {array},\n  \"sent\": \"now\"\n}}");
     let spread = format!("{{\"sent\":\"now\",\"events\":{array}}}");
     // Its last element alone on a line, as an item in lines would be.
@@ -125,7 +145,7 @@ async fn what_can_t_be_counted_is_listed_and_the_rest_is_counted(backend: Backen
         (3, "bad_item"),
         (4, "bad_count"),
         (5, "bad_count"),
-        (6, "bad_item"),
+        (6, "bad_field"),
         (8, "too_many_events"),
         (9, "total_overflow"),
         (10, "bad_name"),
@@ -218,6 +238,67 @@ async fn kills_lose_no_acknowledged_batch_and_split_none(backend: Backend) {
     let totals: u64 = app.totals().await.values().sum();
     app.stop().await;
     assert_eq!(app.audit().await, totals);
+}
+
+#[tokio::test]
+async fn an_item_with_a_field_that_no_item_has_is_refused_and_the_field_is_named() {
+    let app = TestApp::start(Backend::Sqlite).await;
+    let items = [
+        r#""login""#,
+        r#"{"event":"login","num":5}"#,
+        r#"{"Count":5,"event":"login"}"#,
+        r#"{"event":"login","time":1}"#,
+    ];
+    for (content_type, body) in [(JSON, format!("[{}]", items.join(","))), (LINES, items.join("\n"))] {
+        let (accepted, rejected, errors) = outcome(&post(&app, content_type, body).await);
+        assert_eq!((accepted, rejected), (1, 3));
+        for (error, (index, field)) in errors.iter().zip([(1, "num"), (2, "Count"), (3, "time")]) {
+            assert_eq!((&error["index"], &error["code"]), (&json!(index), &json!("bad_field")));
+            assert!(error["reason"].as_str().unwrap().contains(&format!("`{field}`")), "{error}");
+        }
+    }
+    assert_eq!(app.total("login").await, 2);
+}
+
+#[tokio::test]
+async fn a_batch_of_which_nothing_is_accepted_is_400_and_says_why_for_each_item() {
+    let app = TestApp::start(Backend::Sqlite).await;
+    for (content_type, body) in
+        [(JSON, r#"["",{"event":"a","count":0}]"#), (LINES, "\"\"\n{\"event\":\"a\",\"count\":0}")]
+    {
+        let answer = post(&app, content_type, body).await;
+        let errors = nothing_accepted(&answer);
+        assert_eq!(errors.iter().map(|error| &error["code"]).collect::<Vec<_>>(), ["bad_name", "bad_count"]);
+        assert_eq!(answer.json()["rejected"], 2);
+    }
+    assert!(app.totals().await.is_empty());
+}
+
+#[tokio::test]
+async fn a_body_sent_to_a_path_that_says_all_is_refused_and_nothing_is_counted() {
+    let app = TestApp::start(Backend::Sqlite).await;
+    for target in ["/api/events/login", "/api/events/login/5", "/api/events/login?ack=memory", "/api/events/unique/"] {
+        for body in ["{\"count\":5}", "x", " "] {
+            let answer = app.send("POST", target, &[("content-type", JSON)], body).await;
+            let (internal, _) = answer.fails(400);
+            assert!(internal.starts_with("body_not_taken: "), "{internal}");
+            assert_eq!(answer.counted().as_deref(), Some("no"));
+        }
+        let chunked = app
+            .client()
+            .post(app.url(target))
+            .body(reqwest::Body::wrap_stream(futures_util::stream::iter([Ok::<_, std::io::Error>("5")])));
+        Answer::of(chunked.send().await.unwrap()).await.unwrap().fails(400);
+    }
+    assert!(app.totals().await.is_empty());
+    // A body without content is none.
+    let empty = app
+        .client()
+        .post(app.url("/api/events/login"))
+        .body(reqwest::Body::wrap_stream(futures_util::stream::iter(Vec::<std::io::Result<&str>>::new())));
+    assert_eq!(empty.send().await.unwrap().status(), 201);
+    assert_eq!(app.send("POST", "/api/events/login", &[], "").await.status, 201);
+    assert_eq!(app.total("login").await, 2);
 }
 
 #[tokio::test]

@@ -35,6 +35,20 @@ fn without_any_configuration_the_settings_are_those_of_the_commented_file() {
 }
 
 #[test]
+fn where_a_supervisor_runs_the_service_it_drains_for_a_while_unless_it_is_told_otherwise() {
+    for name in ["NOTIFY_SOCKET", "KUBERNETES_SERVICE_HOST"] {
+        let program = Program::new().with_variable(name, "x");
+        let printed = program.run(&["print-config"]).answer();
+        assert_eq!(line(&printed, "drain_delay_ms"), format!("drain_delay_ms = 5000  # default where {name} is set"));
+        let program = program.with_file("own.toml", "[http]\ndrain_delay_ms = 7\n");
+        let printed = program.run(&["print-config", "--config", "own.toml"]).answer();
+        assert_eq!(line(&printed, "drain_delay_ms"), "drain_delay_ms = 7  # own.toml");
+    }
+    let printed = Program::new().with_variable("NOTIFY_SOCKET", "").run(&["print-config"]).answer();
+    assert_eq!(line(&printed, "drain_delay_ms"), "drain_delay_ms = 0  # default");
+}
+
+#[test]
 fn each_layer_overrides_the_weaker_ones_and_says_so() {
     let all = Program::new()
         .with_file("own.toml", "[http]\nlisten = \"127.0.0.1:1001\"\nworkers = 1\n[store]\nurl = \"sqlite:file\"\n")

@@ -77,7 +77,7 @@ async fn the_readme_s_code_for_shells_and_python_counts() {
         run("sh", &format!("set -e\n{code}"));
     }
     let [code] = readme("python", &app).try_into().unwrap();
-    assert_eq!(run("python3", &code), "{'accepted': 2, 'rejected': 0, 'errors': []}\n");
+    assert_eq!(run("python3", &code), "{'accepted': 2, 'duplicates': 0, 'rejected': 0, 'errors': []}\n");
     let expected = [("backup".into(), 6), ("login".into(), 10), ("resource/209".into(), 3)].into();
     assert_eq!(app.totals().await, expected);
 }

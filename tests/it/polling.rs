@@ -18,7 +18,7 @@ async fn look(app: &TestApp) -> (String, Vec<Answer>) {
     for answer in &answers {
         assert_eq!((answer.status, answer.header("cache-control")), (200, "no-cache"));
         let tag = answer.header("etag");
-        assert!(tag.len() > 2 && tag.starts_with('"') && tag.ends_with('"'), "a strong tag: {tag}");
+        assert!(tag.len() > 4 && tag.starts_with("W/\"") && tag.ends_with('"'), "a weak tag: {tag}");
     }
     assert_eq!(answers[0].header("etag"), answers[1].header("etag"), "one version of all counts");
     (answers[0].header("etag").to_owned(), answers)
@@ -71,12 +71,13 @@ async fn what_the_client_knows_is_304_and_all_else_is_whole(backend: Backend) {
     for target in [TOTALS, RANGE] {
         let whole = app.get(target).await;
         let tag = whole.header("etag").to_owned();
-        for known in [tag.clone(), format!("W/{tag}"), format!("\"x\", {tag}"), "*".to_owned()] {
+        let strong = tag.strip_prefix("W/").unwrap().to_owned();
+        for known in [tag.clone(), strong.clone(), format!("\"x\", {tag}"), "*".to_owned()] {
             let answer = app.get_with(target, &[("if-none-match", &known)]).await;
             assert_eq!((answer.status, answer.body.len(), answer.header("etag")), (304, 0, tag.as_str()), "{known}");
             assert_eq!(answer.header("cache-control"), "no-cache");
         }
-        for other in ["\"x\"", "x", &tag[1..tag.len() - 1], ""] {
+        for other in ["\"x\"", "x", &strong[1..strong.len() - 1], ""] {
             let answer = app.get_with(target, &[("if-none-match", other)]).await;
             assert_eq!((answer.status, answer.text()), (200, whole.text()), "{other}");
         }

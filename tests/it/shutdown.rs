@@ -7,7 +7,7 @@ use tokio::net::TcpStream;
 
 use event_tracker::domain::HourRange;
 
-use crate::harness::{Backend, Tally, TestApp, Traffic, eventually, on_both_stores};
+use crate::harness::{Backend, Tally, TestApp, Traffic, answer, eventually, on_both_stores};
 use crate::hours::Service;
 
 on_both_stores!(
@@ -61,10 +61,10 @@ async fn a_flush_that_is_cut_off_leaves_nothing_behind_for_the_next() {
     }
 }
 
-/// A request whose body is still to come: it keeps the drain waiting.
-async fn begin_post(app: &TestApp, target: &str) -> TcpStream {
+/// A batch of one item of which half is still to come: it keeps the drain waiting.
+async fn begin_post(app: &TestApp) -> TcpStream {
     let mut stream = TcpStream::connect(app.address()).await.unwrap();
-    let head = format!("POST {target} HTTP/1.1\r\nhost: test\r\ncontent-length: 4\r\n\r\nbo");
+    let head = "POST /api/events HTTP/1.1\r\nhost: test\r\ncontent-length: 7\r\n\r\n\"lo";
     stream.write_all(head.as_bytes()).await.unwrap();
     // The answer to a request on another connection says that this one has been read, or soon will.
     app.get("/livez").await;
@@ -85,15 +85,15 @@ async fn nobody_listens(address: &str) {
 #[tokio::test]
 async fn a_request_under_way_is_finished_and_counted() {
     let mut app = TestApp::start(Backend::Sqlite).await;
-    let request = begin_post(&app, "/api/events/login/5").await;
+    let request = begin_post(&app).await;
     let address = app.address().to_owned();
     app.signal("TERM");
     nobody_listens(&address).await;
-    let answer = finish(request, "dy").await;
-    assert!(answer.starts_with("HTTP/1.1 201 "), "{answer}");
+    let answer = finish(request, "gin\"").await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     let (status, log) = app.ended().await;
     assert!(status.success(), "{status}: {log}");
-    assert_eq!(app.audit().await, 5);
+    assert_eq!(app.audit().await, 1);
 }
 
 #[tokio::test]
@@ -101,14 +101,45 @@ async fn a_node_that_drains_is_not_ready() {
     let mut app = TestApp::start(Backend::Sqlite).await;
     let mut probe = TcpStream::connect(app.address()).await.unwrap();
     probe.write_all(b"GET /readyz HTTP/1.1\r\nhost: test\r\n").await.unwrap();
-    let request = begin_post(&app, "/api/events/login").await;
+    let request = begin_post(&app).await;
     let address = app.address().to_owned();
     app.signal("TERM");
     nobody_listens(&address).await;
     let answer = finish(probe, "\r\n").await;
     assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("draining"), "{answer}");
-    finish(request, "dy").await;
+    finish(request, "gin\"").await;
     assert!(app.ended().await.0.success());
+}
+
+#[tokio::test]
+async fn a_node_that_drains_serves_until_its_delay_is_over_and_a_second_signal_ends_that() {
+    let setup = TestApp::with(Backend::Sqlite).config("http.drain_delay_ms", 600_000);
+    let mut app = setup.config("flush.interval_ms", 3_600_000).start().await;
+    app.signal("TERM");
+    eventually("the node to say that it is not ready", async || app.get("/readyz").await.status == 503).await;
+    let (internal, _) = app.get("/readyz").await.fails(503);
+    assert!(internal.starts_with("unready: draining"), "{internal}");
+    assert_ne!(app.get("/readyz").await.header("retry-after"), "");
+    // On a connection of its own: the listener is open.
+    assert_eq!(answer::raw(app.address(), "POST", b"/api/events/login/7", &[]).await.status, 201);
+    assert_eq!(answer::raw(app.address(), "GET", b"/livez", &[]).await.status, 200);
+    app.signal("TERM");
+    let (status, log) = app.ended().await;
+    assert!(status.code() == Some(1) && log.contains("at once"), "{status}: {log}");
+    app.restart().await;
+    assert_eq!(app.total("login").await, 7);
+}
+
+#[tokio::test]
+async fn after_the_delay_the_node_stops_and_everything_counted_meanwhile_is_in_the_store() {
+    let setup = TestApp::with(Backend::Sqlite).config("flush.interval_ms", 3_600_000);
+    let mut app = setup.config("http.drain_delay_ms", 4_000).start().await;
+    app.signal("TERM");
+    eventually("the node to say that it is not ready", async || app.get("/readyz").await.status == 503).await;
+    assert_eq!(answer::raw(app.address(), "POST", b"/api/events/login/7", &[]).await.status, 201);
+    let (status, log) = app.ended().await;
+    assert!(status.success(), "{status}: {log}");
+    assert_eq!(app.audit().await, 7);
 }
 
 #[tokio::test]
@@ -117,7 +148,7 @@ async fn a_second_signal_ends_at_once_and_loses_nothing() {
         let setup = TestApp::with(Backend::Sqlite).config("http.drain_timeout_ms", 600_000);
         let mut app = setup.config("flush.interval_ms", 3_600_000).start().await;
         app.count("login", 7).await;
-        let _request = begin_post(&app, "/api/events/login").await;
+        let _request = begin_post(&app).await;
         let address = app.address().to_owned();
         app.signal(first);
         nobody_listens(&address).await;
@@ -148,7 +179,7 @@ async fn idle_connections_do_not_hold_up_the_end() {
 async fn a_request_that_never_ends_is_cut_off_at_the_deadline() {
     let mut app = TestApp::with(Backend::Sqlite).config("http.drain_timeout_ms", 200).start().await;
     app.count("login", 7).await;
-    let _request = begin_post(&app, "/api/events/login").await;
+    let _request = begin_post(&app).await;
     app.stop().await;
     assert_eq!(app.audit().await, 7);
 }

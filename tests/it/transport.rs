@@ -44,6 +44,7 @@ fn defaults() -> Options {
         bodies_bytes_max: 1_000_000,
         cors_origins: vec!["*".into()],
         connection_age_max_ms: 0,
+        drain_delay_ms: 0,
         drain_timeout_ms: 60_000,
         store_ack_timeout_ms: 60_000,
         range_rows_max: 1_000,
@@ -281,6 +282,7 @@ async fn the_head_timeout_does_not_run_while_a_request_is_answered() {
     assert_eq!(answer.status, 503);
     assert!(answer.internal().starts_with("store_ack_timeout: "));
     assert!(answer.internal().ends_with("counted: unknown"));
+    assert_eq!(answer.json()["counted"], "unknown");
     assert_eq!(answer.header("retry-after"), Some("5"));
 }
 
@@ -321,13 +323,13 @@ async fn drain_finishes_what_is_in_flight_and_closes_what_is_idle() {
     idle.send(&get("/readyz")).await;
     assert_eq!(idle.answer().await.status, 200);
     let mut busy = served.connect().await;
-    busy.send("POST /api/events/a HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n").await;
+    busy.send("POST /api/events HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n").await;
     assert_eq!(busy.head().await.status, 100);
     served.drain.cancel();
     assert_eq!(idle.rest().await, "");
-    busy.send("done").await;
+    busy.send("[\"a\"]").await;
     let answer = busy.answer().await;
-    assert_eq!((answer.status, answer.header("connection")), (201, Some("close")));
+    assert_eq!((answer.status, answer.header("connection")), (200, Some("close")));
     assert_eq!(busy.rest().await, "");
     soon(served.server).await.unwrap();
     assert!(TcpStream::connect(served.address).await.is_err());
@@ -337,7 +339,7 @@ async fn drain_finishes_what_is_in_flight_and_closes_what_is_idle() {
 async fn drain_cuts_what_does_not_finish_in_time() {
     let served = serve(Options { drain_timeout_ms: 50, ..defaults() }).await;
     let mut client = served.connect().await;
-    client.send("POST /api/events/a HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n").await;
+    client.send("POST /api/events HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n").await;
     assert_eq!(client.head().await.status, 100);
     served.drain.cancel();
     soon(served.server).await.unwrap();
@@ -389,6 +391,7 @@ async fn a_panic_becomes_one_500_and_the_connection_goes_on() {
     let answer = client.answer().await;
     assert_eq!((answer.status, answer.json()["response"].as_u64()), (500, Some(500)));
     assert!(answer.internal().ends_with("counted: unknown"));
+    assert_eq!(answer.json()["counted"], "unknown");
     served.clock_panics.store(false, Ordering::Relaxed);
     client.send(&post("/api/events/a")).await;
     assert_eq!(client.answer().await.body, CREATED);
@@ -401,10 +404,10 @@ async fn a_body_that_nobody_reads_is_taken_in_so_that_the_connection_goes_on() {
     client.send("POST /api/events/a HTTP/1.1\r\nHost: x\r\nContent-Length: 90000\r\n\r\n").await;
     client.send(&"x".repeat(50_000)).await;
     client.send(&"x".repeat(40_000)).await;
-    assert_eq!(client.answer().await.status, 201);
+    assert_eq!(client.answer().await.status, 400);
     client.send("POST /api/events/a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n").await;
     client.send("0\r\n\r\n").await;
-    assert_eq!(client.answer().await.status, 201);
+    assert_eq!(client.answer().await.status, 400);
     client.send(&get("/livez")).await;
     assert_eq!(client.answer().await.status, 200);
 }

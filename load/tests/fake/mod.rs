@@ -16,7 +16,7 @@ pub struct Faults {
     pub lose: Option<u64>,
     /// Counted twice.
     pub double: Option<u64>,
-    /// Every so many requests are refused with 503 and `counted: no`.
+    /// Every so many requests are refused with 503 and `counted` = `no`.
     pub refuse_every: Option<u64>,
     /// Every so many requests, the connection ends without an answer; every other time after counting.
     pub reset_every: Option<u64>,
@@ -165,7 +165,7 @@ impl Service {
             _ => 1,
         };
         if every(self.faults.refuse_every) {
-            return Answer::Body(503, r#"{"status":false,"error":{"internal":"overloaded: counted: no"}}"#.to_owned());
+            return Answer::Body(503, r#"{"status":false,"counted":"no"}"#.to_owned());
         }
         let reset = every(self.faults.reset_every);
         if reset && request.is_multiple_of(2) {
@@ -190,7 +190,8 @@ impl Service {
                 for row in &rows {
                     count(row["event"].as_str().unwrap(), row["count"].as_u64().unwrap_or(1));
                 }
-                let accounting = serde_json::json!({ "accepted": rows.len(), "rejected": 0, "errors": [] });
+                let accounting =
+                    serde_json::json!({ "accepted": rows.len(), "duplicates": 0, "rejected": 0, "errors": [] });
                 Answer::Body(200, serde_json::json!({ "status": true, "response": accounting }).to_string())
             }
             _ => Answer::Body(404, "{}".to_owned()),

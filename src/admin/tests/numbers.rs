@@ -37,6 +37,44 @@ fn figure<'a>(page: &'a str, id: &str) -> (&'a str, &'a str) {
     (between(between(card, "class=\"value\"", "/p>"), ">", "<"), trend)
 }
 
+/// 23 whole hours and the first half of one: counted with 600 an hour yesterday, and 766 in the hour of
+/// which half counts; today with `over` in the hours that are over and `running` in the running one.
+async fn trends(over: u64, running: u64) -> [(String, String); 2] {
+    let (dashboard, mut browser) = opened_at("2024-05-15T10:30:00Z").await;
+    let now = *dashboard.now.lock();
+    let record = |hours_ago: i64, count: u64| {
+        dashboard.record("login", &(now - TimeDelta::hours(hours_ago)).to_rfc3339(), count);
+    };
+    for hours_ago in 25..48 {
+        record(hours_ago, 600);
+    }
+    record(24, 766);
+    record(5, over);
+    record(0, running);
+    dashboard.node.flusher.flush().await.unwrap();
+    let page = browser.get("/admin").await.body;
+    let badge = |text: &str| between(between(text, "class=\"trend ", "/span>"), ">", "<").to_owned();
+    let traffic = between(&page, "id=\"traffic-title\"", "</div>");
+    let top = between(&page, "/admin/events/login", "</tr>");
+    let number = |text: &str| between(text, "<strong>", "<").to_owned();
+    [(number(traffic), badge(traffic)), (between(top, "class=\"n\">", "<").to_owned(), badge(top))]
+}
+
+#[tokio::test]
+async fn a_trend_belongs_to_the_number_beside_it_the_running_hour_included() {
+    for (over, running, number, trend) in [
+        (10_240, 9_333, "19,573", "+38.0 %"),
+        // Whole hours would say −24.7 % of a spike.
+        (10_391, 62_040, "72,431", "+410.7 %"),
+        (14_183, 0, "14,183", "±0 %"),
+        (0, 7_091, "7,091", "−50.0 %"),
+    ] {
+        let [traffic, top] = trends(over, running).await;
+        let expected = (number.to_owned(), trend.to_owned());
+        assert_eq!((&traffic, &top), (&expected, &expected));
+    }
+}
+
 #[tokio::test]
 async fn sums_are_those_of_the_rows_at_every_moment() {
     let (dashboard, _) = opened_at("2024-05-15T10:30:00Z").await;
@@ -90,7 +128,7 @@ async fn half_an_hour_after_midnight_the_day_is_that_of_the_hour_that_is_counted
 }
 
 #[tokio::test]
-async fn an_hour_that_is_not_over_makes_no_trend() {
+async fn an_hour_that_has_just_begun_makes_no_trend() {
     let (dashboard, mut browser) = opened_at("2024-05-15T10:00:30Z").await;
     for (at, count) in [("2024-05-14T09:00:00Z", 100), ("2024-05-14T10:00:00Z", 60), ("2024-05-15T09:00:00Z", 100)] {
         dashboard.record("login", at, count);

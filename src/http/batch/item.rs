@@ -12,13 +12,55 @@ use crate::domain::NUM_MAX;
 #[derive(Clone, PartialEq, Debug)]
 pub(super) enum Item<'b> {
     Count(Cow<'b, str>, u64),
-    Flawed(&'static str),
+    Flawed(Flaw),
 }
 
-pub(super) const NOT_AN_ITEM: &str = "bad_item: a text, or an object with `event` and perhaps `count`, is expected";
-const NO_EVENT: &str = "bad_item: the object has no text `event`";
-const BAD_COUNT: &str = "bad_count: `count` is a whole number from 1 to 1000000000";
-const TWICE: &str = "bad_item: `event` or `count` occurs more than once";
+/// Why an item says nothing that could be counted.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Flaw {
+    NotJson,
+    Unreadable,
+    NotAnItem,
+    NoEvent,
+    BadCount,
+    Twice,
+    /// A field that no item has; the first of them. Long names are cut.
+    UnknownField(String),
+}
+
+/// So much of an unknown field's name is told.
+const FIELD_CHARS_MAX: usize = 64;
+
+impl Flaw {
+    pub(super) fn code(&self) -> &'static str {
+        match self {
+            Self::BadCount => "bad_count",
+            Self::UnknownField(_) => "bad_field",
+            Self::NotJson | Self::Unreadable | Self::NotAnItem | Self::NoEvent | Self::Twice => "bad_item",
+        }
+    }
+
+    /// The code, a colon and the detail.
+    pub(super) fn reason(&self) -> String {
+        let detail = match self {
+            Self::NotJson => "the line is not JSON",
+            Self::Unreadable => "a text in it is not Unicode, or a number too large",
+            Self::NotAnItem => "a text, or an object with `event` and perhaps `count`, is expected",
+            Self::NoEvent => "the object has no text `event`",
+            Self::BadCount => "`count` is a whole number from 1 to 1000000000",
+            Self::Twice => "`event` or `count` occurs more than once",
+            Self::UnknownField(name) => {
+                let name = name.escape_debug();
+                return format!("{}: an item has no field `{name}`, only `event` and perhaps `count`", self.code());
+            }
+        };
+        format!("{}: {detail}", self.code())
+    }
+
+    fn unknown_field(name: &str) -> Self {
+        Self::UnknownField(name.chars().take(FIELD_CHARS_MAX).collect())
+    }
+}
 
 /// Any JSON value, as far as items are concerned.
 enum Value<'b> {
@@ -33,7 +75,7 @@ impl<'b> Deserialize<'b> for Item<'b> {
         Ok(match Value::deserialize(deserializer)? {
             Value::Text(event) => Self::Count(event, 1),
             Value::Object(item) => item,
-            Value::Whole(_) | Value::Other => Self::Flawed(NOT_AN_ITEM),
+            Value::Whole(_) | Value::Other => Self::Flawed(Flaw::NotAnItem),
         })
     }
 }
@@ -86,24 +128,32 @@ impl<'b> Visitor<'b> for ValueVisitor {
         Ok(Value::Other)
     }
 
-    /// Fields of other names are ignored: log shippers add theirs.
+    /// A field of another name is a flaw: ignored, a misspelt `count` would count one.
     fn visit_map<A: MapAccess<'b>>(self, mut fields: A) -> Result<Value<'b>, A::Error> {
-        let (mut event, mut count, mut twice) = (None, None, false);
+        let (mut event, mut count, mut twice, mut unknown) = (None, None, false, None);
         while let Some(name) = fields.next_key::<Value<'b>>()? {
             match name {
                 Value::Text(name) if name == "event" => twice |= event.replace(fields.next_value()?).is_some(),
                 Value::Text(name) if name == "count" => twice |= count.replace(fields.next_value()?).is_some(),
-                _ => {
+                name => {
+                    if let Value::Text(name) = &name
+                        && unknown.is_none()
+                    {
+                        unknown = Some(Flaw::unknown_field(name));
+                    }
                     fields.next_value::<IgnoredAny>()?;
                 }
             }
         }
+        if let Some(flaw) = unknown {
+            return Ok(Value::Object(Item::Flawed(flaw)));
+        }
         Ok(Value::Object(match (event, count) {
-            _ if twice => Item::Flawed(TWICE),
+            _ if twice => Item::Flawed(Flaw::Twice),
             (Some(Value::Text(event)), None) => Item::Count(event, 1),
             (Some(Value::Text(event)), Some(Value::Whole(count @ 1..=NUM_MAX))) => Item::Count(event, count),
-            (Some(Value::Text(_)), Some(_)) => Item::Flawed(BAD_COUNT),
-            _ => Item::Flawed(NO_EVENT),
+            (Some(Value::Text(_)), Some(_)) => Item::Flawed(Flaw::BadCount),
+            _ => Item::Flawed(Flaw::NoEvent),
         }))
     }
 }

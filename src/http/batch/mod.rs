@@ -12,7 +12,6 @@ use std::time::Duration;
 use bytes::Buf;
 use futures_util::Stream;
 use hyper::{HeaderMap, Method};
-use serde::Serialize;
 use warp::reply::Response;
 
 use super::State;
@@ -30,7 +29,7 @@ mod tally;
 
 use body::{Room, Sink};
 use form::{Encoding, Form};
-use tally::{ItemError, Tally};
+use tally::Tally;
 
 /// How many items of a body can be counted, for benchmarks: finding that out is what a batch costs
 /// before it is recorded.
@@ -45,14 +44,6 @@ pub fn countable_items(body: &[u8], is_lines: bool) -> u64 {
         parse::document(body, &mut tally).map(|()| tally)
     };
     tally.map_or(0, |tally| tally.accepted())
-}
-
-/// What a batch is told: how many of its items were counted, and about the first that were not.
-#[derive(Serialize)]
-struct Outcome<'t> {
-    accepted: u64,
-    rejected: u64,
-    errors: &'t [ItemError],
 }
 
 /// Answers one request.
@@ -107,6 +98,9 @@ fn record(state: &State, mut tally: Tally) -> Result<(Option<Ticket>, Response),
     let hour = Hour::containing((state.clock)());
     let recorded = state.batches.record_all(hour, tally.increments())?;
     tally.refuse(&recorded.refused);
-    let outcome = Outcome { accepted: tally.accepted(), rejected: tally.rejected(), errors: tally.errors() };
+    let outcome = tally.outcome();
+    if outcome.accepted == 0 && outcome.rejected > 0 {
+        return Err(ApiError::NothingAccepted(outcome));
+    }
     Ok((recorded.ticket, success(&outcome)))
 }

@@ -7,11 +7,8 @@
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::item::{self, Item};
+use super::item::{self, Flaw, Item};
 use super::tally::Tally;
-
-const NOT_JSON: &str = "bad_item: the line is not JSON";
-const UNREADABLE: &str = "bad_item: a text in it is not Unicode, or a number too large";
 
 /// The body is no batch at all, and why.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -60,7 +57,7 @@ impl<'b> Rest<'b> {
     /// An item that has the shape of JSON and can't be read is flawed by itself: `JSON.stringify`
     /// writes half an emoji where a text was cut.
     fn item(&mut self) -> Result<Item<'b>, NotABatch> {
-        self.value().or_else(|_| self.value::<IgnoredAny>().map(|_| Item::Flawed(UNREADABLE)))
+        self.value().or_else(|_| self.value::<IgnoredAny>().map(|_| Item::Flawed(Flaw::Unreadable)))
     }
 
     /// Reads `open element, element … close`, without or with elements.
@@ -122,14 +119,17 @@ impl<'b> Rest<'b> {
 /// Whether an object that begins a body stands for itself, as an item or a failed one, and is not
 /// (the beginning of) a document.
 pub(super) fn is_line(text: &[u8]) -> bool {
+    // With `event` it is an item that has a field too many.
     #[derive(Deserialize)]
-    struct Wrapper {
-        #[serde(rename = "events")]
-        _events: IgnoredAny,
+    struct Fields {
+        event: Option<IgnoredAny>,
+        events: Option<IgnoredAny>,
     }
     match read(text) {
         Ok(Item::Count(..)) => true,
-        Ok(Item::Flawed(_)) => serde_json::from_slice::<Wrapper>(text).is_err(),
+        Ok(Item::Flawed(_)) => {
+            serde_json::from_slice(text).map_or(true, |Fields { event, events }| event.is_some() || events.is_none())
+        }
         Err(_) => false,
     }
 }
@@ -154,7 +154,7 @@ fn is_blank(byte: u8) -> bool {
 fn take(item: Item<'_>, into: &mut Tally) {
     match item {
         Item::Count(event, count) => into.add(&event, count),
-        Item::Flawed(why) => into.reject(why),
+        Item::Flawed(flaw) => into.reject_flawed(&flaw),
     }
 }
 
@@ -210,7 +210,7 @@ impl Lines {
                 self.any_json = true;
                 take(item, &mut self.tally);
             }
-            Err(_) => self.tally.reject(NOT_JSON),
+            Err(_) => self.tally.reject_flawed(&Flaw::NotJson),
         }
     }
 

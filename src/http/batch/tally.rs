@@ -1,15 +1,15 @@
 //! What a batch comes to: one sum for each distinct event, and what was wrong with the other items.
 
-use std::borrow::Cow;
 use std::hash::BuildHasher;
 
 use foldhash::quality::RandomState;
 use hashbrown::HashTable;
-use serde::Serialize;
 
+use super::item::Flaw;
 use crate::batch::RecordError;
 use crate::domain::EventName;
 use crate::http::answer::ApiError;
+use crate::http::envelope::{BatchOutcome, ItemError};
 
 /// How many rejected items an answer lists.
 pub(super) const ERRORS_MAX: usize = 100;
@@ -19,14 +19,6 @@ pub(super) const ERRORS_MAX: usize = 100;
 const TRACED_MAX: usize = 1 << 16;
 /// Stands for the event of an item that was rejected at once.
 const REJECTED: u32 = u32::MAX;
-
-/// One rejected item.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub(super) struct ItemError {
-    /// Which item, from 0.
-    pub(super) index: u64,
-    pub(super) reason: Cow<'static, str>,
-}
 
 #[derive(Debug)]
 struct Entry {
@@ -59,7 +51,7 @@ impl Tally {
             Some(number) => *number,
             None => match EventName::parse(event) {
                 Ok(event) => self.insert(hash, event),
-                Err(error) => return self.reject(ApiError::NotCountable(error).internal()),
+                Err(error) => return self.reject(|| of_error(&ApiError::NotCountable(error))),
             },
         };
         let entry = &mut self.entries[number as usize];
@@ -69,10 +61,16 @@ impl Tally {
         self.trace(number);
     }
 
-    /// Takes one item that can't be counted.
-    pub(super) fn reject(&mut self, reason: impl Into<Cow<'static, str>>) {
+    /// Takes one item that says nothing that could be counted.
+    pub(super) fn reject_flawed(&mut self, flaw: &Flaw) {
+        self.reject(|| (flaw.code(), flaw.reason()));
+    }
+
+    /// Takes one item that can't be counted, by `why`: a code and a reason.
+    fn reject(&mut self, why: impl FnOnce() -> (&'static str, String)) {
         if self.errors.len() < ERRORS_MAX {
-            self.errors.push(ItemError { index: self.items, reason: reason.into() });
+            let (code, reason) = why();
+            self.errors.push(ItemError { index: self.items, code, reason });
         }
         self.rejected += 1;
         self.trace(REJECTED);
@@ -115,7 +113,10 @@ impl Tally {
         let later = (0..).zip(&self.entries).filter(|(_, entry)| entry.first_index >= TRACED_MAX as u32);
         let later = later.filter_map(|(number, entry)| Some((u64::from(entry.first_index), reason_of(number)?)));
         let listed = traced.chain(later).take(ERRORS_MAX);
-        let error = |(index, why)| ItemError { index, reason: ApiError::Record(why).internal().into() };
+        let error = |(index, why)| {
+            let (code, reason) = of_error(&ApiError::Record(why));
+            ItemError { index, code, reason }
+        };
         self.errors.extend(listed.map(error));
         self.errors.sort_by_key(|error| error.index);
         self.errors.truncate(ERRORS_MAX);
@@ -125,14 +126,25 @@ impl Tally {
         self.items - self.rejected
     }
 
+    /// What the client is told.
+    pub(super) fn outcome(self) -> BatchOutcome {
+        BatchOutcome { accepted: self.accepted(), duplicates: 0, rejected: self.rejected, errors: self.errors }
+    }
+
+    #[cfg(test)]
     pub(super) fn rejected(&self) -> u64 {
         self.rejected
     }
 
     /// The first of the rejected items.
+    #[cfg(test)]
     pub(super) fn errors(&self) -> &[ItemError] {
         &self.errors
     }
+}
+
+fn of_error(error: &ApiError) -> (&'static str, String) {
+    (error.code(), error.internal())
 }
 
 #[cfg(test)]
@@ -146,7 +158,7 @@ mod tests {
         for (event, count) in [("b", 1), ("a", 2), ("", 5), ("b", 3)] {
             tally.add(event, count);
         }
-        tally.reject("bad_item: x");
+        tally.reject_flawed(&Flaw::NotAnItem);
         let increments: Vec<_> = tally.increments().map(|(event, count)| (event.as_str(), count)).collect();
         assert_eq!(increments, [("b", 4), ("a", 2)]);
         assert_eq!((tally.accepted(), tally.rejected()), (3, 2));
@@ -163,8 +175,9 @@ mod tests {
         assert_eq!((tally.accepted(), tally.rejected()), (100, 200));
         let expected: Vec<u64> = (0..150).filter(|index| index % 3 != 0).collect();
         assert_eq!(tally.errors().iter().map(|error| error.index).collect::<Vec<_>>(), expected);
-        assert!(tally.errors()[0].reason.starts_with("too_many_events: "), "{:?}", tally.errors()[0]);
-        assert!(tally.errors()[1].reason.starts_with("bad_name: "), "{:?}", tally.errors()[1]);
+        for (error, code) in tally.errors().iter().zip(["too_many_events", "bad_name"]) {
+            assert!(error.code == code && error.reason.starts_with(&format!("{code}: ")), "{error:?}");
+        }
     }
 
     #[test]

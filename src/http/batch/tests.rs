@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use serde_json::Value;
 
-use super::super::item::{NOT_AN_ITEM, usual};
+use super::super::item::usual;
 use super::*;
 use crate::domain::{EventName, NUM_MAX};
 
@@ -20,8 +20,8 @@ struct Outcome {
 
 fn outcome(tally: &Tally) -> Outcome {
     let rejected = tally.errors().iter();
-    let rejected: Vec<_> =
-        rejected.map(|error| (error.index, error.reason.split(':').next().unwrap().to_owned())).collect();
+    let rejected: Vec<_> = rejected.map(|error| (error.index, error.code.to_owned())).collect();
+    assert!(tally.errors().iter().all(|error| error.reason.starts_with(&format!("{}: ", error.code))));
     assert_eq!(rejected.len() as u64, tally.rejected());
     let sums = tally.increments().map(|(event, count)| (event.to_string(), count)).collect();
     Outcome { sums, accepted: tally.accepted(), rejected }
@@ -36,6 +36,7 @@ fn refer(outcome: &mut Outcome, item: Option<&Value>) {
     let read = match item {
         Some(item) if item.to_string().contains(NO_TEXT) => Err("bad_item"),
         Some(Value::String(event)) => Ok((event, 1)),
+        Some(Value::Object(fields)) if fields.keys().any(|name| name != "event" && name != "count") => Err("bad_field"),
         Some(Value::Object(fields)) => match (fields.get("event"), fields.get("count")) {
             (Some(Value::String(event)), None) => Ok((event, 1)),
             (Some(Value::String(event)), Some(count)) => {
@@ -281,7 +282,33 @@ fn a_field_given_twice_is_an_error() {
     let mut tally = Tally::default();
     let text = br#"[{"event":"a","event":"b"},{"event":"a","count":1,"count":1},{"event":"a","x":1,"x":1}]"#;
     document(text, &mut tally).unwrap();
-    assert_eq!((tally.accepted(), tally.rejected()), (1, 2));
+    assert_eq!((tally.accepted(), tally.rejected()), (0, 3));
+    assert_eq!(
+        tally.errors().iter().map(|error| error.code).collect::<Vec<_>>(),
+        ["bad_item", "bad_item", "bad_field"]
+    );
     assert!(document(br#"{"events":[],"events":[]}"#, &mut tally).is_err());
-    assert!(tally.errors().iter().all(|error| error.reason != NOT_AN_ITEM));
+}
+
+#[test]
+fn an_unknown_field_is_refused_by_its_name_wherever_it_stands() {
+    for (item, field) in [
+        (r#"{"event":"a","num":5}"#, "num"),
+        (r#"{"Count":5,"event":"a"}"#, "Count"),
+        (r#"{"event":"a","count":5,"time":[1,{"event":2}]}"#, "time"),
+        (r#"{"event":"a","events":["b"]}"#, "events"),
+        (r#"{"id":"x"}"#, "id"),
+        (r#"{"event":"a","\n`":1}"#, "\\n`"),
+    ] {
+        let mut of_lines = Lines::default();
+        of_lines.push(item.as_bytes());
+        let mut of_document = Tally::default();
+        document(format!("[{item}]").as_bytes(), &mut of_document).unwrap();
+        for tally in [of_lines.finish().unwrap(), of_document] {
+            let [error] = tally.errors() else { panic!("{item}: {:?}", tally.errors()) };
+            assert_eq!(error.code, "bad_field", "{item}");
+            assert!(error.reason.contains(&format!("no field `{field}`")), "{item}: {}", error.reason);
+            assert!(is_line(item.as_bytes()), "{item}");
+        }
+    }
 }

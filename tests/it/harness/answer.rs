@@ -42,6 +42,14 @@ impl Answer {
         assert_eq!(self.header("content-type"), "application/json");
     }
 
+    /// What a failed POST says of its increments: `no` or `unknown`.
+    #[track_caller]
+    pub fn counted(&self) -> Option<String> {
+        let counted = self.json().get("counted")?.as_str().unwrap().to_owned();
+        assert!(["no", "unknown"].contains(&counted.as_str()), "{counted}");
+        Some(counted)
+    }
+
     /// Checks the envelope of a failure, and gives `internal` and `external`.
     #[track_caller]
     pub fn fails(&self, status: u16) -> (String, String) {
@@ -52,10 +60,14 @@ impl Answer {
         let number = if status == 400 { Value::Null } else { status.into() };
         assert_eq!(body["response"], number, "{body}");
         let keys: BTreeSet<&str> = body.as_object().unwrap().keys().map(String::as_str).collect();
-        assert_eq!(keys, ["error", "response", "status"].into());
+        // A refused batch says more.
+        assert!(keys.is_superset(&["error", "response", "status"].into()), "{body}");
         let text = |key: &str| body["error"][key].as_str().unwrap_or_else(|| panic!("{key} in {body}")).to_owned();
         let (internal, external) = (text("internal"), text("external"));
         assert!(internal.contains(": "), "a code and a detail: {internal}");
+        if let Some(counted) = self.counted() {
+            assert!(internal.ends_with(&format!("; counted: {counted}")), "{body}");
+        }
         assert!(external.ends_with('.') && external.len() > 10, "a sentence for a person: {external}");
         for secret in ["select", "insert", "/tmp", "127.0.0.1", "postgres:"] {
             assert!(!internal.to_lowercase().contains(secret), "internal tells {secret}: {internal}");

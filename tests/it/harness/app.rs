@@ -80,12 +80,6 @@ impl Setup {
         self
     }
 
-    /// Sets a variable of the environment by its own name.
-    pub fn variable(mut self, name: &str, value: &str) -> Self {
-        self.settings.insert(name.to_owned(), value.to_owned());
-        self
-    }
-
     pub fn database_url(mut self, url: &str) -> Self {
         self.database_url = Some(url.to_owned());
         self

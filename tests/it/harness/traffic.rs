@@ -54,14 +54,13 @@ impl Tally {
         self.sending(event, num);
         let sent = client.post(format!("{url}/api/events/{event}/{num}{query}")).send().await;
         let answer = Answer::of(sent.ok()?).await.ok()?;
-        let internal = answer.json()["error"]["internal"].as_str().unwrap_or_default().to_owned();
         let counted = match answer.status {
             200 | 201 => Some(true),
-            _ if internal.contains("counted: no") => Some(false),
-            _ => {
-                assert!(internal.contains("counted: unknown"), "it says neither: {answer:?}");
-                None
-            }
+            _ => match answer.counted().as_deref() {
+                Some("no") => Some(false),
+                Some(_) => None,
+                None => panic!("it says neither: {answer:?}"),
+            },
         };
         self.answered(event, num, counted);
         Some(answer)
