@@ -12,6 +12,7 @@ mod config_files;
 mod cors;
 mod cross_origin;
 mod dashboard;
+mod database_faults;
 mod exact_reads;
 mod exactly_once;
 mod harness;
