@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::State;
 use super::view::grouped;
-use crate::store::{Books, StoreError};
+use crate::store::{Books, Outage, OutageKind, StoreError};
 
 /// Adding up the books costs the store all its rows, so it is done this rarely, and only while
 /// somebody looks.
@@ -85,9 +85,13 @@ impl State {
             None => Light::new("warn", "none yet"),
         };
         let label = self.store.label();
-        let store = match store.outage.map(|outage| outage.since) {
-            None => Light::new("good", label),
-            Some(since) => Light::new("bad", format!("unreachable for {} s: {label}", since.elapsed().as_secs())),
+        let store = match &store.outage {
+            None if store.missing == 0 => Light::new("good", label),
+            None => Light::new("bad", store.to_string()),
+            Some(Outage { kind: OutageKind::Unreachable, since, .. }) => {
+                Light::new("bad", format!("unreachable for {} s: {label}", since.elapsed().as_secs()))
+            }
+            Some(_) => Light::new("bad", store.to_string()),
         };
         let journal = match self.batches.journal_healthy() {
             Ok(()) => Light::new("good", "writable"),

@@ -10,7 +10,6 @@ use warp::reply::Response;
 
 use super::answer::{ApiError, success};
 use super::{ROUTES, State, Verb};
-use crate::store::StoreStatus;
 
 /// `GET /livez`: the process works.
 pub(super) fn live() -> Response {
@@ -32,13 +31,8 @@ pub(super) fn ready(state: &State) -> Result<Response, ApiError> {
     if state.batches.journal_healthy().is_err() {
         return Err(ApiError::Unready { why: "the journal cannot be written" });
     }
-    let store = store_text(&state.query.store_status());
+    let store = state.query.store_status().to_string();
     Ok(uncached(success(&Ready { journal: "writable", store })))
-}
-
-/// What is known of the store, in words that name no address and no secret.
-fn store_text(status: &StoreStatus) -> String {
-    if status.reachable() { "reachable".to_owned() } else { "unreachable".to_owned() }
 }
 
 fn uncached(mut response: Response) -> Response {

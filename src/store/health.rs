@@ -1,5 +1,6 @@
 //! What is known of the store from the last attempts to use it.
 
+use std::fmt;
 use std::time::Instant;
 
 use parking_lot::Mutex;
@@ -80,6 +81,33 @@ impl StoreStatus {
     #[must_use]
     pub fn reachable(&self) -> bool {
         self.outage.is_none()
+    }
+}
+
+/// In words for `/readyz` and the dashboard: how it is and what to do. No address and no secret, except
+/// what the database itself says when it turns this program away.
+impl fmt::Display for StoreStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.outage {
+            Some(Outage { kind: OutageKind::Unreachable, .. }) => {
+                f.write_str("unreachable: the database gives no answer; counting goes on")?;
+            }
+            Some(Outage { kind: OutageKind::Refused, reason, .. }) => write!(f, "refused: {reason}")?,
+            Some(Outage { kind: OutageKind::AnotherDatabase, .. }) => f.write_str(
+                "another database: not the one that this node's journal belongs to; connect the right one, or run event-tracker accept-store",
+            )?,
+            None if self.missing == 0 => return f.write_str("reachable"),
+            None => {}
+        }
+        if self.missing != 0 {
+            let separator = if self.outage.is_some() { "; " } else { "" };
+            write!(
+                f,
+                "{separator}behind: {} confirmed counts are missing; compare the database with its backups, then run event-tracker accept-store",
+                self.missing
+            )?;
+        }
+        Ok(())
     }
 }
 

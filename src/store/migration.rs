@@ -16,8 +16,9 @@ pub(super) fn newest_version(migrations: &[Migration]) -> i32 {
 pub(super) fn refuse_newer_schema(found: i32, migrations: &[Migration]) -> Result<(), StoreError> {
     let known = newest_version(migrations);
     if found > known {
-        return Err(StoreError::Rejected(format!(
-            "the store's schema has version {found}, made by a newer event-tracker; this one knows up to {known}"
+        return Err(StoreError::Refused(format!(
+            "the store's schema has version {found}, made by a newer event-tracker; this one knows up to {known}: \
+             run the newer one"
         )));
     }
     Ok(())

@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use crate::domain::{BatchId, BatchSeq, Digest, EventName, EventTotal, HourRange, HourlyCount, Sum, SumBy, WriterId};
 
 pub mod admin;
+mod aside;
 mod columns;
 mod health;
 mod migration;
@@ -265,7 +266,8 @@ pub async fn open(options: &Options, data_dir: &Path) -> Result<Arc<dyn Store>, 
     Ok(Arc::new(postgres::PostgresStore::new(&options.url, options)?))
 }
 
-/// Like [`open`], but an SQLite file must exist already; it may be in use by a running service.
+/// Like [`open`], but it never changes anything: an SQLite file must exist already, a PostgreSQL database
+/// must have the schema. They may be in use by a running service.
 ///
 /// # Errors
 /// As [`open`], and when there is no such file.
@@ -275,5 +277,5 @@ pub async fn open_for_audit(options: &Options, data_dir: &Path) -> Result<Arc<dy
         let store = opened.map_err(|error| StoreError::Unavailable(error.to_string()))??;
         return Ok(Arc::new(store));
     }
-    open(options, data_dir).await
+    Ok(Arc::new(postgres::PostgresStore::for_audit(&options.url, options)?))
 }

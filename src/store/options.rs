@@ -48,8 +48,9 @@ impl Default for Options {
 }
 
 impl Options {
-    /// Longest a whole operation may take, measured here: when it has passed, the connection is dropped.
-    pub(super) fn deadline(&self) -> Duration {
+    /// Longest wait for the answer to one statement, measured here: when it has passed, the connection is
+    /// dropped. Longer than the database's own limit, so that a slow statement is told from a dead database.
+    pub(super) fn patience(&self) -> Duration {
         Duration::from_millis(self.connect_timeout_ms.saturating_add(self.statement_timeout_ms))
     }
 

@@ -1,26 +1,32 @@
-//! PostgreSQL: one connection for commits, a few for reads, each made at its first use.
+//! PostgreSQL: sessions for commits, for small looks, for administrators and for reads, each made at its
+//! first use, so that none of the four waits for another.
 //!
 //! Session settings are set inside each transaction (`set local`) and statements are unnamed, so the
 //! store works through a transaction pooler as well. No statement depends on the session's time zone.
 
 use std::future::Future;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use futures_util::future::{try_join, try_join3};
-use tokio_postgres::Client;
 
 use super::{
     Books, Commit, CommitRequest, HourlyQuery, LedgerPosition, Options, Snapshot, Store, StoreError, StoreUrlError,
 };
 use crate::domain::{EventTotal, HourRange, HourlyCount, Sum, SumBy, WriterId};
-use session::{Connector, Pool};
+use client::Client;
+use connector::Connector;
+use session::{Pool, Session};
 
 mod accounts;
 mod admin;
+mod careful;
 mod change;
+mod client;
 mod commit;
+mod connector;
 mod error;
+mod hosts;
 mod rows;
 mod schema;
 mod session;
@@ -30,12 +36,13 @@ mod url;
 pub struct PostgresStore {
     connector: Connector,
     commits: Pool,
+    looks: Pool,
+    administrators: Pool,
     reads: Pool,
-    /// Longest time for one operation, connecting included.
-    deadline: Duration,
     begin_commit: String,
     begin_read: String,
     label: String,
+    set_aside: AtomicU64,
 }
 
 impl PostgresStore {
@@ -44,6 +51,18 @@ impl PostgresStore {
     /// # Errors
     /// When one of them can't be understood or read.
     pub fn new(url: &str, options: &Options) -> Result<Self, StoreUrlError> {
+        Self::with(url, options, false)
+    }
+
+    /// The same for an audit: it makes no schema and changes none.
+    ///
+    /// # Errors
+    /// As [`PostgresStore::new`].
+    pub fn for_audit(url: &str, options: &Options) -> Result<Self, StoreUrlError> {
+        Self::with(url, options, true)
+    }
+
+    fn with(url: &str, options: &Options, for_audit: bool) -> Result<Self, StoreUrlError> {
         let target = url::Target::parse(url, options)?;
         let Options { statement_timeout_ms, lock_timeout_ms, .. } = options;
         let time_outs = format!(
@@ -51,69 +70,95 @@ impl PostgresStore {
              set local lock_timeout = {lock_timeout_ms}; \
              set local idle_in_transaction_session_timeout = {statement_timeout_ms}"
         );
+        let begin_read = format!("begin isolation level repeatable read read only; {time_outs}");
+        let begin_commit =
+            format!("begin isolation level read committed; set local synchronous_commit = on; {time_outs}");
         Ok(Self {
-            connector: Connector::new(&target, options)?,
+            connector: Connector::new(&target, options, for_audit)?,
             commits: Pool::new(1),
+            looks: Pool::new(1),
+            administrators: Pool::new(2),
             reads: Pool::new(options.read_connections),
-            deadline: options.deadline(),
-            begin_commit: format!(
-                "begin isolation level read committed; set local synchronous_commit = on; {time_outs}"
-            ),
-            begin_read: format!("begin isolation level repeatable read read only; {time_outs}"),
+            // Where nothing may be changed, the database sees to it.
+            begin_commit: if for_audit { begin_read.clone() } else { begin_commit },
+            begin_read,
             label: target.label,
+            set_aside: AtomicU64::new(0),
         })
     }
 
-    async fn within_deadline<T>(
-        &self,
-        operation: impl Future<Output = Result<T, StoreError>>,
-    ) -> Result<T, StoreError> {
-        match tokio::time::timeout(self.deadline, operation).await {
-            Ok(outcome) => outcome,
-            Err(_) => {
-                self.reads.forget_idle();
-                self.commits.forget_idle();
-                let waited_ms = self.deadline.as_millis();
-                Err(StoreError::Unavailable(format!("the database gave no answer within {waited_ms} ms")))
-            }
-        }
+    fn pools(&self) -> [&Pool; 4] {
+        [&self.commits, &self.looks, &self.administrators, &self.reads]
     }
 
-    /// Runs `statements` in one snapshot and under the server's time-outs; BEGIN, they and COMMIT go out
-    /// together and cost one round trip.
-    async fn read<T>(
+    /// Runs `work` on a session of its own, which is used again only if that succeeds.
+    async fn on_session<T>(
         &self,
-        client: &Client,
-        statements: impl Future<Output = Result<T, StoreError>>,
+        pool: &Pool,
+        work: impl AsyncFnOnce(&Session) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let ((), value, ()) =
-            try_join3(rows::execute(client, &self.begin_read), statements, rows::execute(client, "commit")).await?;
-        Ok(value)
+        let lease = pool.lease(&self.connector, self.connector.patience).await?;
+        let outcome = work(&lease.session).await;
+        if outcome.is_ok() {
+            lease.give_back();
+        } else if lease.session.client.gave_up() {
+            self.pools().into_iter().for_each(Pool::forget_idle);
+        }
+        outcome
+    }
+
+    /// Runs `work` in one transaction that `begin` opens.
+    async fn transaction<T>(
+        &self,
+        pool: &Pool,
+        begin: &str,
+        work: impl AsyncFnOnce(&Client) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        self.on_session(pool, async |session| {
+            session.begin(begin).await?;
+            let value = work(&session.client).await?;
+            session.client.commit().await?;
+            Ok(value)
+        })
+        .await
     }
 
     /// What `statement` reads, with the ledger position of the same snapshot.
     async fn read_with_position<T>(
         &self,
-        client: &Client,
         writers: &[WriterId],
-        statement: impl Future<Output = Result<T, StoreError>>,
+        statement: impl AsyncFnOnce(&Client) -> Result<T, StoreError>,
     ) -> Result<Snapshot<T>, StoreError> {
-        let both = try_join(rows::position(client, writers), statement);
-        let (position, value) = self.read(client, both).await?;
-        Ok(Snapshot { value, position })
+        self.on_session(&self.reads, async |session| {
+            let client = &session.client;
+            let both = try_join(rows::position(client, writers), statement(client));
+            let (position, value) = self.read(session, both).await?;
+            Ok(Snapshot { value, position })
+        })
+        .await
+    }
+
+    /// Runs statements that only read in one snapshot and under the server's time-outs; BEGIN, they and
+    /// COMMIT go out together and cost one round trip.
+    async fn read<T>(
+        &self,
+        session: &Session,
+        statements: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let (begin, end) = (session.begin(&self.begin_read), session.client.batch_execute("commit"));
+        let ((), value, ()) = try_join3(begin, statements, end).await?;
+        Ok(value)
     }
 }
 
 #[async_trait]
 impl Store for PostgresStore {
     async fn commit(&self, request: CommitRequest) -> Result<Commit, StoreError> {
-        self.within_deadline(async {
-            let lease = self.commits.lease(&self.connector).await?;
-            let outcome = commit::commit(&lease.session.client, &self.begin_commit, &request).await?;
-            lease.give_back();
-            Ok(outcome)
-        })
-        .await
+        let begin = &self.begin_commit;
+        let commit = self.on_session(&self.commits, async |session| commit::commit(session, begin, &request).await);
+        let (outcome, set_aside) = commit.await?;
+        self.set_aside.fetch_add(set_aside as u64, Ordering::Relaxed);
+        Ok(outcome)
     }
 
     fn expect(&self, identity: Option<String>) {
@@ -125,28 +170,15 @@ impl Store for PostgresStore {
         query: HourlyQuery,
         writers: Vec<WriterId>,
     ) -> Result<Snapshot<Vec<HourlyCount>>, StoreError> {
-        self.within_deadline(async {
-            let lease = self.reads.lease(&self.connector).await?;
-            let client = &lease.session.client;
-            let snapshot = self.read_with_position(client, &writers, rows::hourly(client, &query)).await?;
-            lease.give_back();
-            if snapshot.value.len() > query.rows_max {
-                return Err(StoreError::TooManyRows { rows_max: query.rows_max });
-            }
-            Ok(snapshot)
-        })
-        .await
+        let snapshot = self.read_with_position(&writers, async |client| rows::hourly(client, &query).await).await?;
+        if snapshot.value.len() > query.rows_max {
+            return Err(StoreError::TooManyRows { rows_max: query.rows_max });
+        }
+        Ok(snapshot)
     }
 
     async fn totals(&self, writers: Vec<WriterId>) -> Result<Snapshot<Vec<EventTotal>>, StoreError> {
-        self.within_deadline(async {
-            let lease = self.reads.lease(&self.connector).await?;
-            let client = &lease.session.client;
-            let snapshot = self.read_with_position(client, &writers, rows::totals(client)).await?;
-            lease.give_back();
-            Ok(snapshot)
-        })
-        .await
+        self.read_with_position(&writers, async |client| rows::totals(client).await).await
     }
 
     async fn each_total(
@@ -154,19 +186,15 @@ impl Store for PostgresStore {
         writers: Vec<WriterId>,
         on_total: &mut (dyn FnMut(EventTotal) + Send),
     ) -> Result<LedgerPosition, StoreError> {
-        let lease = self.within_deadline(self.reads.lease(&self.connector)).await?;
-        let client = &lease.session.client;
         // The server ends no statement here: each row has its deadline instead.
         let begin = format!("{}; set local statement_timeout = 0", self.begin_read);
-        let position = self.within_deadline(async {
-            rows::execute(client, &begin).await?;
-            rows::position(client, &writers).await
-        });
-        let position = position.await?;
-        rows::each_total(client, self.deadline, on_total).await?;
-        self.within_deadline(rows::execute(client, "commit")).await?;
-        lease.give_back();
-        Ok(position)
+        // Not among the public reads, since a start waits for it.
+        self.transaction(&self.administrators, &begin, async |client| {
+            let position = rows::position(client, &writers).await?;
+            rows::each_total(client, on_total).await?;
+            Ok(position)
+        })
+        .await
     }
 
     async fn sums(
@@ -175,72 +203,48 @@ impl Store for PostgresStore {
         by: SumBy,
         writers: Vec<WriterId>,
     ) -> Result<Snapshot<Vec<Sum>>, StoreError> {
-        self.within_deadline(async {
-            let lease = self.reads.lease(&self.connector).await?;
-            let client = &lease.session.client;
-            let snapshot = self.read_with_position(client, &writers, rows::sums(client, range, by)).await?;
-            lease.give_back();
-            Ok(snapshot)
-        })
-        .await
+        self.read_with_position(&writers, async |client| rows::sums(client, range, by).await).await
     }
 
     async fn position(&self, writers: Vec<WriterId>) -> Result<LedgerPosition, StoreError> {
-        self.within_deadline(async {
-            let lease = self.reads.lease(&self.connector).await?;
-            let client = &lease.session.client;
-            let position = self.read(client, rows::position(client, &writers)).await?;
-            lease.give_back();
-            Ok(position)
+        self.on_session(&self.looks, async |session| {
+            self.read(session, rows::position(&session.client, &writers)).await
         })
         .await
     }
 
     async fn audit(&self) -> Result<Books, StoreError> {
-        self.within_deadline(async {
-            let lease = self.reads.lease(&self.connector).await?;
-            let client = &lease.session.client;
-            let books = self.read(client, rows::books(client)).await?;
-            lease.give_back();
-            Ok(books)
-        })
-        .await
+        self.on_session(&self.reads, async |session| self.read(session, rows::books(&session.client)).await).await
     }
 
     async fn active_writers(&self) -> Result<u64, StoreError> {
-        self.within_deadline(async {
-            let lease = self.reads.lease(&self.connector).await?;
-            let client = &lease.session.client;
-            let writers = self.read(client, rows::active_writers(client)).await?;
-            lease.give_back();
-            Ok(writers)
+        self.on_session(&self.administrators, async |session| {
+            self.read(session, rows::active_writers(&session.client)).await
         })
         .await
     }
 
     async fn identity(&self) -> Result<String, StoreError> {
-        self.within_deadline(async {
-            let lease = self.reads.lease(&self.connector).await?;
-            let client = &lease.session.client;
-            let identity = self.read(client, schema::identity(client)).await?;
-            lease.give_back();
-            Ok(identity)
-        })
-        .await
+        self.on_session(&self.looks, async |session| self.read(session, rows::identity(&session.client)).await).await
     }
 
     async fn close(&self) {
         let closed = async {
-            self.commits.close().await;
-            self.reads.close().await;
-            Ok(())
+            for pool in self.pools() {
+                pool.close().await;
+            }
         };
         // Past the deadline the sessions close when the process ends; the database rolls them back.
-        let _ = self.within_deadline(closed).await;
+        let _ = tokio::time::timeout(self.connector.patience, closed).await;
+    }
+
+    fn set_aside(&self) -> u64 {
+        self.set_aside.load(Ordering::Relaxed)
     }
 
     fn session_failure(&self) -> Option<StoreError> {
-        self.connector.failure()
+        let closed = self.looks.is_closed().then(|| StoreError::Unavailable("the store is closed".into()));
+        closed.or_else(|| self.connector.failure())
     }
 
     fn is_shared(&self) -> bool {

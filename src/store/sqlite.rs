@@ -2,6 +2,7 @@
 //! each on a thread of its own so that a big commit delays neither reads nor the async threads.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -15,6 +16,7 @@ use worker::Worker;
 mod accounts;
 mod admin;
 mod change;
+mod commit;
 mod connection;
 mod statements;
 mod worker;
@@ -29,6 +31,7 @@ pub struct SqliteStore {
     reader: Worker,
     /// The identity that the file must have.
     expected: Mutex<Option<String>>,
+    set_aside: AtomicU64,
 }
 
 impl SqliteStore {
@@ -46,6 +49,7 @@ impl SqliteStore {
             writer: Some(Worker::start("sqlite-write", writer)?),
             reader: Worker::start("sqlite-read", reader)?,
             expected: Mutex::new(None),
+            set_aside: AtomicU64::new(0),
         })
     }
 
@@ -56,7 +60,13 @@ impl SqliteStore {
     pub fn open_for_audit(path: &Path) -> Result<Self, StoreError> {
         let reader = connection::open_to_read(path)?;
         let reader = Worker::start("sqlite-read", reader)?;
-        Ok(Self { path: path.to_owned(), writer: None, reader, expected: Mutex::new(None) })
+        Ok(Self {
+            path: path.to_owned(),
+            writer: None,
+            reader,
+            expected: Mutex::new(None),
+            set_aside: AtomicU64::new(0),
+        })
     }
 }
 
@@ -75,7 +85,9 @@ impl SqliteStore {
 #[async_trait]
 impl Store for SqliteStore {
     async fn commit(&self, request: CommitRequest) -> Result<Commit, StoreError> {
-        self.write(move |connection| statements::commit(connection, &request)).await
+        let (outcome, set_aside) = self.write(move |connection| commit::commit(connection, &request)).await?;
+        self.set_aside.fetch_add(set_aside as u64, Ordering::Relaxed);
+        Ok(outcome)
     }
 
     fn expect(&self, identity: Option<String>) {
@@ -168,6 +180,10 @@ impl Store for SqliteStore {
 
     fn session_failure(&self) -> Option<StoreError> {
         self.reader.is_stopped().then(|| StoreError::Unavailable("the store is closed".into()))
+    }
+
+    fn set_aside(&self) -> u64 {
+        self.set_aside.load(Ordering::Relaxed)
     }
 
     fn is_shared(&self) -> bool {

@@ -14,6 +14,7 @@ mod cors;
 mod cross_origin;
 mod dashboard;
 mod descriptors;
+mod database_faults;
 mod exact_reads;
 mod exactly_once;
 mod harness;

@@ -14,15 +14,20 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("store", &["domain"]),
     ("histogram", &["domain"]),
     ("batch", &["domain", "names", "counts", "journal"]),
+    ("reconcile", &["domain", "batch", "store"]),
     ("catalog", &["domain", "names", "batch", "store"]),
-    ("flusher", &["domain", "batch", "catalog", "store"]),
+    ("flusher", &["domain", "batch", "reconcile", "store"]),
     ("shared", &[]),
-    ("committed", &["domain", "batch", "catalog", "store", "shared"]),
-    ("query", &["domain", "batch", "catalog", "store", "committed", "histogram"]),
-    // It hands the paths of the dashboard over, at one place; of the store it tells the status.
-    ("http", &["domain", "batch", "query", "histogram", "store", "shared", "admin"]),
+    ("committed", &["domain", "batch", "catalog", "reconcile", "store", "shared"]),
+    ("query", &["domain", "batch", "catalog", "reconcile", "store", "committed", "histogram"]),
+    (
+        "node",
+        &["domain", "names", "journal", "batch", "reconcile", "catalog", "flusher", "query", "store"],
+    ),
+    // It hands the paths of the dashboard over, at one place.
+    ("http", &["domain", "batch", "node", "query", "histogram", "shared", "store", "admin"]),
     // Of the store it uses what administrators keep there.
-    ("admin", &["domain", "batch", "query", "histogram", "store"]),
+    ("admin", &["domain", "batch", "node", "query", "histogram", "store"]),
     // It knows the options of every module, and nobody but the top knows it.
     ("config", &["http", "admin", "journal", "flusher", "names", "store", "telemetry"]),
     ("telemetry", &[]),
@@ -30,7 +35,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("descriptors", &[]),
     ("private", &[]),
     ("app", &["*"]),
-    ("commands", &["domain", "app", "config", "store", "telemetry", "admin", "private"]),
+    ("commands", &["domain", "app", "batch", "config", "journal", "store", "telemetry", "admin", "private"]),
     ("lib", &[]),
     ("main", &["*"]),
 ];

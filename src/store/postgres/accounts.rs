@@ -3,10 +3,11 @@
 use std::time::SystemTime;
 
 use chrono::{DateTime, Utc};
+use tokio_postgres::Row;
 use tokio_postgres::types::Type;
-use tokio_postgres::{Client, Row};
 
-use super::rows::{Param, column, time, time_or_none};
+use super::client::{Client, Param};
+use super::rows::{column, time, time_or_none};
 use crate::store::StoreError;
 use crate::store::admin::{AccountChange, AdminKey, Session, Superuser, key_name};
 
@@ -98,7 +99,7 @@ async fn add_superuser(client: &Client, user: &Superuser) -> Result<u64, StoreEr
     ];
     let sql = "insert into superusers (name, password_hash, disabled, created_at, last_login_at)
          values ($1, $2, $3, $4, $5) on conflict (name) do nothing";
-    Ok(client.execute_typed(sql, &params).await?)
+    client.execute_typed(sql, &params).await
 }
 
 pub(super) async fn add_session(

@@ -2,44 +2,26 @@
 
 use async_trait::async_trait;
 use chrono::{DateTime, SubsecRound, Utc};
-use tokio_postgres::Client;
 
-use super::{PostgresStore, accounts, change, rows};
+use super::{PostgresStore, accounts, change};
 use crate::domain::EventName;
 use crate::store::StoreError;
 use crate::store::admin::{
     AccountChange, AdminKey, AdminStore, Catalog, Change, Changed, KEY_USE_INTERVAL, LoggedChange, Session, Superuser,
 };
 
-impl PostgresStore {
-    /// Runs `work` in one transaction that `begin` opens, on a connection that commits don't wait for.
-    async fn transaction<T>(
-        &self,
-        begin: &str,
-        work: impl AsyncFnOnce(&Client) -> Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
-        self.within_deadline(async {
-            let lease = self.reads.lease(&self.connector).await?;
-            let client = &lease.session.client;
-            rows::execute(client, begin).await?;
-            let value = work(client).await?;
-            rows::execute(client, "commit").await?;
-            lease.give_back();
-            Ok(value)
-        })
-        .await
-    }
-}
-
 #[async_trait]
 impl AdminStore for PostgresStore {
     async fn catalog(&self) -> Result<Catalog, StoreError> {
-        self.transaction(&self.begin_read, async |client| change::catalog(client).await).await
+        self.transaction(&self.looks, &self.begin_read, async |client| change::catalog(client).await).await
     }
 
     async fn change(&self, change: Change, who: &str, at: DateTime<Utc>) -> Result<Changed, StoreError> {
         let at = at.trunc_subsecs(6);
-        self.transaction(&self.begin_commit, async |client| change::change(client, &change, who, at).await).await
+        self.transaction(&self.administrators, &self.begin_commit, async |client| {
+            change::change(client, &change, who, at).await
+        })
+        .await
     }
 
     async fn changes(
@@ -48,20 +30,27 @@ impl AdminStore for PostgresStore {
         before: Option<i64>,
         limit: u32,
     ) -> Result<Vec<LoggedChange>, StoreError> {
-        self.transaction(&self.begin_read, async |client| change::changes(client, &events, before, limit).await).await
+        self.transaction(&self.administrators, &self.begin_read, async |client| {
+            change::changes(client, &events, before, limit).await
+        })
+        .await
     }
 
     async fn superusers(&self) -> Result<Vec<Superuser>, StoreError> {
-        self.transaction(&self.begin_read, async |client| accounts::superusers(client).await).await
+        self.transaction(&self.administrators, &self.begin_read, async |client| accounts::superusers(client).await)
+            .await
     }
 
     async fn change_account(&self, change: AccountChange, who: &str, at: DateTime<Utc>) -> Result<bool, StoreError> {
         let at = at.trunc_subsecs(6);
-        self.transaction(&self.begin_commit, async |client| accounts::change(client, &change, who, at).await).await
+        self.transaction(&self.administrators, &self.begin_commit, async |client| {
+            accounts::change(client, &change, who, at).await
+        })
+        .await
     }
 
     async fn add_session(&self, session: Session, password_hash: &str, sessions_max: u32) -> Result<bool, StoreError> {
-        self.transaction(&self.begin_commit, async |client| {
+        self.transaction(&self.administrators, &self.begin_commit, async |client| {
             accounts::add_session(client, &session, password_hash, sessions_max).await
         })
         .await
@@ -73,30 +62,43 @@ impl AdminStore for PostgresStore {
         now: DateTime<Utc>,
         idle_since: DateTime<Utc>,
     ) -> Result<Option<Session>, StoreError> {
-        self.transaction(&self.begin_read, async |client| accounts::session(client, id_hash, now, idle_since).await)
-            .await
+        self.transaction(&self.administrators, &self.begin_read, async |client| {
+            accounts::session(client, id_hash, now, idle_since).await
+        })
+        .await
     }
 
     async fn touch_session(&self, id_hash: [u8; 32], now: DateTime<Utc>) -> Result<(), StoreError> {
-        self.transaction(&self.begin_commit, async |client| accounts::touch_session(client, id_hash, now).await).await
+        self.transaction(&self.administrators, &self.begin_commit, async |client| {
+            accounts::touch_session(client, id_hash, now).await
+        })
+        .await
     }
 
     async fn end_session(&self, id_hash: [u8; 32]) -> Result<(), StoreError> {
-        self.transaction(&self.begin_commit, async |client| accounts::end_session(client, id_hash).await).await
+        self.transaction(&self.administrators, &self.begin_commit, async |client| {
+            accounts::end_session(client, id_hash).await
+        })
+        .await
     }
 
     async fn admin_keys(&self) -> Result<Vec<AdminKey>, StoreError> {
-        self.transaction(&self.begin_read, async |client| accounts::admin_keys(client).await).await
+        self.transaction(&self.administrators, &self.begin_read, async |client| accounts::admin_keys(client).await)
+            .await
     }
 
     async fn use_admin_key(&self, secret_hash: [u8; 32], now: DateTime<Utc>) -> Result<Option<AdminKey>, StoreError> {
-        let found =
-            self.transaction(&self.begin_read, async |client| accounts::valid_key(client, secret_hash, now).await);
+        let found = self.transaction(&self.administrators, &self.begin_read, async |client| {
+            accounts::valid_key(client, secret_hash, now).await
+        });
         let Some(mut key) = found.await? else { return Ok(None) };
         if key.last_used_at.is_none_or(|last| now - last >= KEY_USE_INTERVAL) {
             key.last_used_at = Some(now.trunc_subsecs(6));
             let id = key.id;
-            self.transaction(&self.begin_commit, async |client| accounts::note_key_use(client, id, now).await).await?;
+            self.transaction(&self.administrators, &self.begin_commit, async |client| {
+                accounts::note_key_use(client, id, now).await
+            })
+            .await?;
         }
         Ok(Some(key))
     }

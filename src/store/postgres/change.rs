@@ -4,10 +4,11 @@ use std::time::SystemTime;
 
 use chrono::{DateTime, Utc};
 use futures_util::future::try_join;
+use tokio_postgres::Row;
 use tokio_postgres::types::Type;
-use tokio_postgres::{Client, Row};
 
-use super::rows::{Param, column, time, time_or_none};
+use super::client::{Client, Param};
+use super::rows::{column, time, time_or_none};
 use crate::domain::{EventName, HourlyCount};
 use crate::store::StoreError;
 use crate::store::admin::log::{CountChange, Recorded, read_entries, stored_entries};

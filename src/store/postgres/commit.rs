@@ -2,40 +2,132 @@
 
 use futures_util::future::{BoxFuture, try_join};
 use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
-use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
+use super::careful;
 use super::change::share_aliases;
-use super::rows::{Param, column, execute};
+use super::client::{Client, Param};
+use super::error::is_about_rows;
+use super::rows::column;
+use super::session::Session;
 use crate::domain::HourlyCount;
+use crate::store::admin::Aliases;
 use crate::store::columns::{
     EventDelta, batch_total, event_deltas, ledger_entry, stored_count, stored_hour, stored_seq,
 };
-use crate::store::{Commit, CommitRequest, StoreError};
+use crate::store::{Commit, CommitRequest, StoreError, aside};
 
 /// Rows in one statement: enough to make round trips cheap, few enough for any statement time-out.
-const CHUNK_ROWS: usize = 10_000;
+pub(super) const CHUNK_ROWS: usize = 10_000;
 /// The database always has the next one at hand; more would only take memory.
 const STATEMENTS_UNDER_WAY: usize = 3;
 
-/// Any error leaves the transaction open or broken: the caller must drop the session.
-pub(super) async fn commit(client: &Client, begin: &str, request: &CommitRequest) -> Result<Commit, StoreError> {
-    let ledger = Ledger::new(client, request)?;
-    // Both are sent at once; they are executed in this order.
-    let ((), advanced) = try_join(execute(client, begin), ledger.advance()).await?;
-    if !advanced && let Some(stands) = ledger.begin_or_stand().await? {
-        return Ok(stands);
+/// What became of a commit, and how many rows were set aside for it.
+pub(super) type Committed = (Commit, usize);
+
+/// Why a part of the rows is not in.
+pub(super) enum Failure {
+    /// The database does not want a row of it.
+    Row(String),
+    Other(StoreError),
+}
+
+impl Failure {
+    /// Of a value that the database has no room for.
+    pub(super) fn of_value(error: StoreError) -> Self {
+        match error {
+            StoreError::Rejected(reason) => Self::Row(reason),
+            error => Self::Other(error),
+        }
     }
-    // Only now: a commit that holds the ledger's row may still have to wait for the catalog's lock.
-    let rows = share_aliases(client).await?.apply(&request.rows);
-    let deltas = event_deltas(&rows)?;
+}
+
+impl From<tokio_postgres::Error> for Failure {
+    fn from(error: tokio_postgres::Error) -> Self {
+        let is_row = error.code().is_some_and(is_about_rows);
+        match StoreError::from(error) {
+            StoreError::Rejected(reason) if is_row => Self::Row(reason),
+            error => Self::Other(error),
+        }
+    }
+}
+
+impl From<Failure> for StoreError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Row(reason) => Self::Rejected(reason),
+            Failure::Other(error) => error,
+        }
+    }
+}
+
+/// Any error leaves the transaction open or broken: the caller must drop the session.
+pub(super) async fn commit(session: &Session, begin: &str, request: &CommitRequest) -> Result<Committed, StoreError> {
+    let client = &session.client;
+    let (stands, aliases) = advance(session, begin, request).await?;
+    if let Some(stands) = stands {
+        return Ok((stands, 0));
+    }
+    let rows = aliases.apply(&request.rows);
+    let written = match write(client, &rows).await {
+        // A constraint may also be checked only now.
+        Ok(()) => client.commit().await.map_err(Failure::of_value),
+        failed => failed,
+    };
+    match written {
+        Ok(()) => Ok((Commit::Applied, 0)),
+        // Again from the beginning: nothing of it is in, and the transaction is of no use any more.
+        Err(Failure::Row(_)) => commit_carefully(session, begin, request).await,
+        Err(Failure::Other(error)) => Err(error),
+    }
+}
+
+async fn commit_carefully(session: &Session, begin: &str, request: &CommitRequest) -> Result<Committed, StoreError> {
+    let client = &session.client;
+    client.batch_execute("rollback").await?;
+    let (stands, aliases) = advance(session, begin, request).await?;
+    if let Some(stands) = stands {
+        return Ok((stands, 0));
+    }
+    let rows = aliases.apply(&request.rows);
+    let search = careful::write(client, &rows).await?;
+    if !search.refused.is_empty() {
+        careful::set_aside(client, request.id, &search).await?;
+    }
+    client.commit().await?;
+    aside::tell(request.id, &search.refused);
+    Ok((Commit::Applied, search.refused.len()))
+}
+
+/// Begins the transaction and moves the ledger. `Some`: it stands elsewhere, and the transaction has ended.
+async fn advance(
+    session: &Session,
+    begin: &str,
+    request: &CommitRequest,
+) -> Result<(Option<Commit>, Aliases), StoreError> {
+    let client = &session.client;
+    session.begin(begin).await?;
+    let ledger = Ledger::new(client, request)?;
+    // Both are sent at once; they are executed in this order. A commit that holds the ledger's row may still
+    // have to wait for the catalog's lock.
+    let (advanced, aliases) = try_join(ledger.advance(), share_aliases(client)).await?;
+    let stands = if advanced { None } else { ledger.begin_or_stand().await? };
+    Ok((stands, aliases))
+}
+
+async fn write(client: &Client, rows: &[HourlyCount]) -> Result<(), Failure> {
+    let deltas = event_deltas(rows).map_err(Failure::of_value)?;
     let writes = rows.chunks(CHUNK_ROWS).map(Write::Rows).chain(deltas.chunks(CHUNK_ROWS).map(Write::Totals));
-    // The next statements are under way while one is executed. Should one of them fail, COMMIT only ends
-    // what has been rolled back, and the error comes before its answer.
-    let statements: Vec<BoxFuture<'_, _>> =
-        writes.chain([Write::Commit]).map(|write| write.run(client).boxed()).collect();
-    stream::iter(statements).buffered(STATEMENTS_UNDER_WAY).try_collect::<()>().await?;
-    Ok(Commit::Applied)
+    // The next statements are under way while one is executed; should one fail, so do those behind it. COMMIT
+    // is not among them: see `Client::commit`.
+    let statements: Vec<BoxFuture<'_, _>> = writes.map(|write| write.run(client.driver()).boxed()).collect();
+    let mut answers = stream::iter(statements).buffered(STATEMENTS_UNDER_WAY);
+    loop {
+        let answer = client.in_time(async { Ok::<_, StoreError>(answers.try_next().await) }).await;
+        if answer.map_err(Failure::Other)??.is_none() {
+            return Ok(());
+        }
+    }
 }
 
 /// The ledger's row of one writer, about to go to one batch.
@@ -83,13 +175,14 @@ impl<'a> Ledger<'a> {
         if entry.is_some() && last_seq == self.after && self.advance().await? {
             return Ok(None);
         }
-        let end = if last_seq >= self.seq { "commit" } else { "rollback" };
         if last_seq >= self.seq {
             // The caller may discard the batch on our word.
             let sql = include_str!("ledger_touch.sql");
             self.client.execute_typed(sql, &[(&self.writer, Type::BYTEA)]).await?;
+            self.client.commit().await?;
+        } else {
+            self.client.batch_execute("rollback").await?;
         }
-        execute(self.client, end).await?;
         Ok(Some(Commit::Stands(entry)))
     }
 
@@ -104,20 +197,20 @@ impl<'a> Ledger<'a> {
     }
 }
 
-/// One statement: a chunk of rows, or the end.
-enum Write<'a> {
+/// One statement: a chunk of rows.
+pub(super) enum Write<'a> {
     Rows(&'a [HourlyCount]),
     Totals(&'a [EventDelta<'a>]),
-    Commit,
 }
 
 impl Write<'_> {
-    async fn run(self, client: &Client) -> Result<(), StoreError> {
+    pub(super) async fn run(self, client: &tokio_postgres::Client) -> Result<(), Failure> {
         match self {
             Self::Rows(rows) => {
                 let events: Vec<&str> = rows.iter().map(|row| row.event.as_str()).collect();
                 let hours: Vec<i32> = rows.iter().map(|row| stored_hour(row.hour)).collect();
-                let counts = rows.iter().map(|row| stored_count(row.count)).collect::<Result<Vec<i64>, _>>()?;
+                let counts = rows.iter().map(|row| stored_count(row.count)).collect::<Result<Vec<i64>, _>>();
+                let counts = counts.map_err(Failure::of_value)?;
                 let params: [Param<'_>; 3] =
                     [(&events, Type::TEXT_ARRAY), (&hours, Type::INT4_ARRAY), (&counts, Type::INT8_ARRAY)];
                 client.execute_typed(include_str!("hourly_upsert.sql"), &params).await?;
@@ -135,7 +228,6 @@ impl Write<'_> {
                 ];
                 client.execute_typed(include_str!("totals_upsert.sql"), &params).await?;
             }
-            Self::Commit => execute(client, "commit").await?,
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! From the driver's errors to the two decisions of [`StoreError`].
+//! From the driver's errors to the decisions of [`StoreError`].
 
 use tokio_postgres::error::SqlState;
 
@@ -7,12 +7,52 @@ use crate::store::StoreError;
 impl From<tokio_postgres::Error> for StoreError {
     fn from(error: tokio_postgres::Error) -> Self {
         let Some(answer) = error.as_db_error() else {
-            return Self::Unavailable(with_sources(&error));
+            return if is_bad_certificate(&error) {
+                Self::Refused(format!("{}: see sslmode and sslrootcert", with_sources(&error)))
+            } else {
+                Self::Unavailable(with_sources(&error))
+            };
         };
         // Neither detail nor statement: they repeat names and values.
         let text = format!("{} (SQLSTATE {})", answer.message(), answer.code().code());
-        if may_pass_by_itself(answer.code()) { Self::Unavailable(text) } else { Self::Rejected(text) }
+        match remedy(answer.code()) {
+            Some(remedy) => Self::Refused(format!("{text}: {remedy}")),
+            None if may_pass_by_itself(answer.code()) => Self::Unavailable(text),
+            None => Self::Rejected(text),
+        }
     }
+}
+
+/// What somebody has to do before this program is let in.
+fn remedy(code: &SqlState) -> Option<&'static str> {
+    match code.code() {
+        code if code.starts_with("28") => {
+            Some("check the user and the password in the store's URL, and the server's pg_hba.conf")
+        }
+        "3D000" => Some("create the database, or name another one in the store's URL"),
+        "3F000" => Some("create the schema that the role's search_path names, or set the search_path"),
+        "42501" => Some("grant the role that right, or name another user in the store's URL"),
+        _ => None,
+    }
+}
+
+/// Whether a row, and not the statement, is what the database does not want: a value out of range, a
+/// constraint, a trigger.
+pub(super) fn is_about_rows(code: &SqlState) -> bool {
+    matches!(code.code().get(..2), Some("22" | "23" | "44" | "54" | "P0"))
+}
+
+fn is_bad_certificate(error: &tokio_postgres::Error) -> bool {
+    let mut source = std::error::Error::source(error);
+    while let Some(reason) = source {
+        let wrapped = reason.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        let tls = reason.downcast_ref().or_else(|| wrapped.and_then(|wrapped| wrapped.downcast_ref()));
+        if matches!(tls, Some(rustls::Error::InvalidCertificate(_))) {
+            return true;
+        }
+        source = reason.source();
+    }
+    false
 }
 
 /// Whether the same request may succeed later without anybody's doing.
@@ -53,8 +93,11 @@ mod tests {
         {
             assert!(may_pass_by_itself(&SqlState::from_code(code)), "{code}");
         }
-        for code in ["22003", "23505", "23514", "28P01", "3D000", "42501", "42P01", "54000", "XX001"] {
+        for code in ["22003", "23505", "23514", "42P01", "54000", "XX001"] {
             assert!(!may_pass_by_itself(&SqlState::from_code(code)), "{code}");
+        }
+        for code in ["28000", "28P01", "3D000", "3F000", "42501"] {
+            assert!(remedy(&SqlState::from_code(code)).is_some(), "{code}");
         }
     }
 }

@@ -1,20 +1,17 @@
 //! Statements that read, and the small pieces that all statements share.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use chrono::{DateTime, Utc};
-use futures_util::TryStreamExt;
-use tokio_postgres::types::{FromSql, ToSql, Type};
-use tokio_postgres::{Client, Row};
+use tokio_postgres::Row;
+use tokio_postgres::types::{FromSql, Type};
 
+use super::client::{Client, Param};
 use crate::domain::{EventTotal, HourRange, HourlyCount, Sum, SumBy, SumOf, WriterId};
 use crate::store::columns::{
     event_name, event_total, exact_sum, hour, hourly_count, ledger_entry, stored_hour, unsigned,
 };
 use crate::store::{Books, HourlyQuery, LedgerPosition, StoreError};
-
-/// A parameter with its type: that spares the round trip in which the database would tell it.
-pub(super) type Param<'a> = (&'a (dyn ToSql + Sync), Type);
 
 pub(super) fn column<'a, T: FromSql<'a>>(row: &'a Row, index: usize) -> Result<T, StoreError> {
     row.try_get(index)
@@ -28,11 +25,6 @@ pub(super) fn time(row: &Row, index: usize) -> Result<DateTime<Utc>, StoreError>
 
 pub(super) fn time_or_none(row: &Row, index: usize) -> Result<Option<DateTime<Utc>>, StoreError> {
     Ok(column::<Option<SystemTime>>(row, index)?.map(DateTime::from))
-}
-
-/// Statements without parameters and answers.
-pub(super) async fn execute(client: &Client, sql: &str) -> Result<(), StoreError> {
-    Ok(client.batch_execute(sql).await?)
 }
 
 pub(super) async fn position(client: &Client, writers: &[WriterId]) -> Result<LedgerPosition, StoreError> {
@@ -64,35 +56,30 @@ pub(super) async fn hourly(client: &Client, query: &HourlyQuery) -> Result<Vec<H
             include_str!("hourly_event.sql")
         }
     };
-    let stream = client.query_typed_raw(sql, params).await?;
-    let mut stream = std::pin::pin!(stream);
     let mut rows = Vec::new();
-    while let Some(row) = stream.try_next().await? {
-        rows.push(hourly_count(column(&row, 0)?, column(&row, 1)?, column(&row, 2)?)?);
-    }
+    let on_row = |row: &Row| {
+        rows.push(hourly_count(column(row, 0)?, column(row, 1)?, column(row, 2)?)?);
+        Ok(())
+    };
+    client.each_row(sql, &params, on_row).await?;
     Ok(rows)
 }
 
 pub(super) async fn totals(client: &Client) -> Result<Vec<EventTotal>, StoreError> {
-    let rows = client.query_typed(include_str!("totals.sql"), &[]).await?;
-    rows.iter().map(|row| event_total(column(row, 0)?, column(row, 1)?, column(row, 2)?, column(row, 3)?)).collect()
+    let mut totals = Vec::new();
+    each_total(client, &mut |total| totals.push(total)).await?;
+    Ok(totals)
 }
 
-/// Hands over one total after the other, each of which must come within `patience` of the last.
 pub(super) async fn each_total(
     client: &Client,
-    patience: Duration,
     on_total: &mut (dyn FnMut(EventTotal) + Send),
 ) -> Result<(), StoreError> {
-    let late = |_| StoreError::Unavailable(format!("the database sent no row within {} ms", patience.as_millis()));
-    let no_params: [Param<'_>; 0] = [];
-    let stream = client.query_typed_raw(include_str!("totals.sql"), no_params);
-    let stream = tokio::time::timeout(patience, stream).await.map_err(late)??;
-    let mut stream = std::pin::pin!(stream);
-    while let Some(row) = tokio::time::timeout(patience, stream.try_next()).await.map_err(late)?? {
-        on_total(event_total(column(&row, 0)?, column(&row, 1)?, column(&row, 2)?, column(&row, 3)?)?);
-    }
-    Ok(())
+    let on_row = |row: &Row| {
+        on_total(event_total(column(row, 0)?, column(row, 1)?, column(row, 2)?, column(row, 3)?)?);
+        Ok(())
+    };
+    client.each_row(include_str!("totals.sql"), &[], on_row).await
 }
 
 pub(super) async fn sums(client: &Client, range: HourRange, by: SumBy) -> Result<Vec<Sum>, StoreError> {
@@ -118,4 +105,9 @@ pub(super) async fn books(client: &Client) -> Result<Books, StoreError> {
     let row = client.query_typed_one(include_str!("books.sql"), &[]).await?;
     let sum = |index| exact_sum(column(&row, index)?);
     Ok(Books { rows: sum(0)?, totals: sum(1)?, removed: sum(2)?, ledger: sum(3)? })
+}
+
+pub(super) async fn identity(client: &Client) -> Result<String, StoreError> {
+    let row = client.query_typed_one("select identity from store_identity", &[]).await?;
+    Ok(hex::encode(column::<&[u8]>(&row, 0)?))
 }

@@ -1,9 +1,10 @@
-//! The schema: made and brought up to date by the first node that finds it missing or old.
+//! The schema: found where it is, made and brought up to date by the first node that finds it missing
+//! or old.
 
-use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
+use super::client::{Client, Param};
 use super::rows::column;
 use crate::store::StoreError;
 use crate::store::migration::{Migration, newest_version, random_identity, refuse_newer_schema};
@@ -21,22 +22,129 @@ const MIGRATION_LOCK: i64 = 0x6576_656e_7474_726b;
 /// How often a migration that met another one begins anew.
 const ATTEMPTS_MAX: usize = 10;
 
-/// Cheap when the schema is there: one round trip.
-pub(super) async fn ensure(client: &mut Client) -> Result<(), StoreError> {
-    let found = match version(client).await {
-        Ok(found) => found,
-        Err(error) if error.code() == Some(&SqlState::UNDEFINED_TABLE) => 0,
+/// Where our tables are, and whose they are.
+pub(super) struct Home {
+    pub(super) identity: String,
+    pub(super) schema: String,
+}
+
+impl Home {
+    /// The statements that open a transaction, and have it see this schema and no other.
+    pub(super) fn pinned(&self, begin: &str) -> String {
+        format!("{begin}; {}", pin(&self.schema))
+    }
+}
+
+fn pin(schema: &str) -> String {
+    format!("set local search_path to {}", quoted(schema))
+}
+
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// What a session looks for.
+pub(super) struct Wanted {
+    /// Only this one will do, and nothing is written before it is found.
+    pub(super) identity: Option<String>,
+    /// Where it was last time.
+    pub(super) schema: Option<String>,
+    pub(super) for_audit: bool,
+    pub(super) own_search_path: bool,
+}
+
+/// One round trip where the tables are known to be.
+pub(super) async fn find_or_make(client: &Client, wanted: &Wanted) -> Result<Home, StoreError> {
+    let mut remembered = None;
+    if let Some(schema) = &wanted.schema {
+        remembered = look(client, schema).await?;
+    }
+    let found = match remembered.filter(|(home, _)| wanted.identity.as_ref().is_none_or(|id| *id == home.identity)) {
+        Some(found) => Some(found),
+        None => search(client, wanted).await?,
+    };
+    if let Some((home, version)) = found {
+        refuse_newer_schema(version, MIGRATIONS)?;
+        if version == newest_version(MIGRATIONS) {
+            return Ok(home);
+        }
+        if wanted.for_audit {
+            return Err(StoreError::Refused(format!(
+                "its schema has version {version}: start this event-tracker on it once, which brings it to {}",
+                newest_version(MIGRATIONS)
+            )));
+        }
+        return make(client, Some(&home.schema)).await;
+    }
+    if wanted.identity.is_some() {
+        return Err(StoreError::AnotherDatabase("there is no event-tracker schema in it".into()));
+    }
+    if wanted.for_audit {
+        return Err(StoreError::Refused("there is no event-tracker schema in it yet".into()));
+    }
+    make(client, None).await
+}
+
+/// What is in a schema; `None` when our tables are not.
+async fn look(client: &Client, schema: &str) -> Result<Option<(Home, i32)>, StoreError> {
+    let space = quoted(schema);
+    let sql = format!(
+        "select coalesce((select max(version) from {space}.schema_version), 0), \
+         (select identity from {space}.store_identity)"
+    );
+    let row = match client.answered(client.driver().query_typed_one(&sql, &[])).await? {
+        Ok(row) => row,
+        Err(error) if matches!(error.code(), Some(&SqlState::UNDEFINED_TABLE | &SqlState::INVALID_SCHEMA_NAME)) => {
+            return Ok(None);
+        }
         Err(error) => return Err(error.into()),
     };
-    refuse_newer_schema(found, MIGRATIONS)?;
-    if found == newest_version(MIGRATIONS) {
-        return Ok(());
+    let Some(identity) = column::<Option<&[u8]>>(&row, 1)? else { return Ok(None) };
+    let home = Home { identity: hex::encode(identity), schema: schema.to_owned() };
+    Ok(Some((home, column(&row, 0)?)))
+}
+
+/// Looks through all schemas. Where the role's `search_path` finds none, the only one that there is
+/// counts: better that than a second one beside it, among which the counts would be split. A URL that sets
+/// the path itself means what it says.
+async fn search(client: &Client, wanted: &Wanted) -> Result<Option<(Home, i32)>, StoreError> {
+    let mut homes = Vec::new();
+    for row in client.query_typed(include_str!("homes.sql"), &[]).await? {
+        let is_found: bool = column(&row, 1)?;
+        if let Some(found) = look(client, column(&row, 0)?).await? {
+            homes.push((found, is_found));
+        }
     }
+    if let Some(identity) = &wanted.identity {
+        if homes.is_empty() {
+            return Ok(None);
+        }
+        let other = homes[0].0.0.identity.clone();
+        let expected = homes.into_iter().map(|(found, _)| found).find(|(home, _)| home.identity == *identity);
+        return expected.map(Some).ok_or_else(|| {
+            StoreError::AnotherDatabase(format!("its identity is {other}, and {identity} is expected"))
+        });
+    }
+    let only_one = homes.len() == 1 && !wanted.own_search_path;
+    let is_ambiguous = homes.len() > 1 && !wanted.own_search_path;
+    let names: Vec<String> = homes.iter().map(|((home, _), _)| home.schema.clone()).collect();
+    match homes.into_iter().next() {
+        Some((found, is_found)) if is_found || only_one => Ok(Some(found)),
+        Some(_) if is_ambiguous => Err(StoreError::Refused(format!(
+            "the schemas {} hold tables of event-tracker: say which one, with options=-csearch_path%3DSCHEMA in the URL",
+            names.join(", ")
+        ))),
+        _ => Ok(None),
+    }
+}
+
+/// Makes what is missing, in this schema or where the `search_path` says.
+async fn make(client: &Client, schema: Option<&str>) -> Result<Home, StoreError> {
     let mut advisory_lock = true;
     let mut attempt = 1;
     loop {
-        let error = match migrate(client, advisory_lock).await {
-            Ok(()) => return Ok(()),
+        let error = match migrate(client, schema, advisory_lock).await {
+            Ok(home) => return Ok(home),
             Err(Failure::Refused(error)) => return Err(error),
             Err(Failure::Database(error)) => error,
         };
@@ -51,6 +159,7 @@ pub(super) async fn ensure(client: &mut Client) -> Result<(), StoreError> {
             Some(
                 SqlState::UNIQUE_VIOLATION
                 | SqlState::DUPLICATE_TABLE
+                | SqlState::DUPLICATE_COLUMN
                 | SqlState::DUPLICATE_OBJECT
                 | SqlState::T_R_SERIALIZATION_FAILURE
                 | SqlState::T_R_DEADLOCK_DETECTED,
@@ -71,39 +180,39 @@ impl From<tokio_postgres::Error> for Failure {
     }
 }
 
-/// All missing migrations in one transaction, so that a half-made schema can't be.
-async fn migrate(client: &mut Client, advisory_lock: bool) -> Result<(), Failure> {
-    client.batch_execute("begin isolation level read committed").await?;
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Self::Refused(error)
+    }
+}
+
+/// All missing migrations in one transaction, so that a half-made schema can't be. Each statement waits
+/// for the one before.
+async fn migrate(client: &Client, schema: Option<&str>, advisory_lock: bool) -> Result<Home, Failure> {
+    let driver = client.driver();
+    let pin = schema.map(pin).unwrap_or_default();
+    client.answered(driver.batch_execute(&format!("begin isolation level read committed; {pin}"))).await??;
     if advisory_lock {
-        let key: &(dyn tokio_postgres::types::ToSql + Sync) = &MIGRATION_LOCK;
-        client.query_typed("select pg_advisory_xact_lock($1)", &[(key, Type::INT8)]).await?;
+        let params: [Param<'_>; 1] = [(&MIGRATION_LOCK, Type::INT8)];
+        client.answered(driver.query_typed("select pg_advisory_xact_lock($1)", &params)).await??;
     }
-    client.batch_execute(include_str!("schema_version_table.sql")).await?;
-    let found = version(client).await?;
-    refuse_newer_schema(found, MIGRATIONS).map_err(Failure::Refused)?;
+    client.answered(driver.batch_execute(include_str!("schema_version_table.sql"))).await??;
+    let found: i32 =
+        client.answered(driver.query_typed_one(include_str!("schema_version.sql"), &[])).await??.try_get(0)?;
+    refuse_newer_schema(found, MIGRATIONS)?;
     for migration in MIGRATIONS.iter().filter(|migration| migration.version > found) {
-        client.batch_execute(migration.sql).await?;
-        client
-            .execute_typed("insert into schema_version (version) values ($1)", &[(&migration.version, Type::INT4)])
-            .await?;
+        client.answered(driver.batch_execute(migration.sql)).await??;
+        let params: [Param<'_>; 1] = [(&migration.version, Type::INT4)];
+        client.answered(driver.execute_typed("insert into schema_version (version) values ($1)", &params)).await??;
     }
-    let identity = random_identity().map_err(Failure::Refused)?;
-    client
-        .execute_typed(
-            "insert into store_identity (identity) values ($1) on conflict (only_row) do nothing",
-            &[(&identity.as_slice(), Type::BYTEA)],
-        )
-        .await?;
-    client.batch_execute("commit").await?;
-    Ok(())
-}
-
-async fn version(client: &Client) -> Result<i32, tokio_postgres::Error> {
-    let row = client.query_typed_one(include_str!("schema_version.sql"), &[]).await?;
-    row.try_get(0)
-}
-
-pub(super) async fn identity(client: &Client) -> Result<String, StoreError> {
-    let row = client.query_typed_one(include_str!("identity.sql"), &[]).await?;
-    Ok(hex::encode(column::<&[u8]>(&row, 0)?))
+    let identity = random_identity()?;
+    let params: [Param<'_>; 1] = [(&identity.as_slice(), Type::BYTEA)];
+    let sql = "insert into store_identity (identity) values ($1) on conflict (only_row) do nothing";
+    client.answered(driver.execute_typed(sql, &params)).await??;
+    let sql = "select identity, current_schema()::text from store_identity";
+    let row = client.answered(driver.query_typed_one(sql, &[])).await??;
+    let home = Home { identity: hex::encode(column::<&[u8]>(&row, 0)?), schema: column(&row, 1)? };
+    // Every statement has succeeded, so this is no ROLLBACK: see `Client::commit`.
+    client.answered(driver.batch_execute("commit")).await??;
+    Ok(home)
 }

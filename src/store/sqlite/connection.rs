@@ -36,7 +36,7 @@ pub(super) fn open_to_write(path: &Path) -> Result<Connection, StoreError> {
     // Switching to the WAL meets another process that does the same without waiting for it.
     let give_up_at = Instant::now() + OPEN_TIMEOUT;
     while let Err(error) = migrate(&mut connection) {
-        if matches!(error, StoreError::Rejected(_)) || Instant::now() >= give_up_at {
+        if !matches!(error, StoreError::Unavailable(_)) || Instant::now() >= give_up_at {
             return Err(named(error));
         }
         std::thread::sleep(Duration::from_millis(10));
@@ -47,13 +47,13 @@ pub(super) fn open_to_write(path: &Path) -> Result<Connection, StoreError> {
 pub(super) fn open_to_read(path: &Path) -> Result<Connection, StoreError> {
     let named = |error: StoreError| name_file(path, error);
     if !path.is_file() {
-        return Err(named(StoreError::Rejected("there is no such file".into())));
+        return Err(named(StoreError::Refused("there is no such file".into())));
     }
     let connection = open(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     connection.pragma_update(None, "query_only", true).map_err(|error| named(error.into()))?;
     let found = own_version(&connection).map_err(named)?;
     if found < newest_version(MIGRATIONS) {
-        return Err(named(StoreError::Rejected("it has no schema of this event-tracker yet".into())));
+        return Err(named(StoreError::Refused("it has no schema of this event-tracker yet".into())));
     }
     Ok(connection)
 }
@@ -67,7 +67,7 @@ pub(super) fn checkpoint(connection: &Connection) -> Result<(), StoreError> {
 fn open(path: &Path, flags: OpenFlags) -> Result<Connection, StoreError> {
     let version = rusqlite::version_number();
     if version < SQLITE_VERSION_MIN {
-        return Err(StoreError::Rejected(format!("SQLite {} is too old: 3.51.3 is needed", rusqlite::version())));
+        return Err(StoreError::Refused(format!("SQLite {} is too old: 3.51.3 is needed", rusqlite::version())));
     }
     let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)
         .map_err(|error| name_file(path, error.into()))?;
@@ -80,6 +80,8 @@ fn name_file(path: &Path, error: StoreError) -> StoreError {
     match error {
         StoreError::Unavailable(reason) => StoreError::Unavailable(format!("SQLite at {at}: {reason}")),
         StoreError::Rejected(reason) => StoreError::Rejected(format!("SQLite at {at}: {reason}")),
+        StoreError::Refused(reason) => StoreError::Refused(format!("SQLite at {at}: {reason}")),
+        StoreError::AnotherDatabase(reason) => StoreError::AnotherDatabase(format!("SQLite at {at}: {reason}")),
         other => other,
     }
 }
@@ -92,7 +94,7 @@ fn own_version(connection: &Connection) -> Result<i32, StoreError> {
     let objects = number("select count(*) from sqlite_schema")?;
     let application_id = number("pragma application_id")?;
     if application_id != APPLICATION_ID && (application_id != 0 || objects != 0) {
-        return Err(StoreError::Rejected("the file belongs to another program".into()));
+        return Err(StoreError::Refused("the file belongs to another program: name another one".into()));
     }
     let found = number("pragma user_version")?;
     refuse_newer_schema(found, MIGRATIONS)?;

@@ -2,48 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use rusqlite::{Connection, Row, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, Row, Transaction, params};
 
-use super::change;
-use crate::domain::{BatchSeq, EventTotal, HourRange, HourlyCount, Sum, SumBy, SumOf, WriterId};
+use crate::domain::{EventTotal, HourRange, HourlyCount, Sum, SumBy, SumOf, WriterId};
 use crate::store::columns::{
-    batch_total, event_deltas, event_name, event_total, exact_sum, hour, hourly_count, ledger_entry, stored_count,
-    stored_hour, stored_seq, unsigned,
+    event_name, event_total, exact_sum, hour, hourly_count, ledger_entry, stored_hour, unsigned,
 };
-use crate::store::{Books, Commit, CommitRequest, HourlyQuery, LedgerEntry, LedgerPosition, StoreError};
+use crate::store::{Books, HourlyQuery, LedgerEntry, LedgerPosition, StoreError};
 
-pub(super) fn commit(connection: &mut Connection, request: &CommitRequest) -> Result<Commit, StoreError> {
-    let CommitRequest { id, after, digest, rows, .. } = request;
-    let seq = stored_seq(id.seq)?;
-    // Dropped without a commit, the transaction rolls back: so does every `?` below.
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let entry = entry(&transaction, id.writer)?;
-    if entry.map_or(BatchSeq(0), |entry| entry.last_seq) != *after {
-        return Ok(Commit::Stands(entry));
-    }
-    transaction.prepare_cached(include_str!("ledger_write.sql"))?.execute(params![
-        id.writer.0,
-        seq,
-        (entry.map_or(0, |entry| entry.total) + batch_total(rows)).to_string(),
-        digest.0,
-    ])?;
-    let rows = change::aliases(&transaction)?.apply(rows);
-    let deltas = event_deltas(&rows)?;
-    let mut upsert = transaction.prepare_cached(include_str!("hourly_upsert.sql"))?;
-    for row in &*rows {
-        upsert.execute(params![row.event.as_str(), stored_hour(row.hour), stored_count(row.count)?])?;
-    }
-    drop(upsert);
-    let mut upsert = transaction.prepare_cached(include_str!("totals_upsert.sql"))?;
-    for delta in &deltas {
-        upsert.execute(params![delta.event, delta.count, delta.first_hour, delta.last_hour])?;
-    }
-    drop(upsert);
-    transaction.commit()?;
-    Ok(Commit::Applied)
-}
-
-fn entry(snapshot: &Transaction<'_>, writer: WriterId) -> Result<Option<LedgerEntry>, StoreError> {
+pub(super) fn entry(snapshot: &Transaction<'_>, writer: WriterId) -> Result<Option<LedgerEntry>, StoreError> {
     let mut statement = snapshot.prepare_cached("select last_seq, total, digest from ledger where writer = ?1")?;
     let mut rows = statement.query([writer.0])?;
     let Some(row) = rows.next()? else { return Ok(None) };

@@ -11,8 +11,10 @@ on_both_stores!(
     a_batch_of_many_chunks_is_applied_whole,
     counts_add_up_over_batches_and_writers,
     sums_beyond_64_bits_stay_exact_in_the_books,
-    a_row_that_would_overflow_is_refused_and_nothing_changes,
-    a_total_that_would_overflow_is_refused_and_nothing_changes,
+    a_row_that_would_overflow_is_set_aside_and_the_others_are_counted,
+    a_total_that_would_overflow_sets_aside_only_the_row_that_is_too_much,
+    rows_that_a_trigger_refuses_are_set_aside_among_many_that_are_counted,
+    a_store_that_refuses_every_row_is_told_and_nothing_is_set_aside,
     writers_of_the_same_rows_wait_for_each_other_and_never_deadlock,
     the_same_batch_sent_by_two_at_once_is_applied_once,
     a_closed_store_refuses_and_keeps_what_it_has,
@@ -105,29 +107,76 @@ async fn sums_beyond_64_bits_stay_exact_in_the_books(bench: Bench) {
     assert_eq!(stored(&store).await[0].count, most);
 }
 
-async fn a_row_that_would_overflow_is_refused_and_nothing_changes(bench: Bench) {
+async fn a_row_that_would_overflow_is_set_aside_and_the_others_are_counted(bench: Bench) {
     let store = bench.store().await;
-    let first = rows([("a", 1, 1), ("b", 1, i64::MAX as u64)]);
-    store.commit(request(batch(1, 1), first.clone())).await.unwrap();
-    for too_much in [1, i64::MAX as u64, u64::MAX] {
+    let most = i64::MAX as u64;
+    store.commit(request(batch(1, 1), rows([("a", 1, 1), ("b", 1, most)]))).await.unwrap();
+    for (seq, too_much) in [(2, 1), (3, most), (4, u64::MAX)] {
         let sent = rows([("a", 1, 1), ("b", 1, too_much), ("c", 1, 1)]);
-        let refused = store.commit(request(batch(1, 2), sent)).await;
-        assert!(matches!(refused, Err(StoreError::Rejected(_))), "{refused:?}");
-        assert_eq!(stored(&store).await, *first);
-        assert!(!store.position(vec![writer(1)]).await.unwrap().includes(batch(1, 2)));
-        balanced_books(&store).await;
+        assert_eq!(store.commit(request(batch(1, seq), sent.clone())).await, Ok(Commit::Applied));
+        assert_eq!(stored(&store).await, *rows([("a", 1, seq), ("b", 1, most), ("c", 1, seq - 1)]));
+        let books = balanced_books(&store).await;
+        let total = books.ledger;
+        assert_eq!(store.commit(request(batch(1, seq), sent.clone())).await, Ok(stands(seq, total, &sent)));
+        assert_eq!(store.set_aside(), seq - 1);
     }
-    assert_eq!(store.commit(request(batch(1, 2), rows([("a", 1, 1)]))).await, Ok(Commit::Applied));
+    let removed = 1 + i128::from(most) + i128::from(u64::MAX);
+    assert_eq!(balanced_books(&store).await.removed, removed);
 }
 
-async fn a_total_that_would_overflow_is_refused_and_nothing_changes(bench: Bench) {
+async fn a_total_that_would_overflow_sets_aside_only_the_row_that_is_too_much(bench: Bench) {
     let store = bench.store().await;
-    let first = rows([("b", 1, i64::MAX as u64)]);
-    store.commit(request(batch(1, 1), first.clone())).await.unwrap();
-    let refused = store.commit(request(batch(1, 2), rows([("a", 1, 1), ("b", 2, 1)]))).await;
+    let most = i64::MAX as u64;
+    store.commit(request(batch(1, 1), rows([("b", 1, most - 5)]))).await.unwrap();
+    let sent = rows([("a", 1, 1), ("b", 2, 5), ("b", 3, 1), ("c", 9, 1)]);
+    assert_eq!(store.commit(request(batch(1, 2), sent)).await, Ok(Commit::Applied));
+    assert_eq!(stored(&store).await, *rows([("a", 1, 1), ("b", 1, most - 5), ("b", 2, 5), ("c", 9, 1)]));
+    assert_eq!(balanced_books(&store).await.removed, 1);
+}
+
+async fn rows_that_a_trigger_refuses_are_set_aside_among_many_that_are_counted(bench: Bench) {
+    let store = bench.store().await;
+    store.commit(request(batch(1, 1), rows([("first", 1, 1)]))).await.unwrap();
+    bench
+        .execute(match bench {
+            Bench::Sqlite(_) => {
+                "create trigger no_bad before insert on hourly_counts when new.event like '%/bad'
+                 begin select raise(abort, 'no bad ones'); end"
+            }
+            Bench::Postgres { .. } => {
+                "create function no_bad() returns trigger language plpgsql as
+                 $$ begin if new.event like '%/bad' then raise 'no bad ones'; end if; return new; end $$;
+                 create trigger no_bad before insert on hourly_counts for each row execute function no_bad()"
+            }
+        })
+        .await;
+    let names: Vec<String> =
+        (0..12_000).map(|number| format!("{number:05}/{}", if number % 3_000 == 7 { "bad" } else { "good" })).collect();
+    let sent = rows(names.iter().map(|name| (name.as_str(), 1, 2)));
+    assert_eq!(store.commit(request(batch(1, 2), sent)).await, Ok(Commit::Applied));
+    let books = balanced_books(&store).await;
+    assert_eq!((books.rows, books.removed, store.set_aside()), (1 + 2 * 11_996, 8, 4));
+}
+
+async fn a_store_that_refuses_every_row_is_told_and_nothing_is_set_aside(bench: Bench) {
+    let store = bench.store().await;
+    store.commit(request(batch(1, 1), rows([("first", 1, 1)]))).await.unwrap();
+    bench
+        .execute(match bench {
+            Bench::Sqlite(_) => {
+                "create trigger none before insert on hourly_counts begin select raise(abort, 'none'); end"
+            }
+            Bench::Postgres { .. } => "alter table hourly_counts add constraint none check (hour < 2) not valid",
+        })
+        .await;
+    let names: Vec<String> = (0..1_001).map(|number| format!("event/{number}")).collect();
+    let sent = rows(names.iter().map(|name| (name.as_str(), 2, 1)));
+    let refused = store.commit(request(batch(1, 2), sent)).await;
     assert!(matches!(refused, Err(StoreError::Rejected(_))), "{refused:?}");
-    assert_eq!(stored(&store).await, *first);
-    assert_eq!(balanced_books(&store).await.ledger, i128::from(i64::MAX));
+    assert_eq!((balanced_books(&store).await.ledger, store.set_aside()), (1, 0));
+    bench.execute("alter table hourly_counts rename to gone").await;
+    let refused = store.commit(request(batch(1, 2), rows([("a", 1, 1)]))).await;
+    assert!(matches!(refused, Err(StoreError::Rejected(_))), "{refused:?}");
 }
 
 async fn writers_of_the_same_rows_wait_for_each_other_and_never_deadlock(bench: Bench) {

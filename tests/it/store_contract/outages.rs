@@ -187,5 +187,5 @@ async fn a_database_that_became_read_only_is_unavailable_until_it_takes_writes()
 async fn a_database_that_does_not_exist_is_refused_in_words() {
     let store = open_url(&Cluster::shared().url("nowhere")).await;
     let refused = store.commit(request(batch(1, 1), rows([("a", 1, 1)]))).await.unwrap_err();
-    assert!(matches!(&refused, StoreError::Rejected(why) if why.contains("does not exist")), "{refused}");
+    assert!(matches!(&refused, StoreError::Refused(why) if why.contains("does not exist")), "{refused}");
 }

@@ -34,7 +34,7 @@ async fn a_newer_schema_is_refused_and_left_alone(bench: Bench) {
         Err(error) => error,
         Ok(store) => store.commit(request(batch(1, 2), rows([("a", 1, 1)]))).await.unwrap_err(),
     };
-    assert!(matches!(&refused, StoreError::Rejected(why) if why.contains("version 99")), "{refused}");
+    assert!(matches!(&refused, StoreError::Refused(why) if why.contains("version 99")), "{refused}");
 }
 
 async fn many_that_start_at_once_make_one_schema(bench: Bench) {
@@ -118,7 +118,7 @@ async fn a_sqlite_file_of_another_program_is_refused_and_left_alone() {
     rusqlite::Connection::open(&path).unwrap().execute_batch("create table notes (text text)").unwrap();
     let before = std::fs::read(&path).unwrap();
     let refused = SqliteStore::open(&path).err().unwrap();
-    assert!(matches!(&refused, StoreError::Rejected(why) if why.contains("another program")), "{refused}");
+    assert!(matches!(&refused, StoreError::Refused(why) if why.contains("another program")), "{refused}");
     assert_eq!(std::fs::read(&path).unwrap(), before);
 
     std::fs::write(&path, "certainly no database, but long enough to be looked at").unwrap();
@@ -140,7 +140,7 @@ async fn a_sqlite_file_and_its_folder_are_made_and_the_wal_is_emptied_at_the_end
 async fn an_audit_reads_a_sqlite_file_in_use_and_changes_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("events.sqlite");
-    assert!(matches!(SqliteStore::open_for_audit(&path), Err(StoreError::Rejected(_))));
+    assert!(matches!(SqliteStore::open_for_audit(&path), Err(StoreError::Refused(_))));
     assert!(!path.exists());
     let store = SqliteStore::open(&path).unwrap();
     store.commit(request(batch(1, 1), rows([("a", 1, 5)]))).await.unwrap();
@@ -176,5 +176,5 @@ async fn a_database_that_is_not_utf8_is_refused() {
     let cluster = Cluster::shared();
     let database = cluster.create_database_with("encoding 'LATIN1' lc_collate 'C' lc_ctype 'C'").await;
     let refused = open_url(&cluster.url(&database)).await.identity().await.unwrap_err();
-    assert!(matches!(&refused, StoreError::Rejected(why) if why.contains("UTF8")), "{refused}");
+    assert!(matches!(&refused, StoreError::Refused(why) if why.contains("UTF8")), "{refused}");
 }

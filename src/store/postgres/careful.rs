@@ -1,0 +1,63 @@
+//! The commit of a batch of which the database refuses a row: everything else goes in.
+
+use tokio_postgres::types::Type;
+
+use super::client::{Client, Param};
+use super::commit::{CHUNK_ROWS, Failure, Write};
+use crate::domain::{BatchId, HourlyCount};
+use crate::store::StoreError;
+use crate::store::aside::{Search, removal_reason};
+use crate::store::columns::{event_deltas, stored_hour, stored_seq};
+use crate::store::migration::random_identity;
+
+/// In an open transaction whose ledger stands at the batch already.
+pub(super) async fn write<'a>(client: &Client, rows: &'a [HourlyCount]) -> Result<Search<'a>, StoreError> {
+    // So that a constraint that is checked at the end tells now which row it does not want.
+    client.batch_execute("set constraints all immediate").await?;
+    let mut search = Search::of(rows, CHUNK_ROWS);
+    while let Some(part) = search.next_part() {
+        client.batch_execute("savepoint part").await?;
+        match client.in_time(async { Ok::<_, StoreError>(both_tables(client, part).await) }).await? {
+            Ok(()) => client.batch_execute("release part").await?,
+            Err(Failure::Row(reason)) => {
+                client.batch_execute("rollback to part; release part").await?;
+                search.note_refused(part, reason)?;
+            }
+            Err(Failure::Other(error)) => return Err(error),
+        }
+    }
+    Ok(search)
+}
+
+async fn both_tables(client: &Client, part: &[HourlyCount]) -> Result<(), Failure> {
+    Write::Rows(part).run(client.driver()).await?;
+    let deltas = event_deltas(part).map_err(Failure::of_value)?;
+    Write::Totals(&deltas).run(client.driver()).await
+}
+
+pub(super) async fn set_aside(client: &Client, id: BatchId, search: &Search<'_>) -> Result<(), StoreError> {
+    let refused = &search.refused;
+    let (writer, seq) = (id.writer.0.as_slice(), stored_seq(id.seq)?);
+    let events: Vec<&str> = refused.iter().map(|refused| refused.row.event.as_str()).collect();
+    let hours: Vec<i32> = refused.iter().map(|refused| stored_hour(refused.row.hour)).collect();
+    let counts: Vec<String> = refused.iter().map(|refused| refused.row.count.to_string()).collect();
+    let reasons: Vec<&str> = refused.iter().map(|refused| refused.reason.as_str()).collect();
+    let params: [Param<'_>; 6] = [
+        (&writer, Type::BYTEA),
+        (&seq, Type::INT8),
+        (&events, Type::TEXT_ARRAY),
+        (&hours, Type::INT4_ARRAY),
+        (&counts, Type::TEXT_ARRAY),
+        (&reasons, Type::TEXT_ARRAY),
+    ];
+    client.execute_typed(include_str!("set_aside.sql"), &params).await?;
+    let removal = random_identity()?;
+    let params: [Param<'_>; 3] = [
+        (&removal.as_slice(), Type::BYTEA),
+        (&search.amount().to_string(), Type::TEXT),
+        (&removal_reason(id, refused.len()), Type::TEXT),
+    ];
+    let sql = "insert into removals (id, amount, reason) values ($1, cast($2 as numeric), $3)";
+    client.execute_typed(sql, &params).await?;
+    Ok(())
+}

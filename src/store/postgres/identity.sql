@@ -1,1 +1,0 @@
-select identity from store_identity
