@@ -6,6 +6,7 @@
 //! crash recovery and exact reads all follow from it.
 
 mod custody;
+mod inventory;
 mod kept;
 mod mark;
 mod pending;
@@ -22,6 +23,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, watch};
 
 pub use custody::Rewound;
+pub use inventory::Inventory;
 pub use mark::{Confirmed, Mark};
 pub use pending::{Pending, PendingBatch, RecentCommits};
 pub use recover::{RecoverError, Recovered};

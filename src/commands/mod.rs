@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::config::{self, Config, ConfigError, Flag, Setting, Sources};
 use crate::telemetry;
 
+mod accept_store;
 mod audit;
 mod completions;
 mod create_random_events;
@@ -69,6 +70,7 @@ enum Command {
     CreateSuperuser(create_superuser::CreateSuperuser),
     Users(users::Users),
     Audit(audit::Audit),
+    AcceptStore(accept_store::AcceptStore),
     PrintConfig(print_config::PrintConfig),
     Completions(completions::Completions),
 }
@@ -160,6 +162,7 @@ fn execute(line: CommandLine) -> anyhow::Result<()> {
         Some(Command::CreateSuperuser(command)) => command.run(|| line.settings.load_and_log()),
         Some(Command::Users(command)) => command.run(line.settings.load_and_log()?),
         Some(Command::Audit(command)) => command.run(line.settings.load_and_log()?),
+        Some(Command::AcceptStore(command)) => command.run(&line.settings.load_and_log()?),
         Some(Command::PrintConfig(print_config::PrintConfig {})) => print_config::run(&line.settings.load()?.1),
         Some(Command::Completions(command)) => command.run(),
     }

@@ -20,10 +20,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("shared", &[]),
     ("committed", &["domain", "batch", "catalog", "reconcile", "store", "shared"]),
     ("query", &["domain", "batch", "catalog", "reconcile", "store", "committed", "histogram"]),
-    (
-        "node",
-        &["domain", "names", "journal", "batch", "reconcile", "catalog", "flusher", "query", "store"],
-    ),
+    ("node", &["domain", "names", "journal", "batch", "reconcile", "catalog", "flusher", "query", "store"]),
     // It hands the paths of the dashboard over, at one place.
     ("http", &["domain", "batch", "node", "query", "histogram", "shared", "store", "admin"]),
     // Of the store it uses what administrators keep there.
@@ -35,7 +32,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("descriptors", &[]),
     ("private", &[]),
     ("app", &["*"]),
-    ("commands", &["domain", "app", "batch", "config", "journal", "store", "telemetry", "admin", "private"]),
+    ("commands", &["domain", "app", "batch", "config", "node", "store", "telemetry", "admin", "private"]),
     ("lib", &[]),
     ("main", &["*"]),
 ];
