@@ -29,9 +29,11 @@
 //! deleted ones, and a read whose rows and catalog are not of one moment is repeated.
 //!
 //! # Start and stop
-//! [`app`]: lock the folder, replay segments into sealed batches, begin a new writer, serve at once
-//! even if the store is down. At stop: not ready, stop accepting, finish requests, flush with a
-//! deadline, sync; what could not be flushed stays in the journal.
+//! [`app`]: lock the folder and make it private ([`private`]), replay segments into sealed batches, begin
+//! a new writer, serve at once even if the store is down, as many clients as open files allow
+//! ([`descriptors`]). At stop, by whatever signal ([`signals`]): not ready, stop accepting, finish
+//! requests, flush with a deadline, sync; what could not be flushed stays in the journal. Nothing of
+//! this waits for the log ([`telemetry`]).
 //!
 //! # Invariants
 //! 1. An increment acknowledged at a level survives every fault that the level names, once.

@@ -5,8 +5,10 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-const FOLDER_MODE: u32 = 0o700;
-const FILE_MODE: u32 = 0o600;
+/// All that others may do.
+const OTHERS: u32 = 0o077;
+/// Set on folders that are meant for everybody, such as `/tmp`.
+const STICKY: u32 = 0o1000;
 /// Folders of the data folder that are ours.
 const OUR_FOLDERS: [&str; 2] = ["journal", "import-"];
 
@@ -24,19 +26,29 @@ pub fn create_private_files() {
 /// Never fails: a folder of another user works as well as it did, and the log warns of it.
 pub fn tighten(folder: &Path) {
     let mut changed = 0;
-    match std::fs::metadata(folder).and_then(|metadata| set(folder, &metadata, &mut changed)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return,
-        tightened => match tightened.and_then(|()| tighten_content(folder, true, &mut changed)) {
-            Ok(()) => {}
-            Err(error) => tracing::warn!(
-                %error, folder = %folder.display(),
-                "The data folder or a file in it can be used by others, and that can't be changed"
-            ),
-        },
+    if let Err(error) = tighten_all(folder, &mut changed) {
+        if error.kind() == io::ErrorKind::NotFound {
+            return;
+        }
+        tracing::warn!(
+            %error, folder = %folder.display(),
+            "The data folder or a file in it can be used by others, and that can't be changed"
+        );
     }
     if changed > 0 {
         tracing::info!(changed, folder = %folder.display(), "The data folder and its files are now only for its owner");
     }
+}
+
+/// Goes on after an error and gives the first.
+fn tighten_all(folder: &Path, changed: &mut u64) -> io::Result<()> {
+    let metadata = std::fs::metadata(folder)?;
+    if metadata.permissions().mode() & STICKY != 0 {
+        return Err(io::Error::other("the folder is shared by everybody"));
+    }
+    let folder_itself = set(folder, &metadata, changed);
+    let content = tighten_content(folder, true, changed);
+    folder_itself.and(content)
 }
 
 /// All files of a folder, and those of its folders that are ours. Goes on after an error and gives the
@@ -67,11 +79,32 @@ fn tighten_content(folder: &Path, is_top: bool, changed: &mut u64) -> io::Result
 
 fn set(path: &Path, metadata: &Metadata, changed: &mut u64) -> io::Result<()> {
     let mode = metadata.permissions().mode();
-    let wanted = if metadata.is_dir() { FOLDER_MODE } else { FILE_MODE };
-    if mode & 0o077 == 0 {
+    if mode & OTHERS == 0 {
         return Ok(());
     }
-    std::fs::set_permissions(path, Permissions::from_mode(mode & wanted))?;
+    std::fs::set_permissions(path, Permissions::from_mode(mode & !OTHERS))?;
     *changed += 1;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_folder_whose_rights_can_t_be_changed_or_that_is_everybody_s_is_left_as_it_is() {
+        // The system refuses it for the first of them, to everybody.
+        assert!(tighten_all(Path::new("/proc/self"), &mut 0).is_err());
+        tighten(Path::new("/proc/self"));
+        let shared = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(shared.path(), Permissions::from_mode(0o1777)).unwrap();
+        std::fs::write(shared.path().join("of somebody"), "").unwrap();
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+        let before = mode(&shared.path().join("of somebody"));
+        tighten(shared.path());
+        assert_eq!((mode(shared.path()), mode(&shared.path().join("of somebody"))), (0o1777, before));
+        tighten(&shared.path().join("does not exist"));
+        assert!(!shared.path().join("does not exist").exists());
+    }
 }

@@ -1,10 +1,10 @@
 //! The HTTP service: warp filters behind an accept loop of our own. Only what nearly every request is, a
 //! POST that says all in its path, is answered before them ([`count`]).
 //!
-//! Reading order: this file (the route table and who answers what), `answer` (every success and
-//! every error as bytes), the endpoint groups `ingest`, `batch`, `read`, `picture`, `health`, and then
+//! Reading order: this file (the route table and who answers what), `answer` and `envelope` (every
+//! success and every error as bytes), the endpoint groups `ingest`, `batch`, `read`, `picture`, `health`, and then
 //! the transport: `service` (around one request), `connection` and `wire` (around one connection),
-//! `server`.
+//! `date`, `server`.
 //!
 //! Routing reads one table, [`ROUTES`]: it decides which endpoint answers, it tells 404 from 405
 //! with `Allow`, and it is what the API's description is checked against. No filter ever rejects:

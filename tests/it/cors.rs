@@ -23,7 +23,7 @@ type Case<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], &'a str, u16);
 const ANSWERS: [Case<'static>; 20] = [
     ("POST", "/api/events/login", &[], "", 201),
     ("POST", "/api/events/login/5", &[], "", 200),
-    ("POST", "/api/events/login", &[], "a body", 201),
+    ("POST", "/api/events/login", &[], "a body", 400),
     ("POST", "/api/events/login?ack=store", &[], "", 201),
     ("POST", "/api/events", &[], "[\"login\"]", 200),
     ("POST", "/api/events", &[], "[", 400),
