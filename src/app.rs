@@ -123,7 +123,7 @@ fn runtime(workers: usize) -> anyhow::Result<tokio::runtime::Runtime> {
 
 struct App {
     config: Config,
-    node: Node,
+    node: Arc<Node>,
 }
 
 impl App {
@@ -134,7 +134,7 @@ impl App {
         let options = node::Options { journal: config.journal, flush: config.flush, limits: config.limits };
         let (node, recovered) = Node::recover(dir, store, options, Arc::new(SystemTime::now))?;
         log_recovered(&recovered);
-        Ok(Self { config, node })
+        Ok(Self { config, node: Arc::new(node) })
     }
 
     async fn run_until_stopped(self, listener: TcpListener, mut signals: Signals) -> anyhow::Result<()> {

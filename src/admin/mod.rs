@@ -75,6 +75,7 @@ const FLUSH_LOOK: Duration = Duration::from_millis(20);
 
 /// What the pages work with. It lives as long as the process.
 pub struct State {
+    node: Arc<Node>,
     query: Arc<Query>,
     batches: Arc<Batches>,
     store: Arc<dyn Store>,
@@ -95,10 +96,11 @@ pub struct State {
 
 impl State {
     #[must_use]
-    pub fn new(node: &Node, options: Options) -> Self {
+    pub fn new(node: &Arc<Node>, options: Options) -> Self {
         let clock = Arc::clone(&node.clock);
         let clock: Clock = Box::new(move || DateTime::from(clock()));
         Self {
+            node: Arc::clone(node),
             query: Arc::clone(&node.query),
             batches: Arc::clone(&node.batches),
             store: Arc::clone(&node.store),
@@ -220,6 +222,7 @@ impl State {
             Endpoint::ChangeEvent => manage::change(self, request, who, first, second).await,
             Endpoint::Changes => manage::log_page(self, request, who).await,
             Endpoint::Undo => manage::undo(self, request, who, first).await,
+            Endpoint::AcceptStore => status::accept(self, who).await,
             Endpoint::Users => users::page(self, request, who).await,
             Endpoint::AddUser => users::add(self, request, who).await,
             Endpoint::ChangeUser => users::change(self, request, who, first, second).await,
@@ -232,6 +235,7 @@ impl State {
             Endpoint::ApiEvent => api::event(self, first).await,
             Endpoint::ApiChangeEvent => api::change_event(self, request, who, first, second).await,
             Endpoint::ApiChanges => api::changes(self, request).await,
+            Endpoint::ApiAcceptStore => status::accept_for_program(self, who).await,
             Endpoint::ApiUndo => api::undo(self, who, first).await,
         }
     }

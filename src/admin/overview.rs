@@ -77,6 +77,10 @@ struct Overview {
 }
 
 impl Overview {
+    fn missing(&self) -> String {
+        grouped(u64::try_from(self.status.missing).unwrap_or(0))
+    }
+
     /// The script asks for the page again so soon when there is something new.
     fn refresh_s(&self) -> u32 {
         if self.is_empty || self.outage.is_some() { 5 } else { 60 }

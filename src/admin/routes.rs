@@ -31,6 +31,7 @@ pub(super) enum Endpoint {
     ChangeEvent,
     Changes,
     Undo,
+    AcceptStore,
     Users,
     AddUser,
     ChangeUser,
@@ -45,6 +46,7 @@ pub(super) enum Endpoint {
     ApiChangeEvent,
     ApiChanges,
     ApiUndo,
+    ApiAcceptStore,
 }
 
 /// GET routes answer HEAD as well.
@@ -75,7 +77,7 @@ const fn program(verb: Verb, path: &'static str, endpoint: Endpoint) -> Route {
     Route { verb, path, access: Access::Program, endpoint }
 }
 
-pub(super) const ROUTES: [Route; 29] = [
+pub(super) const ROUTES: [Route; 31] = [
     open(Verb::Get, "/admin/assets/{file}", Endpoint::Asset),
     open(Verb::Get, "/admin/login", Endpoint::Login),
     open(Verb::Post, "/admin/login", Endpoint::SignIn),
@@ -91,6 +93,7 @@ pub(super) const ROUTES: [Route; 29] = [
     page(Verb::Post, "/admin/events/{event}/{action}", Endpoint::ChangeEvent),
     page(Verb::Get, "/admin/changes", Endpoint::Changes),
     page(Verb::Post, "/admin/changes/{change}/undo", Endpoint::Undo),
+    page(Verb::Post, "/admin/store/accept", Endpoint::AcceptStore),
     page(Verb::Get, "/admin/users", Endpoint::Users),
     page(Verb::Post, "/admin/users", Endpoint::AddUser),
     page(Verb::Post, "/admin/users/{user}/{action}", Endpoint::ChangeUser),
@@ -105,6 +108,7 @@ pub(super) const ROUTES: [Route; 29] = [
     program(Verb::Post, "/api/v1/admin/events/{event}/{action}", Endpoint::ApiChangeEvent),
     program(Verb::Get, "/api/v1/admin/changes", Endpoint::ApiChanges),
     program(Verb::Post, "/api/v1/admin/changes/{change}/undo", Endpoint::ApiUndo),
+    program(Verb::Post, "/api/v1/admin/store/accept", Endpoint::ApiAcceptStore),
 ];
 
 /// The route of a request, and the segments in braces, not yet percent-decoded.

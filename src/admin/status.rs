@@ -5,8 +5,12 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use serde::Serialize;
+use serde_json::json;
+use warp::reply::Response;
 
 use super::State;
+use super::answer::{Failure, see_other, success};
+use super::session::Who;
 use super::view::grouped;
 use crate::store::{Books, Outage, OutageKind, StoreError};
 
@@ -53,6 +57,8 @@ pub(super) struct Status {
     pub(super) journal: Light,
     pub(super) books: Light,
     pub(super) nodes: Light,
+    /// Counts that the store has confirmed and lacks by now.
+    pub(super) missing: i128,
 }
 
 impl Status {
@@ -84,7 +90,7 @@ impl State {
             None if store.reachable() => Light::new("good", "the first one is due"),
             None => Light::new("warn", "none yet"),
         };
-        let label = self.store.label();
+        let (label, missing) = (self.store.label(), store.missing);
         let store = match &store.outage {
             None if store.missing == 0 => Light::new("good", label),
             None => Light::new("bad", store.to_string()),
@@ -97,7 +103,7 @@ impl State {
             Ok(()) => Light::new("good", "writable"),
             Err(_) => Light::new("bad", "cannot be written: nothing is counted"),
         };
-        Status { pending, flush, store, journal, books: self.books(), nodes: self.nodes() }
+        Status { pending, flush, store, journal, books: self.books(), nodes: self.nodes(), missing }
     }
 
     fn nodes(&'static self) -> Light {
@@ -150,6 +156,26 @@ impl State {
         });
         let _ = tokio::time::timeout(BOOKS_PATIENCE, work).await;
     }
+}
+
+/// `POST /admin/store/accept`
+pub(super) async fn accept(state: &State, who: &Who) -> Result<Response, Failure> {
+    accept_store(state, who).await?;
+    Ok(see_other("/admin"))
+}
+
+/// `POST /api/v1/admin/store/accept`
+pub(super) async fn accept_for_program(state: &State, who: &Who) -> Result<Response, Failure> {
+    let missing = accept_store(state, who).await?;
+    Ok(success(&json!({ "accepted": missing })))
+}
+
+/// Gives how many missing counts are not reported any more.
+async fn accept_store(state: &State, who: &Who) -> Result<i128, StoreError> {
+    let missing = state.node.missing();
+    state.node.accept_store().await?;
+    tracing::warn!(who = who.name(), %missing, "The store was accepted as it is");
+    Ok(missing)
 }
 
 fn minutes(age: Duration) -> String {

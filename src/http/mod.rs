@@ -78,7 +78,7 @@ pub struct State {
 
 impl State {
     #[must_use]
-    pub fn new(node: &Node, admin: &'static admin::State, ack: Ack, options: Options) -> Self {
+    pub fn new(node: &Arc<Node>, admin: &'static admin::State, ack: Ack, options: Options) -> Self {
         let renders = Semaphore::new(options.renders_max.max(1));
         let bodies = Semaphore::new(options.bodies_bytes_max);
         let cors = cors::Cors::new(&options.cors_origins);

@@ -17,7 +17,7 @@ use crate::harness::{Answer, eventually, node};
 pub struct Service {
     url: String,
     now: Arc<Mutex<DateTime<Utc>>>,
-    pub node: Node,
+    pub node: Arc<Node>,
     client: reqwest::Client,
     _folder: tempfile::TempDir,
 }
@@ -30,6 +30,7 @@ impl Service {
         let clock: Clock = Arc::new(move || (*clock.lock()).into());
         let (dir, store) = (DataDir::lock(temporary.path()).unwrap(), node::sqlite(temporary.path()).await);
         let (node, _) = Node::recover(dir, store, node::options(), clock).unwrap();
+        let node = Arc::new(node);
         let admin = Box::leak(Box::new(admin::State::new(&node, admin::Options::default())));
         let state = http::State::new(&node, admin, Ack::Journal, http::Options::default());
         let listener = http::listen("127.0.0.1:0").unwrap();

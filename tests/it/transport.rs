@@ -26,7 +26,7 @@ const CREATED: &str = r#"{"status":true,"response":201}"#;
 
 struct Served {
     address: SocketAddr,
-    node: Node,
+    node: Arc<Node>,
     /// The injected clock panics while this is set.
     clock_panics: Arc<AtomicBool>,
     drain: CancellationToken,
@@ -68,6 +68,7 @@ async fn serve_on(listener: tokio::net::TcpListener, options: Options) -> Served
     let address = listener.local_addr().unwrap();
     let (folder, store) = (DataDir::lock(dir.path()).unwrap(), node::sqlite(dir.path()).await);
     let (node, _) = Node::recover(folder, store, node::options(), clock).unwrap();
+    let node = Arc::new(node);
     let admin = Box::leak(Box::new(admin::State::new(&node, admin::Options::default())));
     let state = Box::leak(Box::new(State::new(&node, admin, Ack::Journal, options)));
     let drain = CancellationToken::new();

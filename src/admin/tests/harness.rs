@@ -23,7 +23,7 @@ pub const PASSWORD: &str = "quiet-lamp-9-orchard";
 
 pub struct Dashboard {
     pub state: &'static State,
-    pub node: Node,
+    pub node: Arc<Node>,
     pub batches: Arc<Batches>,
     pub store: Arc<dyn Store>,
     pub now: Arc<Mutex<DateTime<Utc>>>,
@@ -48,6 +48,7 @@ impl Dashboard {
             limits: Limits { events_max: 1000 },
         };
         let (node, _) = Node::recover(dir, store, of_node, clock).unwrap();
+        let node = Arc::new(node);
         let state = Box::leak(Box::new(State::new(&node, options)));
         let (batches, store) = (Arc::clone(&node.batches), Arc::clone(&node.store));
         Self { state, node, batches, store, now, _folder: temporary }
