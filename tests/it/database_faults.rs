@@ -30,6 +30,13 @@ impl Bench {
         Self { proxy: Proxy::start(port).await, url }
     }
 
+    /// As quick as a new database is slow.
+    async fn empty(&self) {
+        let database = self.url.rsplit('/').next().unwrap();
+        let client = Cluster::shared().connect(database).await;
+        client.batch_execute("drop schema public cascade; create schema public").await.unwrap();
+    }
+
     async fn store(&self) -> Arc<dyn Store> {
         let options = Options {
             url: self.proxy.url(&self.url),
@@ -75,10 +82,10 @@ where
     S: AsyncFn(&Arc<dyn Store>, u64),
     C: AsyncFn(&Arc<dyn Store>, u64),
 {
-    let mut bench = Bench::new().await;
+    let bench = Bench::new().await;
     for nth in 1..=REQUESTS_MAX {
         if fresh_database {
-            bench = Bench::new().await;
+            bench.empty().await;
         }
         let store = bench.store().await;
         bench.proxy.set(Fault::Request(nth, mishap));

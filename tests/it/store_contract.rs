@@ -13,6 +13,7 @@ mod encryption;
 mod outages;
 mod reads;
 mod schema;
+mod sessions;
 
 /// An empty database of one kind, gone with the test.
 pub enum Bench {

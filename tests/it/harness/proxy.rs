@@ -48,6 +48,7 @@ pub struct Proxy {
     fault: watch::Sender<Fault>,
     lost_commits: Arc<AtomicU64>,
     requests: Arc<AtomicU64>,
+    connections: Arc<AtomicU64>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -62,8 +63,11 @@ impl Proxy {
             lost_commits: Arc::clone(&lost_commits),
             requests: Arc::clone(&requests),
         };
+        let connections = Arc::new(AtomicU64::new(0));
+        let taken = Arc::clone(&connections);
         let task = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
+                taken.fetch_add(1, Ordering::Relaxed);
                 if *connection.fault.borrow() == Fault::Closed {
                     continue;
                 }
@@ -71,7 +75,7 @@ impl Proxy {
                 tokio::spawn(connection.clone().run(client, server));
             }
         });
-        Self { port, fault, lost_commits, requests, task }
+        Self { port, fault, lost_commits, requests, connections, task }
     }
 
     /// The URL of the same database through the proxy. Without TLS, so that it can read along.
@@ -90,6 +94,11 @@ impl Proxy {
     /// Whether the fault for one thing has happened.
     pub fn has_struck(&self) -> bool {
         *self.fault.borrow() == Fault::None
+    }
+
+    /// How many connections have been made through it.
+    pub fn connections(&self) -> u64 {
+        self.connections.load(Ordering::Relaxed)
     }
 
     /// How many answers to a COMMIT have been lost so far.
