@@ -17,6 +17,7 @@ mod database_faults;
 mod descriptors;
 mod exact_reads;
 mod exactly_once;
+mod faulty_database;
 mod harness;
 mod hours;
 mod journal_format;

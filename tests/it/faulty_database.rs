@@ -1,0 +1,189 @@
+//! The life of a node whose database fails it once: each request of the life in turn is refused, cut
+//! off, done without an answer, or answered too late.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use event_tracker::domain::{Ack, EventName, Hour, HourRange};
+use event_tracker::node::{Drained, Node};
+use event_tracker::store::admin::{Change, Changed};
+use event_tracker::store::{self, Options, Store, StoreError};
+
+use crate::harness::node::{node, options};
+use crate::harness::postgres::Cluster;
+use crate::harness::proxy::{Fault, Mishap, Proxy};
+use crate::harness::{PATIENCE, eventually};
+use crate::store_contract::{balanced_books, open_url};
+
+const HOUR: u32 = 480_000;
+/// Lives side by side. Each waits for its database most of the time.
+const LIVES_AT_ONCE: usize = 8;
+
+/// A database of its own behind a proxy of its own, and what is known to be counted.
+struct Life {
+    proxy: Proxy,
+    url: String,
+    dir: tempfile::TempDir,
+    counted: AtomicU64,
+}
+
+impl Life {
+    async fn new() -> Self {
+        let cluster = Cluster::shared();
+        let url = cluster.url(&cluster.create_database().await);
+        let proxy = Proxy::start(url::Url::parse(&url).unwrap().port().unwrap()).await;
+        Self { proxy, url, dir: tempfile::tempdir().unwrap(), counted: AtomicU64::new(0) }
+    }
+
+    async fn begin(&self) -> Node {
+        let options_of_store = Options {
+            url: self.proxy.url(&self.url),
+            connect_timeout_ms: 400,
+            statement_timeout_ms: 400,
+            lock_timeout_ms: 400,
+            ..Options::default()
+        };
+        let store = store::open(&options_of_store, Path::new("unused")).await.unwrap();
+        node(self.dir.path(), store, options())
+    }
+
+    async fn meet(&self, node: &Node) {
+        eventually("the store to be met", async || node.meet_store().await.is_ok()).await;
+    }
+
+    /// Counts and waits for the level; in a healthy folder nothing is unknown.
+    async fn count(&self, node: &Node, event: &str, hour: u32, count: u64, ack: Ack) {
+        let hour = Hour::from_number(hour).unwrap();
+        let recorded = node.batches.record(&EventName::parse(event).unwrap(), hour, count).unwrap();
+        self.counted.fetch_add(count, Ordering::Relaxed);
+        if ack != Ack::Store {
+            node.batches.wait_durable(recorded.ticket, ack).await.unwrap();
+        } else {
+            let committed = node.batches.wait_durable(recorded.ticket, ack);
+            let flushed = eventually("a flush", async || node.flusher.flush().await.is_ok());
+            tokio::time::timeout(PATIENCE, async { tokio::join!(committed, flushed).0 }).await.unwrap().unwrap();
+        }
+    }
+
+    /// Every read that succeeds is exact, whatever the database has just done.
+    async fn look(&self, node: &Node) {
+        let expected = self.counted.load(Ordering::Relaxed);
+        match node.query.totals().await {
+            Ok(totals) => assert_eq!(totals.iter().map(|total| total.count).sum::<u64>(), expected),
+            Err(StoreError::Unavailable(_)) => {}
+            Err(error) => panic!("{error}"),
+        }
+        match node.query.hourly(HourRange::ALL, 1_000).await {
+            Ok(rows) => assert_eq!(rows.iter().map(|row| row.count).sum::<u64>(), expected),
+            Err(StoreError::Unavailable(_)) => {}
+            Err(error) => panic!("{error}"),
+        }
+        let _ = node.look().await;
+    }
+
+    async fn correct(&self, node: &Node) {
+        let event = EventName::parse("login").unwrap();
+        eventually("a correction", async || {
+            let (hour, reason) = (Hour::from_number(HOUR).unwrap(), "a test".to_owned());
+            let change = Change::Correct { event: event.clone(), hour, expected: 3, count: 10, reason };
+            match node.catalog.change(change, "ann", chrono::Utc::now()).await {
+                // Refused: it had been made, and its answer was lost.
+                Ok(Changed::Done { .. } | Changed::Refused { .. }) => true,
+                Err(_) => false,
+            }
+        })
+        .await;
+        self.counted.fetch_add(7, Ordering::Relaxed);
+    }
+
+    async fn live(&self) {
+        // Start, count at every level, flush, read.
+        let first = self.begin().await;
+        self.count(&first, "login", HOUR, 3, Ack::Journal).await;
+        self.meet(&first).await;
+        self.look(&first).await;
+        self.count(&first, "login", HOUR + 1, 5, Ack::Store).await;
+        self.look(&first).await;
+        self.count(&first, "logout", HOUR + 1, 7, Ack::Disk).await;
+        let _ = first.flusher.flush().await;
+        self.look(&first).await;
+        self.correct(&first).await;
+        self.look(&first).await;
+        self.count(&first, "late", HOUR + 2, 11, Ack::Journal).await;
+        let _ = first.flusher.flush().await;
+        self.count(&first, "last", HOUR + 2, 13, Ack::Journal).await;
+        // It ends without a word, perhaps in the middle of a commit; another one takes over.
+        drop(first);
+        let second = self.begin().await;
+        self.meet(&second).await;
+        self.look(&second).await;
+        self.count(&second, "login", HOUR + 3, 17, Ack::Memory).await;
+        self.look(&second).await;
+        assert_eq!(second.drain(PATIENCE).await, Drained::Stored);
+        self.look(&second).await;
+        assert_eq!(second.missing(), 0);
+        second.store.close().await;
+    }
+
+    /// Whatever happened, everything is in once.
+    async fn audit(&self) {
+        let direct: Arc<dyn Store> = open_url(&self.url).await;
+        assert_eq!(balanced_books(&direct).await.rows, i128::from(self.counted.load(Ordering::Relaxed)));
+        direct.close().await;
+        let left: Vec<_> = std::fs::read_dir(self.dir.path().join("journal")).unwrap().flatten().collect();
+        let differing = left.iter().filter(|file| file.file_name().to_string_lossy().ends_with(".differing"));
+        assert_eq!(differing.count(), 0);
+    }
+}
+
+/// Whether the life came to its nth request at all.
+async fn one_life(nth: u64, mishap: Mishap) -> bool {
+    let life = Life::new().await;
+    life.proxy.set(Fault::Request(nth, mishap));
+    life.live().await;
+    let has_struck = life.proxy.has_struck();
+    life.proxy.set(Fault::None);
+    life.audit().await;
+    has_struck
+}
+
+async fn every_request_fails_once(mishap: Mishap) {
+    let mut first = 1;
+    loop {
+        let lives = (first..).take(LIVES_AT_ONCE).map(|nth| {
+            tokio::spawn(async move {
+                let has_struck = one_life(nth, mishap).await;
+                (nth, has_struck)
+            })
+        });
+        for life in futures_util::future::join_all(lives).await {
+            let (nth, has_struck) = life.unwrap_or_else(|error| panic!("{mishap:?} from request {first} on: {error}"));
+            if !has_struck {
+                assert!(nth > 60, "only {nth} requests were tried");
+                return;
+            }
+        }
+        first += LIVES_AT_ONCE as u64;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_lives_on_exactly_whichever_request_is_refused() {
+    every_request_fails_once(Mishap::Refuse).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_lives_on_exactly_whichever_request_finds_the_connection_cut() {
+    every_request_fails_once(Mishap::Cut).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_lives_on_exactly_whichever_answer_is_lost() {
+    every_request_fails_once(Mishap::LoseAnswer).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_lives_on_exactly_whichever_answer_comes_too_late() {
+    every_request_fails_once(Mishap::Delay).await;
+}
