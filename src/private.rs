@@ -1,4 +1,4 @@
-//! What the service keeps is for its own user only: counts may be secret, and password hashes are.
+//! The files of the service are for its own user only: counts may be secret, and password hashes are.
 
 use std::fs::{Metadata, Permissions};
 use std::io;

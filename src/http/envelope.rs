@@ -1,4 +1,4 @@
-//! What the JSON of an answer is made of, besides the numbers: facts have types, and become text here.
+//! The parts of an answer in JSON, besides the numbers: facts have types, and become text here.
 
 use serde::Serialize;
 

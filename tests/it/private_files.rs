@@ -1,4 +1,4 @@
-//! What the program creates is its user's own: nobody else on the machine can read it.
+//! The files of the program are its user's own: nobody else on the machine can read them.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};

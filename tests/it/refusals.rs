@@ -1,4 +1,4 @@
-//! What a refusal says: whether it was counted is a field of its own, and bounds have stable codes.
+//! A refusal says in a field of its own whether anything was counted, and bounds have stable codes.
 
 use crate::harness::{Backend, TestApp};
 
