@@ -18,8 +18,16 @@
 //! # One flush
 //! [`flusher`] takes the *exclusive* guard just long enough to swap in a new batch and segment, so
 //! the cut is atomic over all shards. Then [`store::Store::commit`]: the first statement advances
-//! the ledger and decides who wins, the rows follow sorted by bytes. Any failure leaves the batch as
-//! it is: the same batch again, until the ledger has it. Only then its segment is deleted.
+//! the ledger from the batch before this one and decides who wins, the rows follow sorted by bytes.
+//! Any failure leaves the batch as it is: the same batch again. The ledger keeps a digest of the last
+//! batch, so "already there" is believed only of the same contents; a batch that differs is set aside and
+//! reported, never discarded. A committed segment is kept for ten minutes.
+//!
+//! # A store that goes back
+//! [`reconcile`] compares every ledger position that is read anywhere with what was confirmed before.
+//! Lower means that the store lost commits: kept lists are void, kept segments wait for their commits
+//! again, and what nobody has any more is missing, in numbers, until an administrator accepts it. The
+//! file `STORE` ([`batch::Mark`]) lets a restarted node know as well.
 //!
 //! # One GET
 //! [`query`] takes what is pending *first*, with its identities; *then* it gets rows with the ledger
@@ -29,6 +37,7 @@
 //! deleted ones, and a read whose rows and catalog are not of one moment is repeated.
 //!
 //! # Start and stop
+//! [`node::Node`] is all of this as one value; [`app`], the commands and every test build that one.
 //! [`app`]: lock the folder and make it private ([`private`]), replay segments into sealed batches, begin
 //! a new writer, serve at once even if the store is down, as many clients as open files allow
 //! ([`descriptors`]). At stop, by whatever signal ([`signals`]): not ready, stop accepting, finish
@@ -37,9 +46,11 @@
 //!
 //! # Invariants
 //! 1. An increment acknowledged at a level survives every fault that the level names, once.
-//! 2. A sealed batch never changes, and is never merged with another.
+//! 2. A sealed batch never changes, and is never merged with another. It is let go only when the store
+//!    is known to hold exactly it.
 //! 3. A pending copy is dropped only by the ledger position that came with the rows.
-//! 4. The first sync error is final for the process; start-up copies into new files.
+//! 4. The first sync error, the folder's included, is final for the process; start-up copies into new
+//!    files.
 //! 5. After a failed write nothing is written behind the damage.
 //! 6. Limits on names and counts are stricter than any store's: no row can poison a batch.
 //! 7. No guard of the map or of the open batch lives across an `.await`.
@@ -47,8 +58,10 @@
 //!
 //! # Where this departs from the usual, and why
 //! - Recovery rewrites every segment it finds into a new, synced file: what could be read may have
-//!   been in the page cache only. Damage with valid records behind it is refused, not skipped; a
-//!   sealed segment ends with a mark, so that a damaged last record is told from a torn end.
+//!   been in the page cache only. Segments note how far they were synced: unreadable bytes before that
+//!   are damage and refused, behind it they are what a power cut may leave.
+//! - A journal that can't be written refuses counts, but what is counted goes to the store all the
+//!   same: a batch may be sealed without its segment.
 //! - Acknowledgement `journal` waits at the connection, not in the handler: pipelined requests share
 //!   one journal write and one answer.
 //! - Renames are resolved by the store at commit, inside its transaction, and by reads: so counts in

@@ -4,7 +4,6 @@
 //! once; [`Node::run`] meets the store as soon as it is there, flushes, and keeps the folder tidy.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::{Mutex, watch};
@@ -52,7 +51,6 @@ pub struct Node {
     reconciler: Arc<Reconciler>,
     met: watch::Sender<bool>,
     meeting: Mutex<()>,
-    flushing: AtomicBool,
 }
 
 /// What became of the counts of a node that stopped.
@@ -100,9 +98,8 @@ impl Node {
             Arc::clone(&health),
             options.flush,
         );
-        let (met, meeting, flushing) = (watch::Sender::new(false), Mutex::new(()), AtomicBool::new(false));
-        let node =
-            Self { dir, batches, store, health, catalog, query, flusher, clock, reconciler, met, meeting, flushing };
+        let (met, meeting) = (watch::Sender::new(false), Mutex::new(()));
+        let node = Self { dir, batches, store, health, catalog, query, flusher, clock, reconciler, met, meeting };
         Ok((node, recovered))
     }
 
@@ -153,7 +150,6 @@ impl Node {
     /// Meets the store, flushes, looks at the catalog and keeps the folder tidy, until `stop`. For one
     /// caller at a time, on a thread that serves no requests.
     pub async fn run(&self, stop: CancellationToken) {
-        self.flushing.store(true, Ordering::Release);
         let flushing = async {
             tokio::select! {
                 () = stop.cancelled() => {}
@@ -173,7 +169,6 @@ impl Node {
             }
         };
         tokio::join!(flushing, looking, tidying);
-        self.flushing.store(false, Ordering::Release);
     }
 
     async fn keep_meeting(&self) {

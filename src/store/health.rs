@@ -32,8 +32,6 @@ pub struct StoreStatus {
     pub refused_writers: usize,
     /// Confirmed counts that the store lacks by now.
     pub missing: i128,
-    /// Counts in batches that differ from what the store has under their number.
-    pub held: i128,
     /// Rows that this process has set aside, since the store refuses them.
     pub set_aside: u64,
 }
@@ -145,10 +143,6 @@ impl StoreHealth {
 
     pub fn note_missing(&self, counts: i128) {
         self.status.lock().status.missing = counts;
-    }
-
-    pub fn note_held(&self, counts: i128) {
-        self.status.lock().status.held = counts;
     }
 
     pub(super) fn note_set_aside(&self, rows: u64) {

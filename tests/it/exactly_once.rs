@@ -11,17 +11,22 @@ use crate::harness::proxy::{Fault, Proxy};
 use crate::harness::{Backend, Tally, TestApp, Traffic, eventually, on_both_stores};
 
 on_both_stores!(
-    twelve_kills_lose_and_double_nothing,
+    kills_lose_and_double_nothing,
     stopping_and_starting_changes_nothing,
     a_second_process_on_the_same_folder_is_refused_at_once,
 );
 
-async fn twelve_kills_lose_and_double_nothing(backend: Backend) {
+/// Twelve, or as many as the environment asks for.
+fn kills() -> u64 {
+    std::env::var("EVENT_TRACKER_KILLS").ok().map_or(12, |kills| kills.parse().expect("EVENT_TRACKER_KILLS is a number"))
+}
+
+async fn kills_lose_and_double_nothing(backend: Backend) {
     // Often enough that kills fall into every stage of a flush.
     let mut app = TestApp::with(backend).config("flush.interval_ms", 10).start().await;
     let tally = Arc::new(Tally::default());
     let mut random = StdRng::seed_from_u64(12);
-    for (round, query) in (1..=12).zip(["", "?ack=disk", "?ack=store"].into_iter().cycle()) {
+    for (round, query) in (1..=kills()).zip(["", "?ack=disk", "?ack=store"].into_iter().cycle()) {
         let traffic = Traffic::start(&app, &tally, 8, query);
         traffic.answered(random.random_range(20..200)).await;
         app.kill().await;
@@ -35,6 +40,7 @@ async fn twelve_kills_lose_and_double_nothing(backend: Backend) {
     let totals = app.totals().await;
     app.stop().await;
     assert_eq!(app.audit().await, totals.values().sum::<u64>());
+    eprintln!("{backend:?}: {} kills, {} posts answered, {totals:?}", kills(), tally.answers());
 }
 
 async fn stopping_and_starting_changes_nothing(backend: Backend) {
