@@ -1,6 +1,7 @@
 //! One test binary for everything that runs against real files, real processes and a real PostgreSQL.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
 
+mod accepted_store;
 mod admin_store;
 mod api;
 mod api_reads;
