@@ -115,8 +115,13 @@ pub enum StoreUrlError {
     Malformed(String),
     #[error("the store's URL has sslmode={0}: expected disable, allow, prefer, require, verify-ca or verify-full")]
     SslMode(String),
+    #[error(
+        "the user or the password in the store's URL holds a special character: percent-encode the password \
+         (@ as %40, : as %3A, / as %2F, ? as %3F, # as %23)"
+    )]
+    Unencoded,
     #[error("the store's URL has {key}: {reason}")]
-    Parameter { key: &'static str, reason: &'static str },
+    Parameter { key: String, reason: &'static str },
     #[error("the trusted certificates can't be read: {0}")]
     RootCertificates(String),
 }
@@ -125,20 +130,57 @@ pub enum StoreUrlError {
 /// a stray character makes it unclear how far a password reaches, rather too much is hidden.
 #[must_use]
 pub fn without_password(url: &str) -> String {
-    let mut shown = url.to_owned();
-    if let (Some(scheme_end), Some(at)) = (url.find("://").map(|start| start + 3), url.rfind('@'))
-        && let Some(colon) = url.get(scheme_end..at).and_then(|user| user.find(':'))
-    {
-        shown.replace_range(scheme_end + colon + 1..at, "***");
+    without_user_password(&without_password_values(url))
+}
+
+/// Schemes that may stand in front of a user without `//`; anything else there may be the user.
+const SCHEMES: [&str; 4] = ["postgresql:", "postgres:", "sqlite:", "file:"];
+
+/// Whatever the scheme is and however it is spelt: from the first colon to the last `@`.
+fn without_user_password(url: &str) -> String {
+    let Some(at) = url.rfind('@') else { return url.to_owned() };
+    let before = &url[..at];
+    let start = match before.find("//") {
+        Some(slashes) => slashes + "//".len(),
+        None => SCHEMES.iter().find(|scheme| before.starts_with(**scheme)).map_or(0, |scheme| scheme.len()),
+    };
+    match before[start..].find(':') {
+        Some(colon) => format!("{}***{}", &before[..=start + colon], &url[at..]),
+        None => url.to_owned(),
     }
-    let mut from = 0;
-    while let Some(found) = shown[from..].to_ascii_lowercase().find("password=") {
-        let start = from + found + "password=".len();
-        let end = shown[start..].find(['&', ' ']).map_or(shown.len(), |length| start + length);
-        shown.replace_range(start..end, "***");
-        from = start + "***".len();
+}
+
+/// The values of parameters that are called something like `password`, in a query or separated by spaces.
+fn without_password_values(url: &str) -> String {
+    let is_separator = |c: char| matches!(c, '?' | '&' | ';' | '#') || c.is_whitespace();
+    let mut shown = String::with_capacity(url.len());
+    let mut rest = url;
+    while let Some(equals) = rest.find('=') {
+        let (before, value) = rest.split_at(equals + 1);
+        shown.push_str(before);
+        let key = before[..equals].rsplit(is_separator).next().unwrap_or_default();
+        let key = percent_encoding::percent_decode_str(key).decode_utf8_lossy().to_lowercase();
+        let is_secret = ["pass", "pwd", "secret"].iter().any(|word| key.contains(word));
+        rest = value;
+        if is_secret {
+            shown.push_str("***");
+            rest = &value[secret_length(value)..];
+        }
     }
-    shown
+    shown + rest
+}
+
+/// Up to what is certainly the next parameter.
+fn secret_length(value: &str) -> usize {
+    if let Some(quoted) = value.strip_prefix('\'') {
+        return quoted.find('\'').map_or(value.len(), |end| end + 2);
+    }
+    let begins_parameter = |rest: &str| {
+        let key: &str = rest.split(['=', '&', '@', '/', ' ']).next().unwrap_or_default();
+        rest[key.len()..].starts_with('=')
+    };
+    let ends = value.match_indices(['&', ' ']).map(|(at, _)| at);
+    ends.into_iter().find(|at| begins_parameter(&value[at + 1..])).unwrap_or(value.len())
 }
 
 #[cfg(test)]
@@ -177,6 +219,25 @@ mod tests {
             ("mysql://u:geheim@", "mysql://u:***@"),
             ("postgres://u@h:5432/db", "postgres://u@h:5432/db"),
             ("sqlite:data/x.sqlite", "sqlite:data/x.sqlite"),
+            ("postgres//u:geheim@h/db", "postgres//u:***@h/db"),
+            ("postgres:u:geheim@h/db", "postgres:u:***@h/db"),
+            ("postgres:/u:geheim@h/db", "postgres:/u:***@h/db"),
+            ("u:geheim@h/db", "u:***@h/db"),
+            ("postgers://u:geheim@h/db", "postgers://u:***@h/db"),
+            ("sqlite://u:geheim@h/db", "sqlite://u:***@h/db"),
+            ("sqlite:u:geheim@h/db", "sqlite:u:***@h/db"),
+            ("sqlite:data/a@b.sqlite", "sqlite:data/a@b.sqlite"),
+            ("postgres://u:ge#heim@h/db", "postgres://u:***@h/db"),
+            ("postgres://u:geheim#x@geheim/y@h/db", "postgres://u:***@h/db"),
+            ("postgres://u@h:1/db?pass=geheim", "postgres://u@h:1/db?pass=***"),
+            ("postgres://u@h:1/db?password=x@geheim", "postgres://u@h:1/db?password=***"),
+            (
+                "postgres://u@h:1/db?password=x&geheim&sslmode=require",
+                "postgres://u@h:1/db?password=***&sslmode=require",
+            ),
+            ("postgres://u@h/db?p%61ssword=geheim", "postgres://u@h/db?p%61ssword=***"),
+            ("postgres://u@h/db?passwd=geheim;pwd=geheim", "postgres://u@h/db?passwd=***"),
+            ("host=h password='x geheim' user=u", "host=h password=*** user=u"),
             ("", ""),
         ] {
             assert_eq!(without_password(url), shown);

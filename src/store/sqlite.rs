@@ -1,23 +1,25 @@
 //! SQLite: the library compiled in, one connection that writes and checkpoints, one that only reads,
 //! each on a thread of its own so that a big commit delays neither reads nor the async threads.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
-use parking_lot::Mutex;
 use rusqlite::Connection;
 use tokio::sync::mpsc;
 
 use super::{Books, Commit, CommitRequest, HourlyQuery, LedgerPosition, Snapshot, Store, StoreError};
 use crate::domain::{EventTotal, HourRange, HourlyCount, Sum, SumBy, WriterId};
-use worker::Worker;
+use file::{DataFile, Role};
+use worker::{Slot, Worker};
 
 mod accounts;
 mod admin;
 mod change;
 mod commit;
 mod connection;
+mod file;
 mod statements;
 mod worker;
 
@@ -25,30 +27,31 @@ mod worker;
 const TOTALS_UNDER_WAY: usize = 1_000;
 
 pub struct SqliteStore {
-    path: PathBuf,
+    file: Arc<DataFile>,
     /// `None`: opened for an audit, commits are refused.
     writer: Option<Worker>,
     reader: Worker,
-    /// The identity that the file must have.
-    expected: Mutex<Option<String>>,
     set_aside: AtomicU64,
 }
 
 impl SqliteStore {
-    /// Opens the file, creating it, its folder and its schema when they are missing. Blocks on the disk.
+    /// Opens the file. One that is missing is made, with its folder and its schema, at the first use: only
+    /// then it is known whether a database is expected in its place. Blocks on the disk.
     ///
     /// # Errors
-    /// When the file can't be opened or created, belongs to another program or to a newer version of
-    /// this one.
+    /// When the file can't be opened, belongs to another program or to a newer version of this one.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        // The writer comes first: it creates the schema that the reader checks.
-        let writer = connection::open_to_write(path)?;
-        let reader = connection::open_to_read(path)?;
+        let file = Arc::new(DataFile::at(path));
+        let (mut writer, mut reader) = (Slot::new(&file, Role::Write), Slot::new(&file, Role::Read));
+        if path.exists() {
+            // The writer comes first: it brings the schema up to date that the reader checks.
+            writer.connection()?;
+            reader.connection()?;
+        }
         Ok(Self {
-            path: path.to_owned(),
+            file,
             writer: Some(Worker::start("sqlite-write", writer)?),
             reader: Worker::start("sqlite-read", reader)?,
-            expected: Mutex::new(None),
             set_aside: AtomicU64::new(0),
         })
     }
@@ -58,19 +61,12 @@ impl SqliteStore {
     /// # Errors
     /// As [`SqliteStore::open`], and when there is no such file.
     pub fn open_for_audit(path: &Path) -> Result<Self, StoreError> {
-        let reader = connection::open_to_read(path)?;
-        let reader = Worker::start("sqlite-read", reader)?;
-        Ok(Self {
-            path: path.to_owned(),
-            writer: None,
-            reader,
-            expected: Mutex::new(None),
-            set_aside: AtomicU64::new(0),
-        })
+        let file = Arc::new(DataFile::at(path));
+        let mut reader = Slot::new(&file, Role::Audit);
+        reader.connection()?;
+        Ok(Self { file, writer: None, reader: Worker::start("sqlite-read", reader)?, set_aside: AtomicU64::new(0) })
     }
-}
 
-impl SqliteStore {
     async fn write<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Connection) -> Result<T, StoreError> + Send + 'static,
@@ -78,7 +74,25 @@ impl SqliteStore {
         let Some(writer) = &self.writer else {
             return Err(StoreError::Rejected("the store was opened for reading only".into()));
         };
-        writer.run(work).await
+        let outcome = writer.run(work).await;
+        if outcome.is_err() && self.file.has_moved() {
+            self.reader.look_after_file();
+        }
+        outcome
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let outcome = self.reader.run(work).await;
+        if outcome.is_err()
+            && self.file.has_moved()
+            && let Some(writer) = &self.writer
+        {
+            writer.look_after_file();
+        }
+        outcome
     }
 }
 
@@ -91,7 +105,7 @@ impl Store for SqliteStore {
     }
 
     fn expect(&self, identity: Option<String>) {
-        *self.expected.lock() = identity;
+        self.file.expect(identity);
     }
 
     async fn hourly(
@@ -99,23 +113,21 @@ impl Store for SqliteStore {
         query: HourlyQuery,
         writers: Vec<WriterId>,
     ) -> Result<Snapshot<Vec<HourlyCount>>, StoreError> {
-        self.reader
-            .run(move |connection| {
-                let snapshot = connection.transaction()?;
-                let value = statements::hourly(&snapshot, &query)?;
-                Ok(Snapshot { value, position: statements::position(&snapshot, &writers)? })
-            })
-            .await
+        self.read(move |connection| {
+            let snapshot = connection.transaction()?;
+            let value = statements::hourly(&snapshot, &query)?;
+            Ok(Snapshot { value, position: statements::position(&snapshot, &writers)? })
+        })
+        .await
     }
 
     async fn totals(&self, writers: Vec<WriterId>) -> Result<Snapshot<Vec<EventTotal>>, StoreError> {
-        self.reader
-            .run(move |connection| {
-                let snapshot = connection.transaction()?;
-                let value = statements::totals(&snapshot)?;
-                Ok(Snapshot { value, position: statements::position(&snapshot, &writers)? })
-            })
-            .await
+        self.read(move |connection| {
+            let snapshot = connection.transaction()?;
+            let value = statements::totals(&snapshot)?;
+            Ok(Snapshot { value, position: statements::position(&snapshot, &writers)? })
+        })
+        .await
     }
 
     async fn each_total(
@@ -124,7 +136,7 @@ impl Store for SqliteStore {
         on_total: &mut (dyn FnMut(EventTotal) + Send),
     ) -> Result<LedgerPosition, StoreError> {
         let (sender, mut totals) = mpsc::channel(TOTALS_UNDER_WAY);
-        let reading = self.reader.run(move |connection| {
+        let reading = self.read(move |connection| {
             let snapshot = connection.transaction()?;
             let position = statements::position(&snapshot, &writers)?;
             statements::each_total(&snapshot, |total| sender.blocking_send(total).is_ok())?;
@@ -144,21 +156,20 @@ impl Store for SqliteStore {
         by: SumBy,
         writers: Vec<WriterId>,
     ) -> Result<Snapshot<Vec<Sum>>, StoreError> {
-        self.reader
-            .run(move |connection| {
-                let snapshot = connection.transaction()?;
-                let value = statements::sums(&snapshot, range, by)?;
-                Ok(Snapshot { value, position: statements::position(&snapshot, &writers)? })
-            })
-            .await
+        self.read(move |connection| {
+            let snapshot = connection.transaction()?;
+            let value = statements::sums(&snapshot, range, by)?;
+            Ok(Snapshot { value, position: statements::position(&snapshot, &writers)? })
+        })
+        .await
     }
 
     async fn position(&self, writers: Vec<WriterId>) -> Result<LedgerPosition, StoreError> {
-        self.reader.run(move |connection| statements::position(&connection.transaction()?, &writers)).await
+        self.read(move |connection| statements::position(&connection.transaction()?, &writers)).await
     }
 
     async fn audit(&self) -> Result<Books, StoreError> {
-        self.reader.run(|connection| statements::books(&connection.transaction()?)).await
+        self.read(|connection| statements::books(&connection.transaction()?)).await
     }
 
     /// Only one node can have it.
@@ -167,7 +178,7 @@ impl Store for SqliteStore {
     }
 
     async fn identity(&self) -> Result<String, StoreError> {
-        self.reader.run(|connection| statements::identity(connection)).await
+        self.read(|connection| statements::identity(connection)).await
     }
 
     async fn close(&self) {
@@ -179,7 +190,8 @@ impl Store for SqliteStore {
     }
 
     fn session_failure(&self) -> Option<StoreError> {
-        self.reader.is_stopped().then(|| StoreError::Unavailable("the store is closed".into()))
+        let closed = self.reader.is_stopped().then(|| StoreError::Unavailable("the store is closed".into()));
+        closed.or_else(|| self.file.failure())
     }
 
     fn set_aside(&self) -> u64 {
@@ -191,7 +203,7 @@ impl Store for SqliteStore {
     }
 
     fn label(&self) -> String {
-        format!("SQLite at {}", self.path.display())
+        format!("SQLite at {}", self.file.path().display())
     }
 }
 

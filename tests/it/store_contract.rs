@@ -14,6 +14,7 @@ mod outages;
 mod reads;
 mod schema;
 mod sessions;
+mod sqlite_file;
 
 /// An empty database of one kind, gone with the test.
 pub enum Bench {

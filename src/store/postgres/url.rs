@@ -1,5 +1,5 @@
 //! From a `postgres://` URL to the driver's configuration: what libpq knows and the driver does not
-//! is understood here, and what nobody knows is left out with a warning.
+//! is understood here, and what nobody knows is left out with a warning, unless it asks for more safety.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -41,31 +41,51 @@ pub(super) struct Target {
 
 impl Target {
     pub(super) fn parse(url: &str, options: &Options) -> Result<Self, StoreUrlError> {
+        expect_encoded(url)?;
         let (base, query) = url.split_once('?').unwrap_or((url, ""));
         let mut driver_query = Vec::new();
-        let mut sslmode = "prefer".to_owned();
+        let mut sslmode = None;
+        let mut must_encrypt = false;
         let mut root_cert = (!options.tls_root_cert.is_empty()).then(|| PathBuf::from(&options.tls_root_cert));
         let mut ignored = Vec::new();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
             let decoded = percent_decode_str(value).decode_utf8_lossy();
-            match key {
-                "sslmode" => sslmode = decoded.into_owned(),
-                // The spelling of other drivers.
-                "ssl" if decoded == "true" => sslmode = "require".into(),
-                "sslrootcert" => root_cert = Some(PathBuf::from(decoded.as_ref())),
-                "sslcert" => return Err(unsupported("sslcert", "client certificates are not supported")),
-                "sslkey" => return Err(unsupported("sslkey", "client certificates are not supported")),
-                "target_session_attrs" if decoded == "primary" => {
-                    driver_query.push("target_session_attrs=read-write");
+            match (key, &*decoded) {
+                ("sslmode", mode) => sslmode = Some(mode.to_owned()),
+                // The spellings of other drivers and of old times.
+                ("ssl" | "requiressl", "true" | "1" | "on" | "yes") => must_encrypt = true,
+                ("ssl" | "requiressl", "false" | "0" | "off" | "no") => {}
+                ("ssl" | "requiressl", _) => {
+                    return Err(unsupported(key, "true or false is expected; better is sslmode"));
                 }
-                key if DRIVER_KEYS.contains(&key) => driver_query.push(pair),
-                _ => ignored.push(key),
+                ("sslrootcert", file) => root_cert = Some(PathBuf::from(file)),
+                ("target_session_attrs", "primary") => driver_query.push("target_session_attrs=read-write"),
+                _ if DRIVER_KEYS.contains(&key) => driver_query.push(pair),
+                _ => match refusal(key, &decoded) {
+                    Some(reason) => return Err(unsupported(key, reason)),
+                    None => ignored.push(key),
+                },
             }
         }
         if !ignored.is_empty() {
             tracing::warn!(keys = ignored.join(", "), "the store's URL has parameters that are not used here");
         }
+        // As in libpq: the system's authorities are of use only together with the name.
+        let of_system = root_cert.as_deref().is_some_and(|file| file == "system");
+        let sslmode = match sslmode {
+            Some(mode) if must_encrypt && matches!(&*mode, "allow" | "prefer") => "require".to_owned(),
+            Some(mode) if must_encrypt && mode == "disable" => {
+                return Err(unsupported("ssl", "it contradicts sslmode=disable"));
+            }
+            Some(mode) if of_system && mode != "verify-full" => {
+                return Err(unsupported("sslrootcert", "system goes with sslmode=verify-full only"));
+            }
+            Some(mode) => mode,
+            None if of_system => "verify-full".to_owned(),
+            None if must_encrypt => "require".to_owned(),
+            None => "prefer".to_owned(),
+        };
 
         let mut config: Config = format!("{base}?{}", driver_query.join("&"))
             .parse()
@@ -109,8 +129,44 @@ impl Target {
     }
 }
 
-fn unsupported(key: &'static str, reason: &'static str) -> StoreUrlError {
-    StoreUrlError::Parameter { key, reason }
+fn unsupported(key: &str, reason: &'static str) -> StoreUrlError {
+    StoreUrlError::Parameter { key: key.to_owned(), reason }
+}
+
+/// Why a parameter that is not used here can't just be left out: it asks for more safety than there would
+/// be without it.
+fn refusal(key: &str, value: &str) -> Option<&'static str> {
+    match (key, value) {
+        ("sslcert" | "sslkey", _) | ("sslcertmode", "require") => Some("client certificates are not supported"),
+        ("require_auth", _) => Some("it is not supported: leave it out; channel_binding=require is accepted"),
+        ("sslcrl" | "sslcrldir", _) => Some("revocation lists are not read: leave it out"),
+        ("ssl_min_protocol_version", "" | "TLSv1" | "TLSv1.1" | "TLSv1.2") => None,
+        ("ssl_min_protocol_version", _) => Some("TLSv1.2 is accepted"),
+        ("gssencmode", "require") => Some("disable or prefer is accepted"),
+        ("sslcertmode" | "sslcompression" | "sslsni" | "ssl_max_protocol_version" | "sslpassword", _) => None,
+        // Misspelt, it might be any of these.
+        _ if key.to_lowercase().starts_with("ssl") => {
+            Some("no such parameter is known; sslmode and sslrootcert are, in lower case")
+        }
+        _ => None,
+    }
+}
+
+/// A special character in a password makes something else of what follows it: a host, a path, a query.
+fn expect_encoded(url: &str) -> Result<(), StoreUrlError> {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, rest) = rest.split_at(end);
+    // A value may hold one that means nothing.
+    let harmless = |part: &str| {
+        ["options=", "application_name=", "user=", "password=", "dbname="].iter().any(|key| part.starts_with(key))
+    };
+    let one_follows = || rest.split(['?', '&']).any(|part| part.contains('@') && !harmless(part));
+    let is_unclear = match authority.matches('@').count() {
+        0 => authority.contains(':') && one_follows(),
+        count => count > 1,
+    };
+    if is_unclear || rest.contains('#') { Err(StoreUrlError::Unencoded) } else { Ok(()) }
 }
 
 /// The driver's reasons name keys, never values.
@@ -216,6 +272,68 @@ mod tests {
 
     #[test]
     fn client_certificates_are_refused_and_not_ignored() {
-        assert!(matches!(parse("postgres://h/db?sslcert=x.pem"), Err(StoreUrlError::Parameter { key: "sslcert", .. })));
+        assert!(
+            matches!(parse("postgres://h/db?sslcert=x.pem"), Err(StoreUrlError::Parameter { key, .. }) if key == "sslcert")
+        );
+    }
+
+    #[test]
+    fn a_special_character_in_a_password_is_refused_with_what_to_do() {
+        for url in [
+            "postgres://u:ge@heim@h/db",
+            "postgres://u:ge/heim@h/db",
+            "postgres://u:12/heim@h/db",
+            "postgres://u:ge?heim@h/db",
+            "postgres://u:12?sslmode=heim@h/db",
+            "postgres://u:ge#heim@h/db",
+            "postgres://u@h/db#heim",
+        ] {
+            let error = parse(url).unwrap_err();
+            assert_eq!(error, StoreUrlError::Unencoded, "{url}");
+            assert!(error.to_string().contains("percent-encode the password"));
+        }
+        for url in [
+            "postgres://u:p@h:1/db?options=-c%20x@y",
+            "postgres://h:5432/db?user=u@h&password=x",
+            "postgres://u:p@[::1]:1/db",
+            "postgres:///db?host=/run&user=u",
+        ] {
+            parse(url).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_asks_for_more_safety_is_honoured_or_refused() {
+        for (query, mode) in [
+            ("ssl=1", SslMode::Require),
+            ("requiressl=1", SslMode::Require),
+            ("ssl=true&sslmode=prefer", SslMode::Require),
+            ("sslmode=verify-full&ssl=on", SslMode::Require),
+            ("sslrootcert=system", SslMode::Require),
+            ("ssl=0", SslMode::Prefer),
+            ("ssl_min_protocol_version=TLSv1.2&gssencmode=prefer", SslMode::Prefer),
+            ("channel_binding=require", SslMode::Prefer),
+        ] {
+            let target = parse(&format!("postgres://h/db?{query}")).unwrap();
+            assert_eq!(target.config.get_ssl_mode(), mode, "{query}");
+        }
+        let trust = parse("postgres://h/db?sslrootcert=system").unwrap().trust;
+        assert!(matches!(trust, Trust::IssuerAndName { .. }), "{trust:?}");
+        for query in [
+            "require_auth=scram-sha-256",
+            "sslcrl=x.pem",
+            "sslcrldir=x",
+            "ssl_min_protocol_version=TLSv1.3",
+            "gssencmode=require",
+            "sslcertmode=require",
+            "ssl=maybe",
+            "ssl=1&sslmode=disable",
+            "sslrootcert=system&sslmode=require",
+            "SSLMODE=verify-full",
+            "sslmodus=verify-full",
+        ] {
+            let error = parse(&format!("postgres://h/db?{query}")).unwrap_err();
+            assert!(matches!(error, StoreUrlError::Parameter { .. }), "{query}: {error}");
+        }
     }
 }

@@ -13,7 +13,7 @@ use crate::store::admin::{
 #[async_trait]
 impl AdminStore for SqliteStore {
     async fn catalog(&self) -> Result<Catalog, StoreError> {
-        self.reader.run(|connection| change::catalog(&connection.transaction()?)).await
+        self.read(|connection| change::catalog(&connection.transaction()?)).await
     }
 
     async fn change(&self, change: Change, who: &str, at: DateTime<Utc>) -> Result<Changed, StoreError> {
@@ -27,11 +27,11 @@ impl AdminStore for SqliteStore {
         before: Option<i64>,
         limit: u32,
     ) -> Result<Vec<LoggedChange>, StoreError> {
-        self.reader.run(move |connection| change::changes(&connection.transaction()?, &events, before, limit)).await
+        self.read(move |connection| change::changes(&connection.transaction()?, &events, before, limit)).await
     }
 
     async fn superusers(&self) -> Result<Vec<Superuser>, StoreError> {
-        self.reader.run(|connection| accounts::superusers(&connection.transaction()?)).await
+        self.read(|connection| accounts::superusers(&connection.transaction()?)).await
     }
 
     async fn change_account(&self, change: AccountChange, who: &str, at: DateTime<Utc>) -> Result<bool, StoreError> {
@@ -50,7 +50,7 @@ impl AdminStore for SqliteStore {
         now: DateTime<Utc>,
         idle_since: DateTime<Utc>,
     ) -> Result<Option<Session>, StoreError> {
-        self.reader.run(move |connection| accounts::session(&connection.transaction()?, id_hash, now, idle_since)).await
+        self.read(move |connection| accounts::session(&connection.transaction()?, id_hash, now, idle_since)).await
     }
 
     async fn touch_session(&self, id_hash: [u8; 32], now: DateTime<Utc>) -> Result<(), StoreError> {
@@ -62,12 +62,11 @@ impl AdminStore for SqliteStore {
     }
 
     async fn admin_keys(&self) -> Result<Vec<AdminKey>, StoreError> {
-        self.reader.run(|connection| accounts::admin_keys(&connection.transaction()?)).await
+        self.read(|connection| accounts::admin_keys(&connection.transaction()?)).await
     }
 
     async fn use_admin_key(&self, secret_hash: [u8; 32], now: DateTime<Utc>) -> Result<Option<AdminKey>, StoreError> {
-        let found =
-            self.reader.run(move |connection| accounts::valid_key(&connection.transaction()?, secret_hash, now));
+        let found = self.read(move |connection| accounts::valid_key(&connection.transaction()?, secret_hash, now));
         let Some(mut key) = found.await? else { return Ok(None) };
         if key.last_used_at.is_none_or(|last| now - last >= KEY_USE_INTERVAL) {
             key.last_used_at = Some(now.trunc_subsecs(6));

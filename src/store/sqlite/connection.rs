@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
+use super::statements;
 use crate::store::StoreError;
 use crate::store::migration::{Migration, newest_version, random_identity, refuse_newer_schema};
 
@@ -51,16 +52,32 @@ pub(super) fn open_to_read(path: &Path) -> Result<Connection, StoreError> {
     }
     let connection = open(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     connection.pragma_update(None, "query_only", true).map_err(|error| named(error.into()))?;
-    let found = own_version(&connection).map_err(named)?;
+    let found = own_version(&connection).map_err(|unfit| named(unfit.into()))?;
     if found < newest_version(MIGRATIONS) {
         return Err(named(StoreError::Refused("it has no schema of this event-tracker yet".into())));
     }
     Ok(connection)
 }
 
+/// The identity in a file, `None` where there is no schema of ours. Changes nothing.
+pub(super) fn look(path: &Path) -> Result<Option<String>, StoreError> {
+    let connection = open(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    match own_version(&connection) {
+        Ok(1..) => statements::identity(&connection).map(Some).map_err(|error| name_file(path, error)),
+        Ok(_) | Err(Unfit::AnotherProgram) => Ok(None),
+        Err(Unfit::Store(error)) => Err(name_file(path, error)),
+    }
+}
+
 /// Moves everything from the WAL into the file and empties the WAL.
 pub(super) fn checkpoint(connection: &Connection) -> Result<(), StoreError> {
     connection.query_row("pragma wal_checkpoint(truncate)", [], |_| Ok(()))?;
+    Ok(())
+}
+
+/// Moves what it can from the WAL into the file, without waiting for anybody.
+pub(super) fn save_wal(connection: &Connection) -> Result<(), StoreError> {
+    connection.query_row("pragma wal_checkpoint(passive)", [], |_| Ok(()))?;
     Ok(())
 }
 
@@ -86,15 +103,45 @@ fn name_file(path: &Path, error: StoreError) -> StoreError {
     }
 }
 
+/// Why a file has no version of our schema.
+enum Unfit {
+    AnotherProgram,
+    Store(StoreError),
+}
+
+impl From<rusqlite::Error> for Unfit {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(rusqlite::ErrorCode::NotADatabase) => Self::AnotherProgram,
+            _ => Self::Store(error.into()),
+        }
+    }
+}
+
+impl From<StoreError> for Unfit {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<Unfit> for StoreError {
+    fn from(unfit: Unfit) -> Self {
+        match unfit {
+            Unfit::AnotherProgram => Self::Refused("the file belongs to another program: name another one".into()),
+            Unfit::Store(error) => error,
+        }
+    }
+}
+
 /// The version of our schema in the file; 0 for an empty file.
-fn own_version(connection: &Connection) -> Result<i32, StoreError> {
+fn own_version(connection: &Connection) -> Result<i32, Unfit> {
     let number = |sql| connection.query_row(sql, [], |row| row.get::<_, i32>(0));
     // Objects first: another process may commit both between the two looks, and objects without our
     // id would pass for a stranger's.
     let objects = number("select count(*) from sqlite_schema")?;
     let application_id = number("pragma application_id")?;
     if application_id != APPLICATION_ID && (application_id != 0 || objects != 0) {
-        return Err(StoreError::Refused("the file belongs to another program: name another one".into()));
+        return Err(Unfit::AnotherProgram);
     }
     let found = number("pragma user_version")?;
     refuse_newer_schema(found, MIGRATIONS)?;

@@ -170,7 +170,7 @@ async fn a_change_that_meets_a_commit_waits_and_moves_its_counts() {
 async fn a_sqlite_store_opened_for_reading_takes_no_changes() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("events.sqlite");
-    drop(event_tracker::store::sqlite::SqliteStore::open(&path).unwrap());
+    event_tracker::store::sqlite::SqliteStore::open(&path).unwrap().identity().await.unwrap();
     let store: Arc<dyn Store> = Arc::new(event_tracker::store::sqlite::SqliteStore::open_for_audit(&path).unwrap());
     let refused = store.change(delete("a"), "ada", now()).await;
     assert!(matches!(refused, Err(StoreError::Rejected(_))), "{refused:?}");

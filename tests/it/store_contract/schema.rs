@@ -122,7 +122,7 @@ async fn a_sqlite_file_of_another_program_is_refused_and_left_alone() {
     assert_eq!(std::fs::read(&path).unwrap(), before);
 
     std::fs::write(&path, "certainly no database, but long enough to be looked at").unwrap();
-    assert!(matches!(SqliteStore::open(&path), Err(StoreError::Rejected(_))));
+    assert!(matches!(SqliteStore::open(&path), Err(StoreError::Refused(_))));
 }
 
 #[tokio::test]
