@@ -19,6 +19,7 @@ mod descriptors;
 mod exact_reads;
 mod exactly_once;
 mod faulty_database;
+mod first_contact;
 mod harness;
 mod hours;
 mod journal_format;
