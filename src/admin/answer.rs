@@ -111,12 +111,14 @@ impl Failure {
             Self::Busy => "too_many_streams: the limit admin.streams_max is reached",
             Self::OutcomeUnknown => "outcome_unknown: the store did not say whether the change was made",
             Self::Store(StoreError::TooManyRows { .. }) => "too_many_rows: the range holds too much",
-            Self::Store(
-                StoreError::Unavailable(_)
-                | StoreError::Refused(_)
-                | StoreError::AnotherDatabase(_)
-                | StoreError::CatalogChanging,
-            ) => "store_unavailable: the store cannot be used at the moment",
+            Self::Store(StoreError::Refused(_)) => {
+                "store_refused: the database turns this service away; /readyz says why"
+            }
+            Self::Store(StoreError::AnotherDatabase(_)) => "another_database: not the one that this node belongs to",
+            Self::Store(StoreError::CatalogChanging) => {
+                "catalog_changing: the catalog changes faster than it can be read"
+            }
+            Self::Store(StoreError::Unavailable(_)) => "store_unavailable: the store cannot be used at the moment",
             Self::Store(StoreError::Rejected(_)) => "store_rejected: the store refused; the log says why",
             Self::Internal => "internal: the log says why",
         }
@@ -129,12 +131,9 @@ impl Failure {
             Self::Refused(_) => "That was not possible",
             Self::Throttled(_) => "Too many attempts",
             Self::OutcomeUnknown => "The database did not answer",
-            Self::Store(
-                StoreError::Unavailable(_)
-                | StoreError::Refused(_)
-                | StoreError::AnotherDatabase(_)
-                | StoreError::CatalogChanging,
-            ) => "The database cannot be reached",
+            Self::Store(StoreError::Refused(_)) => "The database does not let this service in",
+            Self::Store(StoreError::AnotherDatabase(_)) => "Another database is connected",
+            Self::Store(StoreError::Unavailable(_) | StoreError::CatalogChanging) => "The database cannot be reached",
             Self::Store(StoreError::TooManyRows { .. }) => "Too much at once",
             Self::Internal | Self::Store(StoreError::Rejected(_)) => "Something went wrong",
             _ => "That did not work",

@@ -266,12 +266,31 @@ impl ApiError {
                 format!("the range holds more than {rows_max} rows (http.range_rows_max)"),
                 format!("This range holds more than {rows_max} rows; please ask for shorter ranges, one by one."),
             ),
-            Self::Store(
-                StoreError::Unavailable(_)
-                | StoreError::Refused(_)
-                | StoreError::AnotherDatabase(_)
-                | StoreError::CatalogChanging,
-            ) => (
+            Self::Store(StoreError::Refused(_)) => (
+                S::SERVICE_UNAVAILABLE,
+                Then::RetryLater,
+                "store_refused",
+                "the database turns this service away; /readyz and the log say why, and what to do".into(),
+                "The database does not let this service in, so exact numbers are not available; \
+                 counting goes on and nothing is lost."
+                    .into(),
+            ),
+            Self::Store(StoreError::AnotherDatabase(_)) => (
+                S::SERVICE_UNAVAILABLE,
+                Then::RetryLater,
+                "another_database",
+                "another database answers than the one that this node belongs to; the log says which".into(),
+                "Another database is connected than the one with these numbers; counting goes on and nothing is lost."
+                    .into(),
+            ),
+            Self::Store(StoreError::CatalogChanging) => (
+                S::SERVICE_UNAVAILABLE,
+                Then::RetryLater,
+                "catalog_changing",
+                "the catalog changes faster than rows can be read with it".into(),
+                "The events are being changed by an administrator at the moment; please try again.".into(),
+            ),
+            Self::Store(StoreError::Unavailable(_)) => (
                 S::SERVICE_UNAVAILABLE,
                 Then::RetryLater,
                 "store_unavailable",

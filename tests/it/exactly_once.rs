@@ -18,7 +18,9 @@ on_both_stores!(
 
 /// Twelve, or as many as the environment asks for.
 fn kills() -> u64 {
-    std::env::var("EVENT_TRACKER_KILLS").ok().map_or(12, |kills| kills.parse().expect("EVENT_TRACKER_KILLS is a number"))
+    std::env::var("EVENT_TRACKER_KILLS")
+        .ok()
+        .map_or(12, |kills| kills.parse().expect("EVENT_TRACKER_KILLS is a number"))
 }
 
 async fn kills_lose_and_double_nothing(backend: Backend) {
