@@ -110,8 +110,8 @@ async fn advance(
     let ledger = Ledger::new(client, request)?;
     // Both are sent at once; they are executed in this order. A commit that holds the ledger's row may still
     // have to wait for the catalog's lock.
-    let (advanced, aliases) = try_join(ledger.advance(), share_aliases(client)).await?;
-    let stands = if advanced { None } else { ledger.begin_or_stand().await? };
+    let (advanced, aliases) = try_join(ledger.begin_or_advance(), share_aliases(client)).await?;
+    let stands = if advanced { None } else { ledger.stand().await? };
     Ok((stands, aliases))
 }
 
@@ -161,12 +161,14 @@ impl<'a> Ledger<'a> {
         Ok(self.client.execute_typed(include_str!("ledger_advance.sql"), &params).await? == 1)
     }
 
+    /// The statement that waits for a zombie of the same batch, before anything else is locked.
+    async fn begin_or_advance(&self) -> Result<bool, StoreError> {
+        if self.after == 0 { self.begin().await } else { self.advance().await }
+    }
+
     /// The row does not stand where it should. `None`: now it does stand at the batch. Else the
     /// transaction has ended.
-    async fn begin_or_stand(&self) -> Result<Option<Commit>, StoreError> {
-        if self.after == 0 && self.begin().await? {
-            return Ok(None);
-        }
+    async fn stand(&self) -> Result<Option<Commit>, StoreError> {
         let sql = include_str!("ledger_lock.sql");
         let row = self.client.query_typed_opt(sql, &[(&self.writer, Type::BYTEA)]).await?;
         let entry = row.map(|row| ledger_entry(column(&row, 0)?, column(&row, 1)?, column(&row, 2)?)).transpose()?;
