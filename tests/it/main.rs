@@ -34,6 +34,7 @@ mod program;
 mod refusals;
 mod shutdown;
 mod signals;
+mod standby;
 mod store_contract;
 mod store_outage;
 mod tidy;
