@@ -12,6 +12,7 @@ use crate::store_contract::{Bench, balanced_books, batch, hour, on_both_stores, 
 mod accounts;
 mod changes;
 mod corrections;
+mod facts;
 mod node;
 mod races;
 
