@@ -197,6 +197,14 @@ impl Serialize for Hour {
     }
 }
 
+impl<'de> Deserialize<'de> for Hour {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = CompactString::deserialize(deserializer)?;
+        let hour = Some(text.as_str()).filter(|text| text.len() == 10).and_then(|text| parse_hour(text, 0));
+        hour.ok_or_else(|| serde::de::Error::custom("an hour is expected: YYYYMMDDHH"))
+    }
+}
+
 /// One day, UTC.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Day(Hour);

@@ -12,9 +12,10 @@ use super::export::Exported;
 use super::manage::parsed;
 use super::request::{Parameters, Request};
 use super::session::Who;
+use super::told::{Reader, texts};
 use super::zone::Zone;
 use crate::domain::{EventName, Hour};
-use crate::store::admin::{Change, LoggedChange};
+use crate::store::admin::{Change, Facts, LoggedChange, Told};
 
 /// Most items of one answer; also what is given unless asked otherwise.
 const LIMIT_MAX: usize = 1000;
@@ -100,6 +101,8 @@ pub(super) async fn changes(state: &State, request: &Request) -> Result<Response
         account: Option<String>,
         before: String,
         after: String,
+        /// `None`: an earlier version wrote the line, as sentences.
+        facts: Option<Facts>,
         undone_by: Option<i64>,
         can_undo: bool,
     }
@@ -111,8 +114,13 @@ pub(super) async fn changes(state: &State, request: &Request) -> Result<Response
     let limit = u32::try_from(limit(&query)?).unwrap_or(u32::MAX);
     let changes = state.store.changes(names, query.get("before").parse().ok(), limit).await?;
     let line = |logged: LoggedChange| {
-        let LoggedChange { change, at, who, what, event, account, before, after, undone_by, can_undo } = logged;
-        Line { change, at, who, what, event, account, before, after, undone_by, can_undo }
+        let LoggedChange { change, at, who, what, event, account, told, undone_by, can_undo } = logged;
+        let (before, after) = texts(&told, Reader::Program);
+        let facts = match told {
+            Told::Facts(facts) => Some(facts),
+            Told::Sentences { .. } => None,
+        };
+        Line { change, at, who, what, event, account, before, after, facts, undone_by, can_undo }
     };
     Ok(success(&changes.into_iter().map(line).collect::<Vec<_>>()))
 }

@@ -7,8 +7,8 @@ use super::State;
 use super::answer::{Failure, html, see_other};
 use super::request::{Parameters, Request, encoded};
 use super::session::Who;
-use super::view::{Page, beginning, event_url, grouped, listed};
-use super::zone::Zone;
+use super::told::{Reader, texts};
+use super::view::{Page, beginning, event_url, listed};
 use crate::domain::{EventName, Hour, HourRange};
 use crate::store::StoreError;
 use crate::store::admin::{Change, Changed, LoggedChange};
@@ -37,18 +37,13 @@ pub(super) struct LogLine {
 
 impl LogLine {
     pub(super) fn of(logged: LoggedChange, page: &Page) -> Self {
-        let LoggedChange { change, at, who, what, event, account, before, after, undone_by, can_undo } = logged;
+        let of_account = if logged.is_of_key() { "/admin/keys" } else { "/admin/users" };
+        let LoggedChange { change, at, who, what, event, account, told, undone_by, can_undo } = logged;
         let (url, subject) = match event {
             Some(event) => (event_url(event.as_str()), event.to_string()),
-            // As the store calls them: no name of a superuser or key is part of it.
-            None if ["create key", "revoke key"].contains(&what.as_str()) => {
-                ("/admin/keys".to_owned(), account.unwrap_or_default())
-            }
-            None => ("/admin/users".to_owned(), account.unwrap_or_default()),
+            None => (of_account.to_owned(), account.unwrap_or_default()),
         };
-        // A description is somebody's own words.
-        let is_own_words = what == "describe" || what == "undo" && after.ends_with(", describe)");
-        let told = |text: String| if is_own_words { text } else { readable(&text, page.zone) };
+        let (before, after) = texts(&told, Reader::Viewer(page.zone));
         Self {
             number: change,
             at: page.time(&at),
@@ -57,8 +52,8 @@ impl LogLine {
             what,
             url,
             event: subject,
-            before: told(before),
-            after: told(after),
+            before,
+            after,
             is_cut: false,
             undone_by,
             can_undo: can_undo && undone_by.is_none(),
@@ -72,31 +67,6 @@ impl LogLine {
         let (who, event) = (listed(&self.who).into_owned(), listed(&self.event).into_owned());
         Self { who, event, before, after, is_cut, ..self }
     }
-}
-
-/// What the log says of counts and hours, `2024050112: 1200` and `with 1200 from 2024050112 to
-/// 2024050113`, in the viewer's zone and with grouped numbers. Programs get the text as it is kept.
-fn readable(text: &str, zone: Zone) -> String {
-    let count = |word: &str| word.parse::<u64>().ok().map(grouped);
-    let hour = |word: &str| {
-        let hour = Some(word).filter(|word| word.len() == 10);
-        HourRange::parse(hour, hour).ok().map(|range| zone.time(range.first.start()))
-    };
-    let correction = || {
-        let (at, rest) = text.split_once(": ")?;
-        let (number, reason) = rest.split_at(rest.find(' ').unwrap_or(rest.len()));
-        Some(format!("{}: {}{reason}", hour(at)?, count(number)?))
-    };
-    let span = |text: &str| {
-        let (number, rest) = text.split_once(" from ")?;
-        let (first, rest) = rest.split_once(" to ")?;
-        let (last, rest) = rest.split_at_checked(10)?;
-        Some(format!("{} from {} to {}{rest}", count(number)?, hour(first)?, hour(last)?))
-    };
-    correction().unwrap_or_else(|| {
-        let parts: Vec<_> = text.split(" with ").map(|part| span(part).unwrap_or_else(|| part.to_owned())).collect();
-        parts.join(" with ")
-    })
 }
 
 fn bad(sentence: &str) -> Failure {
@@ -281,23 +251,6 @@ mod tests {
         assert!(matches!(change("move", "into=new+name"), Ok(Change::Move { .. })));
         assert!(change("move", "into=").is_err());
         assert!(change("move", "into=a%00b").is_err());
-    }
-
-    #[test]
-    fn counts_and_hours_of_the_log_are_told_in_the_viewers_zone_and_other_words_stay() {
-        let told = |text: &str| readable(text, Zone::parse("Europe/Berlin").unwrap());
-        assert_eq!(
-            told("“a” with 333923 from 2026082518 to 2026112401; “b” with 1 from 2026112401 to 2026112401 (undid)"),
-            "“a” with 333,923 from 25 Aug 2026, 20:00 to 24 Nov 2026, 02:00; \
-             “b” with 1 from 24 Nov 2026, 02:00 to 24 Nov 2026, 02:00 (undid)"
-        );
-        assert_eq!(told("2026082518: 1200"), "25 Aug 2026, 20:00: 1,200");
-        assert_eq!(told("2026082518: 0 (1200: twice)"), "25 Aug 2026, 20:00: 0 (1200: twice)");
-        for words in
-            ["", "“a with 7 from 8” without counts", "with 2026082518: 7", "2026139918: 7", "active", "x with é: ы"]
-        {
-            assert_eq!(told(words), words);
-        }
     }
 
     #[test]

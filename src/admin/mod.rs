@@ -47,6 +47,7 @@ mod routes;
 mod session;
 mod status;
 mod throttle;
+mod told;
 mod users;
 mod view;
 mod zone;

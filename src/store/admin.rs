@@ -17,12 +17,14 @@ use crate::domain::{EventName, Hour};
 
 mod account;
 mod aliases;
+mod fact;
 pub(super) mod log;
 pub(super) mod plan;
 mod refusal;
 
 pub use account::{AccountChange, key_name};
 pub use aliases::Aliases;
+pub use fact::{Fact, Facts, Told};
 pub use refusal::Refusal;
 
 /// How often the use of a key is noted.
@@ -116,13 +118,20 @@ pub struct LoggedChange {
     pub event: Option<EventName>,
     /// or the superuser or key that was changed.
     pub account: Option<String>,
-    /// For people: what was before and what is after.
-    pub before: String,
-    pub after: String,
+    /// What was before and what is after.
+    pub told: Told,
     /// Which change undid this one.
     pub undone_by: Option<i64>,
     /// Whether [`Change::Undo`] would be accepted now, as far as the log tells.
     pub can_undo: bool,
+}
+
+impl LoggedChange {
+    /// Whether its account is a key. Only `what` decides it, of which no name is a part.
+    #[must_use]
+    pub fn is_of_key(&self) -> bool {
+        self.account.is_some() && [account::CREATE_KEY, account::REVOKE_KEY].contains(&self.what.as_str())
+    }
 }
 
 /// A platform administrator. Names are compared bytewise; 1 to 64 bytes.

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use chrono::{DateTime, TimeDelta, Utc};
 use event_tracker::domain::{EventName, Hour};
 use event_tracker::store::Store;
-use event_tracker::store::admin::{CatalogEntry, Change, Changed};
+use event_tracker::store::admin::{CatalogEntry, Change, Changed, Fact, Facts, LoggedChange, Told};
 
 use crate::store_contract::{Bench, balanced_books, batch, hour, on_both_stores, request, rows, stored, totals};
 
 mod accounts;
 mod changes;
 mod corrections;
+mod facts;
 mod node;
 mod races;
 
@@ -85,6 +86,31 @@ pub async fn contents(store: &Arc<dyn Store>) -> String {
 
 pub async fn entry(store: &Arc<dyn Store>, event: &str) -> CatalogEntry {
     store.catalog().await.unwrap().entries.get(&name(event)).cloned().unwrap_or_default()
+}
+
+/// The facts of a line.
+pub fn told(line: &LoggedChange) -> (&[Fact], &[Fact]) {
+    match &line.told {
+        Told::Facts(Facts { before, after }) => (before, after),
+        Told::Sentences { .. } => panic!("no facts: {line:?}"),
+    }
+}
+
+/// All counts of an event, as the log tells them.
+pub fn counted(event: &str, count: u64, first: u32, last: u32) -> Fact {
+    Fact::Counts { event: name(event), count, first_hour: hour(first), last_hour: hour(last) }
+}
+
+pub fn uncounted(event: &str) -> Fact {
+    Fact::NoCounts { event: name(event) }
+}
+
+pub fn alias_of(event: &str) -> Fact {
+    Fact::AliasOf { event: name(event) }
+}
+
+pub fn undid(change: i64, what: &str) -> Fact {
+    Fact::Undid { change, what: what.into() }
 }
 
 /// The totals' hours as (name, first, last).

@@ -93,8 +93,7 @@ impl Manager {
         let lines = log.as_array().unwrap().iter().filter(|line| line["what"] == "purge");
         let with = |line: &serde_json::Value| {
             assert_eq!(line["event"], "load-4");
-            let (_, counts) = line["before"].as_str().unwrap().split_once("” with ").expect("it had counts");
-            counts.split(' ').next().unwrap().parse().unwrap()
+            line["facts"]["before"][0]["count"].as_u64().expect("it had counts")
         };
         lines.map(with).collect()
     }

@@ -27,7 +27,7 @@ pub struct Dashboard {
     pub batches: Arc<Batches>,
     pub store: Arc<dyn Store>,
     pub now: Arc<Mutex<DateTime<Utc>>>,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Dashboard {
@@ -51,7 +51,7 @@ impl Dashboard {
         let node = Arc::new(node);
         let state = Box::leak(Box::new(State::new(&node, options)));
         let (batches, store) = (Arc::clone(&node.batches), Arc::clone(&node.store));
-        Self { state, node, batches, store, now, _folder: temporary }
+        Self { state, node, batches, store, now, folder: temporary }
     }
 
     pub fn pass(&self, time: TimeDelta) {
@@ -91,6 +91,12 @@ impl Dashboard {
         };
         self.account(AccountChange::AddKey(key)).await;
         (self.store.admin_keys().await.unwrap().last().unwrap().id, secret)
+    }
+
+    /// Runs SQL behind the store's back.
+    pub fn execute(&self, sql: &str) {
+        let connection = rusqlite::Connection::open(self.folder.path().join("events.sqlite")).unwrap();
+        connection.execute_batch(sql).unwrap();
     }
 
     /// Counts in the current hour and flushes.

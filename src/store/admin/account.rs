@@ -1,6 +1,9 @@
 //! Changes to who administrators are.
 
-use super::{AdminKey, Superuser};
+use super::{AdminKey, Fact, Facts, Superuser};
+
+pub(super) const CREATE_KEY: &str = "create key";
+pub(super) const REVOKE_KEY: &str = "revoke key";
 
 /// One change to superusers, their sessions or keys. Each that is made is a line of the log.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -45,23 +48,23 @@ impl AccountChange {
             Self::Enable { .. } => "enable user",
             Self::DeleteUser { .. } => "delete user",
             Self::SignOut { .. } => "sign out",
-            Self::AddKey(_) => "create key",
-            Self::RevokeKey { .. } => "revoke key",
+            Self::AddKey(_) => CREATE_KEY,
+            Self::RevokeKey { .. } => REVOKE_KEY,
         }
     }
 
-    /// What is after it, for people.
-    pub(in crate::store) fn after(&self) -> String {
-        match self {
-            Self::AddUser(_) | Self::Enable { .. } => "may sign in".into(),
-            Self::SetPassword { keep: None, .. } | Self::SignOut { .. } => "signed out everywhere".into(),
-            Self::SetPassword { keep: Some(_), .. } => "signed out everywhere else".into(),
-            Self::Disable { .. } => "may not sign in".into(),
-            Self::DeleteUser { .. } => "is gone".into(),
-            Self::AddKey(AdminKey { expires_at: None, .. }) => "does not expire".into(),
-            Self::AddKey(AdminKey { expires_at: Some(at), .. }) => format!("expires on {}", at.format("%Y-%m-%d")),
-            Self::RevokeKey { .. } => "is revoked".into(),
-        }
+    /// What the log tells of it.
+    pub(in crate::store) fn facts(&self) -> Facts {
+        Facts::of_account(match self {
+            Self::AddUser(_) | Self::Enable { .. } => Fact::MaySignIn,
+            Self::SetPassword { keep: None, .. } | Self::SignOut { .. } => Fact::SignedOutEverywhere,
+            Self::SetPassword { keep: Some(_), .. } => Fact::SignedOutElsewhere,
+            Self::Disable { .. } => Fact::MayNotSignIn,
+            Self::DeleteUser { .. } => Fact::UserDeleted,
+            Self::AddKey(AdminKey { expires_at: None, .. }) => Fact::KeyDoesNotExpire,
+            Self::AddKey(AdminKey { expires_at: Some(at), .. }) => Fact::KeyExpires { at: *at },
+            Self::RevokeKey { .. } => Fact::KeyRevoked,
+        })
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::CatalogEntry;
+use super::{CatalogEntry, Facts};
 use crate::domain::{EventName, Hour};
 use crate::store::StoreError;
 
@@ -27,8 +27,8 @@ pub struct CountChange {
 pub struct Recorded {
     pub what: String,
     pub event: EventName,
-    pub before: String,
-    pub after: String,
+    /// `None`: an earlier version wrote it.
+    pub facts: Option<Facts>,
     pub undoable: bool,
     pub undone_by: Option<i64>,
     pub entries: Vec<EntryChange>,

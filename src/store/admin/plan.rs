@@ -7,7 +7,7 @@ use std::mem;
 use chrono::{DateTime, Utc};
 
 use super::log::{CountChange, EntryChange, Recorded};
-use super::{CatalogEntry, Change, Refusal};
+use super::{CatalogEntry, Change, Fact, Facts, Refusal};
 use crate::domain::{EventName, EventTotal, Hour, HourlyCount, TOTAL_MAX};
 
 const TEXT_CHARS_MAX: usize = 1_000;
@@ -42,8 +42,7 @@ pub struct Plan {
 pub struct Line {
     pub what: &'static str,
     pub event: EventName,
-    pub before: String,
-    pub after: String,
+    pub facts: Facts,
     pub undoable: bool,
     /// The change that this one undoes.
     pub undoes: Option<i64>,
@@ -66,8 +65,10 @@ pub fn events_of(change: &Change, recorded: Option<&Recorded>) -> BTreeSet<Event
         Change::Undo { .. } => {
             let counted = recorded.iter().flat_map(|line| &line.counts).map(|count| &count.event);
             // What was moved without counts may have got some since.
-            let moved = recorded.iter().filter_map(|line| Some([&line.event, line.moved_into()?])).flatten();
-            counted.chain(moved).cloned().collect()
+            let moved = recorded.iter().filter_map(|line| line.moved_into());
+            // The log tells the counts of a restored event.
+            let changed = recorded.iter().map(|line| &line.event);
+            counted.chain(moved).chain(changed).cloned().collect()
         }
     }
 }
@@ -94,8 +95,15 @@ pub fn plan(change: &Change, recorded: Option<&Recorded>, before: &State, at: Da
     Ok(difference(before, &after, line))
 }
 
-fn line(what: &'static str, event: &EventName, before: String, after: String) -> Line {
-    Line { what, event: event.clone(), before, after, undoable: true, undoes: None, purged: Vec::new() }
+fn line(what: &'static str, event: &EventName, before: Vec<Fact>, after: Vec<Fact>) -> Line {
+    Line {
+        what,
+        event: event.clone(),
+        facts: Facts { before, after },
+        undoable: true,
+        undoes: None,
+        purged: Vec::new(),
+    }
 }
 
 impl State {
@@ -142,7 +150,8 @@ impl State {
         }
         let before = mem::replace(&mut entry.description, description.to_owned());
         self.set(event, entry);
-        Ok(line("describe", event, before, description.to_owned()))
+        let described = |text: String| vec![Fact::Description { text }];
+        Ok(line("describe", event, described(before), described(description.to_owned())))
     }
 
     fn set_active(&mut self, event: &EventName, active: bool) -> Result<Line, Refusal> {
@@ -154,7 +163,7 @@ impl State {
         entry.inactive = !active;
         self.set(event, entry);
         let what = if active { "activate" } else { "deactivate" };
-        Ok(line(what, event, word(!active).into(), word(active).into()))
+        Ok(line(what, event, vec![activity(!active)], vec![activity(active)]))
     }
 
     fn relocate(&mut self, from: &EventName, into: &EventName) -> Result<Line, Refusal> {
@@ -167,7 +176,7 @@ impl State {
         if !is_rename {
             self.changeable(into)?;
         }
-        let before = format!("{}; {}", self.told(from), self.told(into));
+        let before = vec![self.counts(from), self.counts(into)];
         let history = mem::take(self.history(from));
         let target = self.history(into);
         for (hour, count) in history {
@@ -181,7 +190,7 @@ impl State {
             self.set(into, entry);
         }
         self.set(from, CatalogEntry { alias_of: Some(into.clone()), ..CatalogEntry::default() });
-        let after = format!("alias of “{into}”; {}", self.told(into));
+        let after = vec![Fact::AliasOf { event: into.clone() }, self.counts(into)];
         Ok(line(if is_rename { RENAME } else { "merge" }, from, before, after))
     }
 
@@ -206,21 +215,23 @@ impl State {
             return Err(Refusal::CountIsSo { event: event.clone(), hour, count });
         }
         self.put(event, hour, count);
-        Ok(line("correct", event, format!("{hour}: {expected}"), format!("{hour}: {count} ({reason})")))
+        let before = vec![Fact::HourlyCount { hour, count: expected }];
+        let after = vec![Fact::HourlyCount { hour, count }, Fact::Reason { text: reason.to_owned() }];
+        Ok(line("correct", event, before, after))
     }
 
     fn delete(&mut self, event: &EventName, at: DateTime<Utc>) -> Result<Line, Refusal> {
         let mut entry = self.changeable(event)?;
         entry.deleted_at = Some(at);
         self.set(event, entry);
-        Ok(line("delete", event, self.told(event), "deleted".into()))
+        Ok(line("delete", event, vec![self.counts(event)], vec![Fact::Deleted]))
     }
 
     fn purge(&mut self, event: &EventName) -> Result<Line, Refusal> {
         if self.entry(event).deleted_at.is_none() {
             return Err(format!("“{event}” is not deleted.").into());
         }
-        let before = self.told(event);
+        let before = vec![self.counts(event)];
         self.history(event).clear();
         self.entries.remove(event);
         let mut purged = vec![event.clone()];
@@ -231,7 +242,7 @@ impl State {
             }
             stays
         });
-        Ok(Line { undoable: false, purged, ..line("purge", event, before, "nothing".into()) })
+        Ok(Line { undoable: false, purged, ..line("purge", event, before, vec![Fact::Purged]) })
     }
 
     /// Takes back exactly what the change did, as long as nothing else has changed that since. An event
@@ -248,10 +259,8 @@ impl State {
             return Err(format!("Change {change} can't be undone.").into());
         }
         let moved_into = recorded.moved_into();
-        let (mut before, mut after) = (recorded.after.clone(), recorded.before.clone());
-        if let Some(into) = moved_into {
-            before = format!("alias of “{into}”; {}", self.told(into));
-        }
+        let mut before = self.touched(recorded);
+        before.extend(recorded.facts.as_ref().and_then(Facts::reason).cloned());
         for EntryChange { event, before, after } in &recorded.entries {
             let mut entry = self.entry(event);
             if !entry.take_back(before, after) {
@@ -259,18 +268,15 @@ impl State {
             }
             self.set(event, entry);
         }
-        let mut rest = String::new();
         match moved_into {
             Some(into) if recorded.what == RENAME => self.rename_back(into, recorded)?,
             _ => self.take_counts_back(&recorded.counts)?,
         }
-        if let Some(into) = moved_into {
-            after = format!("{}; {}", self.told(&recorded.event), self.told(into));
-            if recorded.what != RENAME {
-                rest = format!("; what was counted since then stays in “{into}”");
-            }
+        let mut after = self.touched(recorded);
+        after.push(Fact::Undid { change, what: recorded.what.clone() });
+        if let Some(into) = moved_into.filter(|_| recorded.what != RENAME) {
+            after.push(Fact::LaterCountsStay { event: into.clone() });
         }
-        let after = format!("{after} (undid change {change}, {}{rest})", recorded.what);
         Ok(Line { undoable: false, undoes: Some(change), ..line("undo", &recorded.event, before, after) })
     }
 
@@ -331,15 +337,45 @@ impl State {
         Ok(())
     }
 
-    /// An event and its counts, for people.
-    fn told(&self, event: &EventName) -> String {
+    /// All counts of an event, summed up.
+    fn counts(&self, event: &EventName) -> Fact {
         let history = self.histories.get(event);
         match history.and_then(|history| summary(event, history)) {
-            None => format!("“{event}” without counts"),
-            Some(EventTotal { count, first_hour, last_hour, .. }) => {
-                format!("“{event}” with {count} from {first_hour} to {last_hour}")
+            None => Fact::NoCounts { event: event.clone() },
+            Some(EventTotal { event, count, first_hour, last_hour }) => {
+                Fact::Counts { event, count, first_hour, last_hour }
             }
         }
+    }
+
+    /// What a recorded change touched, as it is now.
+    fn touched(&self, recorded: &Recorded) -> Vec<Fact> {
+        let entry = self.entry(&recorded.event);
+        if let Some(into) = recorded.moved_into() {
+            let itself = match entry.alias_of {
+                Some(event) => Fact::AliasOf { event },
+                None => self.counts(&recorded.event),
+            };
+            return vec![itself, self.counts(into)];
+        }
+        let mut facts = Vec::new();
+        for EntryChange { before, after, .. } in recorded.entries.iter().filter(|of| of.event == recorded.event) {
+            if before.description != after.description {
+                facts.push(Fact::Description { text: entry.description.clone() });
+            }
+            if before.inactive != after.inactive {
+                facts.push(activity(!entry.inactive));
+            }
+            if before.deleted_at != after.deleted_at {
+                let is_deleted = entry.deleted_at.is_some();
+                facts.push(if is_deleted { Fact::Deleted } else { self.counts(&recorded.event) });
+            }
+        }
+        facts.extend(recorded.counts.iter().map(|CountChange { event, hour, .. }| {
+            let count = self.histories.get(event).and_then(|history| history.get(hour)).copied().unwrap_or(0);
+            Fact::HourlyCount { hour: *hour, count }
+        }));
+        facts
     }
 }
 
@@ -359,6 +395,10 @@ impl CatalogEntry {
             && field(&mut self.deleted_at, &before.deleted_at, &after.deleted_at)
             && field(&mut self.alias_of, &before.alias_of, &after.alias_of)
     }
+}
+
+fn activity(active: bool) -> Fact {
+    if active { Fact::Active } else { Fact::Inactive }
 }
 
 fn changed_since(event: &EventName, recorded: &Recorded) -> String {

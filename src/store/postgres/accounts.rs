@@ -41,10 +41,10 @@ pub(super) async fn change(
         (&who, Type::TEXT),
         (&change.what(), Type::TEXT),
         (&account, Type::TEXT),
-        (&change.after(), Type::TEXT),
+        (&change.facts().stored()?, Type::TEXT),
     ];
-    let sql = "insert into admin_changes (change, at, who, what, account, before, after, entries, undoable)
-         values ($1, $2, $3, $4, $5, '', $6, '[]', false)";
+    let sql = "insert into admin_changes (change, at, who, what, account, before, after, facts, entries, undoable)
+         values ($1, $2, $3, $4, $5, '', '', $6, '[]', false)";
     client.execute_typed(sql, &params).await?;
     Ok(true)
 }

@@ -13,7 +13,7 @@ use crate::domain::{EventName, HourlyCount};
 use crate::store::StoreError;
 use crate::store::admin::log::{CountChange, Recorded, read_entries, stored_entries};
 use crate::store::admin::plan::{History, Plan, State, events_of, plan};
-use crate::store::admin::{Aliases, Catalog, CatalogEntry, Change, Changed, LoggedChange};
+use crate::store::admin::{Aliases, Catalog, CatalogEntry, Change, Changed, Facts, LoggedChange, Told};
 use crate::store::columns::{event_name, hour, hourly_count, stored_count, stored_hour, unsigned};
 use crate::store::migration::random_identity;
 
@@ -93,7 +93,7 @@ async fn history(client: &Client, event: &EventName) -> Result<History, StoreErr
 
 async fn recorded(client: &Client, change: i64) -> Result<Option<Recorded>, StoreError> {
     let params: [Param<'_>; 1] = [(&change, Type::INT8)];
-    let sql = "select what, event, before, after, undoable, undone_by, entries from admin_changes
+    let sql = "select what, event, facts, undoable, undone_by, entries from admin_changes
          where change = $1 and event is not null";
     let Some(row) = client.query_typed_opt(sql, &params).await? else { return Ok(None) };
     let counts = client.query_typed("select event, hour, delta from changed_counts where change = $1", &params).await?;
@@ -104,11 +104,10 @@ async fn recorded(client: &Client, change: i64) -> Result<Option<Recorded>, Stor
     Ok(Some(Recorded {
         what: column(&row, 0)?,
         event: event_name(column(&row, 1)?)?,
-        before: column(&row, 2)?,
-        after: column(&row, 3)?,
-        undoable: column(&row, 4)?,
-        undone_by: column(&row, 5)?,
-        entries: read_entries(column(&row, 6)?)?,
+        facts: Facts::read(column(&row, 2)?)?,
+        undoable: column(&row, 3)?,
+        undone_by: column(&row, 4)?,
+        entries: read_entries(column(&row, 5)?)?,
         counts: counts.collect::<Result<_, StoreError>>()?,
     }))
 }
@@ -166,14 +165,13 @@ async fn write_log(client: &Client, plan: &Plan, number: i64, who: &str, at: Dat
     // What can't be undone needs no record of it.
     let (entries, counts) =
         if line.undoable { (plan.entries.as_slice(), plan.counts.as_slice()) } else { (&[][..], &[][..]) };
-    let params: [Param<'_>; 9] = [
+    let params: [Param<'_>; 8] = [
         (&number, Type::INT8),
         (&SystemTime::from(at), Type::TIMESTAMPTZ),
         (&who, Type::TEXT),
         (&line.what, Type::TEXT),
         (&line.event.as_str(), Type::TEXT),
-        (&line.before, Type::TEXT),
-        (&line.after, Type::TEXT),
+        (&line.facts.stored()?, Type::TEXT),
         (&stored_entries(entries)?, Type::TEXT),
         (&line.undoable, Type::BOOL),
     ];
@@ -222,12 +220,12 @@ pub(super) async fn changes(
         "and event = any($3)"
     };
     let sql = format!(
-        "select change, at, who, what, event, account, before, after, undone_by, undoable from admin_changes
+        "select change, at, who, what, event, account, before, after, facts, undone_by, undoable from admin_changes
          where change < $1 {of_events} order by change desc limit $2"
     );
     let rows = client.query_typed(&sql, &params).await?;
     let line = |row: &Row| {
-        let (event, undone_by): (Option<&str>, Option<i64>) = (column(row, 4)?, column(row, 8)?);
+        let (event, undone_by): (Option<&str>, Option<i64>) = (column(row, 4)?, column(row, 9)?);
         Ok(LoggedChange {
             change: column(row, 0)?,
             at: time(row, 1)?,
@@ -235,10 +233,9 @@ pub(super) async fn changes(
             what: column(row, 3)?,
             event: event.map(event_name).transpose()?,
             account: column(row, 5)?,
-            before: column(row, 6)?,
-            after: column(row, 7)?,
+            told: Told::read(column(row, 8)?, column(row, 6)?, column(row, 7)?)?,
             undone_by,
-            can_undo: column::<bool>(row, 9)? && undone_by.is_none(),
+            can_undo: column::<bool>(row, 10)? && undone_by.is_none(),
         })
     };
     rows.iter().map(line).collect()

@@ -36,9 +36,9 @@ pub(super) fn change(
         transaction
             .query_row("update catalog_state set version = version + 1 returning version", [], |row| row.get(0))?;
     transaction.execute(
-        "insert into admin_changes (change, at, who, what, account, before, after, entries, undoable)
-         values (?1, ?2, ?3, ?4, ?5, '', ?6, '[]', 0)",
-        params![number, stored_time(at), who, change.what(), account, change.after()],
+        "insert into admin_changes (change, at, who, what, account, before, after, facts, entries, undoable)
+         values (?1, ?2, ?3, ?4, ?5, '', '', ?6, '[]', 0)",
+        params![number, stored_time(at), who, change.what(), account, change.facts().stored()?],
     )?;
     transaction.commit()?;
     Ok(true)

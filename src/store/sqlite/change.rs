@@ -7,7 +7,7 @@ use crate::domain::EventName;
 use crate::store::StoreError;
 use crate::store::admin::log::{CountChange, Recorded, read_entries, stored_entries};
 use crate::store::admin::plan::{History, Plan, State, events_of, plan};
-use crate::store::admin::{Aliases, Catalog, CatalogEntry, Change, Changed, LoggedChange};
+use crate::store::admin::{Aliases, Catalog, CatalogEntry, Change, Changed, Facts, LoggedChange, Told};
 use crate::store::columns::{
     event_name, hour, hourly_count, read_time, stored_count, stored_hour, stored_time, text_time, unsigned,
 };
@@ -82,7 +82,7 @@ fn history(transaction: &Transaction<'_>, event: &EventName) -> Result<History, 
 }
 
 fn recorded(transaction: &Transaction<'_>, change: i64) -> Result<Option<Recorded>, StoreError> {
-    let sql = "select what, event, before, after, undoable, undone_by, entries from admin_changes
+    let sql = "select what, event, facts, undoable, undone_by, entries from admin_changes
          where change = ?1 and event is not null";
     let mut statement = transaction.prepare_cached(sql)?;
     let mut rows = statement.query([change])?;
@@ -97,11 +97,10 @@ fn recorded(transaction: &Transaction<'_>, change: i64) -> Result<Option<Recorde
     Ok(Some(Recorded {
         what: row.get(0)?,
         event: event_name(&row.get::<_, String>(1)?)?,
-        before: row.get(2)?,
-        after: row.get(3)?,
-        undoable: row.get(4)?,
-        undone_by: row.get(5)?,
-        entries: read_entries(&row.get::<_, String>(6)?)?,
+        facts: Facts::read(row.get::<_, Option<String>>(2)?.as_deref())?,
+        undoable: row.get(3)?,
+        undone_by: row.get(4)?,
+        entries: read_entries(&row.get::<_, String>(5)?)?,
         counts,
     }))
 }
@@ -168,16 +167,15 @@ fn write_log(
     let (entries, counts) =
         if line.undoable { (plan.entries.as_slice(), plan.counts.as_slice()) } else { (&[][..], &[][..]) };
     transaction.execute(
-        "insert into admin_changes (change, at, who, what, event, before, after, entries, undoable)
-         values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+        "insert into admin_changes (change, at, who, what, event, before, after, facts, entries, undoable)
+         values (?1, ?2, ?3, ?4, ?5, '', '', ?6, ?7, ?8)",
         params![
             number,
             stored_time(at),
             who,
             line.what,
             line.event.as_str(),
-            line.before,
-            line.after,
+            line.facts.stored()?,
             stored_entries(entries)?,
             line.undoable,
         ],
@@ -213,7 +211,7 @@ pub(super) fn changes(
 ) -> Result<Vec<LoggedChange>, StoreError> {
     let of_events = if events.is_empty() { "?3 = '[]'" } else { "event in (select value from json_each(?3))" };
     let sql = format!(
-        "select change, at, who, what, event, account, before, after, undone_by, undoable from admin_changes
+        "select change, at, who, what, event, account, before, after, facts, undone_by, undoable from admin_changes
          where change < ?1 and {of_events} order by change desc limit ?2"
     );
     let events = serde_json::to_string(events)
@@ -221,7 +219,7 @@ pub(super) fn changes(
     snapshot
         .prepare_cached(&sql)?
         .query_and_then(params![before.unwrap_or(i64::MAX), limit, events], |row| {
-            let (event, undone_by): (Option<String>, Option<i64>) = (row.get(4)?, row.get(8)?);
+            let (event, undone_by): (Option<String>, Option<i64>) = (row.get(4)?, row.get(9)?);
             Ok(LoggedChange {
                 change: row.get(0)?,
                 at: read_time(&row.get::<_, String>(1)?)?,
@@ -229,10 +227,9 @@ pub(super) fn changes(
                 what: row.get(3)?,
                 event: event.as_deref().map(event_name).transpose()?,
                 account: row.get(5)?,
-                before: row.get(6)?,
-                after: row.get(7)?,
+                told: Told::read(row.get::<_, Option<String>>(8)?.as_deref(), row.get(6)?, row.get(7)?)?,
                 undone_by,
-                can_undo: row.get::<_, bool>(9)? && undone_by.is_none(),
+                can_undo: row.get::<_, bool>(10)? && undone_by.is_none(),
             })
         })?
         .collect()

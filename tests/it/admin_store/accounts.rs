@@ -172,7 +172,7 @@ fn key(label: &str, number: u8) -> AdminKey {
 async fn the_log_tells_who_changed_which_user_and_key(bench: Bench) {
     let store = bench.store().await;
     store.commit(request(batch(1, 1), rows([("ada", 1, 1)]))).await.unwrap();
-    let described = done(&store, describe("ada", "an event of the same name")).await;
+    let description = done(&store, describe("ada", "an event of the same name")).await;
     made(&store, AccountChange::AddUser(user("ada"))).await;
     made(&store, set_password("ada", "new", None)).await;
     for change in [
@@ -191,22 +191,25 @@ async fn the_log_tells_who_changed_which_user_and_key(bench: Bench) {
         assert!(!made(&store, change).await);
     }
     let log = store.changes(vec![], None, 100).await.unwrap();
-    let told: Vec<_> = log.iter().map(|line| (&*line.what, line.account.as_deref(), &*line.after)).collect();
+    let lines: Vec<_> = log.iter().map(|line| (&*line.what, line.account.as_deref(), &told(line).1[0])).collect();
+    let expires = Fact::KeyExpires { at: later(0) };
+    let described = Fact::Description { text: "an event of the same name".into() };
     assert_eq!(
-        told,
+        lines,
         [
-            ("revoke key", Some("key 1 (ci)"), "is revoked"),
-            ("create key", Some("key 2 (ci)"), "expires on 2023-11-14"),
-            ("create key", Some("key 1 (ci)"), "does not expire"),
-            ("delete user", Some("ada"), "is gone"),
-            ("sign out", Some("ada"), "signed out everywhere"),
-            ("enable user", Some("ada"), "may sign in"),
-            ("disable user", Some("ada"), "may not sign in"),
-            ("set password", Some("ada"), "signed out everywhere"),
-            ("add user", Some("ada"), "may sign in"),
-            ("describe", None, "an event of the same name"),
+            ("revoke key", Some("key 1 (ci)"), &Fact::KeyRevoked),
+            ("create key", Some("key 2 (ci)"), &expires),
+            ("create key", Some("key 1 (ci)"), &Fact::KeyDoesNotExpire),
+            ("delete user", Some("ada"), &Fact::UserDeleted),
+            ("sign out", Some("ada"), &Fact::SignedOutEverywhere),
+            ("enable user", Some("ada"), &Fact::MaySignIn),
+            ("disable user", Some("ada"), &Fact::MayNotSignIn),
+            ("set password", Some("ada"), &Fact::SignedOutEverywhere),
+            ("add user", Some("ada"), &Fact::MaySignIn),
+            ("describe", None, &described),
         ]
     );
+    assert!(log[..9].iter().all(|line| line.is_of_key() == line.what.contains("key") && told(line).0.is_empty()));
     assert!(log[..9].iter().all(|line| line.who == "eve" && !line.can_undo && line.event.is_none()));
     assert_eq!(log[0].at.timestamp_micros(), now().timestamp_micros());
     // One numbering with the changes of events, whose own log knows nothing of it.
@@ -215,7 +218,7 @@ async fn the_log_tells_who_changed_which_user_and_key(bench: Bench) {
     assert_eq!(store.catalog().await.unwrap().version, 10);
     assert_eq!(store.changes(vec![name("ada")], None, 100).await.unwrap(), log[9..]);
     refused(&store, Change::Undo { change: 2 }, "no change 2 of an event").await;
-    done(&store, Change::Undo { change: described }).await;
+    done(&store, Change::Undo { change: description }).await;
 }
 
 async fn a_key_works_until_it_expires_or_is_revoked(bench: Bench) {
