@@ -12,7 +12,9 @@ use crate::store_contract::{Bench, balanced_books, batch, hour, on_both_stores, 
 mod accounts;
 mod changes;
 mod corrections;
+mod in_flight;
 mod node;
+mod purges;
 mod races;
 
 /// A time with more digits than are kept, so that rounding shows.
@@ -40,8 +42,9 @@ pub fn delete(event: &str) -> Change {
     Change::Delete { event: name(event) }
 }
 
+/// Without a grace: at once.
 pub fn purge(event: &str) -> Change {
-    Change::Purge { event: name(event) }
+    Change::Purge { event: name(event), grace: TimeDelta::zero() }
 }
 
 pub fn correct(event: &str, number: u32, expected: u64, count: u64) -> Change {
