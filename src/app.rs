@@ -27,7 +27,8 @@ use crate::telemetry;
 const FIRST_CONTACT: Duration = Duration::from_secs(2);
 /// How often a store that is down at start is asked again for what it knows.
 const GREETING_RETRY: Duration = Duration::from_millis(500);
-/// How often deleted events are looked for whose grace period is over.
+/// How often deleted events are looked for whose grace period is over: several times in the hour for which a
+/// purge must stay due.
 const PURGE_INTERVAL: Duration = Duration::from_secs(600);
 /// What caches hold is idle for a minute before it is given back.
 const FORGET_INTERVAL: Duration = Duration::from_secs(60);

@@ -11,6 +11,7 @@ mod kept;
 mod mark;
 mod pending;
 mod recover;
+mod renew;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
@@ -144,7 +145,7 @@ pub struct Batches {
     sealing: Mutex<i128>,
     committed: watch::Sender<BatchSeq>,
     custody: custody::Custody,
-    /// The newest version of the catalog that this node knows.
+    /// The version of the catalog that this node knows, [`renew::UNKNOWN`] before it has met a store.
     catalog: AtomicU64,
     /// Held while segments are rewritten, retired or deleted.
     tidying: Mutex<()>,
@@ -165,7 +166,7 @@ impl Batches {
             return Err(RecordError::JournalUnavailable);
         }
         let open = self.open.read();
-        let (name, first_seen) = self.names.admit(event, count)?;
+        let (name, first_seen) = self.names.admit_into(event, count, open.catalog)?;
         let position = self.journal.append(hour, [(event.as_str(), count)])?;
         open.counts.add(name, hour, count);
         self.changes.fetch_add(1, Ordering::Release);
@@ -248,10 +249,12 @@ impl Batches {
             id: batch.id,
             catalog: batch.catalog,
             counts: Arc::clone(&batch.counts),
+            overtaken: BTreeSet::new(),
         });
         let mut batches: Vec<_> = sealed.collect();
         let id = BatchId { writer: self.writer, seq: open.seq };
-        batches.push(PendingBatch { id, catalog: open.catalog, counts: Arc::clone(&open.counts) });
+        let (counts, overtaken) = (Arc::clone(&open.counts), BTreeSet::new());
+        batches.push(PendingBatch { id, catalog: open.catalog, counts, overtaken });
         Pending { batches, names: Arc::clone(&self.names), commits: waiting.commits.clone() }
     }
 
@@ -261,12 +264,7 @@ impl Batches {
         self.open.read().counts.is_empty() && self.waiting.lock().sealed.is_empty()
     }
 
-    /// From now on batches are opened with this version of the catalog.
-    pub fn note_catalog(&self, version: u64) {
-        self.catalog.fetch_max(version, Ordering::AcqRel);
-    }
-
-    /// The version of the catalog that the open batch was opened with.
+    /// The version of the catalog that the open batch was opened with; [`u64::MAX`]: none was known.
     #[must_use]
     pub fn open_catalog(&self) -> u64 {
         self.open.read().catalog

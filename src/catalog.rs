@@ -4,6 +4,7 @@
 //! Counting may use a catalog that is one flush interval old, since the store maps aliases itself when
 //! a batch is committed. Reading may not: rows and catalog are of one moment, or the read is repeated.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,7 +16,7 @@ use tokio::sync::Mutex;
 use crate::batch::Batches;
 use crate::domain::{EventName, EventTotal, HourlyCount, WriterId};
 use crate::names::Standing;
-use crate::store::admin::{Aliases, Catalog, CatalogEntry, Change, Changed};
+use crate::store::admin::{Aliases, Catalog, CatalogEntry, Change, Changed, Landing};
 use crate::store::{LedgerPosition, Store, StoreError};
 
 /// One version of the catalog, prepared for reads.
@@ -26,6 +27,8 @@ pub struct CatalogView {
     /// The aliases of each event that has some.
     names: HashMap<EventName, Vec<EventName>>,
     hides_any: bool,
+    /// The version of the last purge.
+    last_purge: u64,
 }
 
 impl From<Catalog> for CatalogView {
@@ -36,7 +39,8 @@ impl From<Catalog> for CatalogView {
             names.entry(event.clone()).or_default().push(alias.clone());
         }
         let hides_any = catalog.entries.values().any(|entry| entry.deleted_at.is_some());
-        Self { catalog, aliases, names, hides_any }
+        let last_purge = catalog.purges.values().copied().max().unwrap_or(0);
+        Self { catalog, aliases, names, hides_any, last_purge }
     }
 }
 
@@ -71,9 +75,21 @@ impl CatalogView {
     #[must_use]
     pub fn belonging(&self, rows: Vec<HourlyCount>) -> Vec<HourlyCount> {
         match self.aliases.apply(&rows) {
-            std::borrow::Cow::Borrowed(_) => rows,
-            std::borrow::Cow::Owned(mapped) => mapped,
+            Cow::Borrowed(_) => rows,
+            Cow::Owned(mapped) => mapped,
         }
+    }
+
+    /// The names that were purged after `version`.
+    pub fn purged_since(&self, version: u64) -> impl Iterator<Item = &EventName> {
+        let some = (self.last_purge > version).then_some(&self.catalog.purges);
+        some.into_iter().flatten().filter(move |(_, purged)| **purged > version).map(|(event, _)| event)
+    }
+
+    /// Where the rows of a batch land that was opened with `version`.
+    #[must_use]
+    pub fn landing(&self, version: u64) -> Landing<'_> {
+        Landing { aliases: Cow::Borrowed(&self.aliases), purged: self.purged_since(version).cloned().collect() }
     }
 
     /// Whether the event is deleted.
@@ -170,10 +186,20 @@ impl LiveCatalog {
         };
         let position = self.store.each_total(writers, &mut learn).await?;
         let view = Arc::new(CatalogView::from(catalog));
-        names.set_standings(view.catalog.entries.keys().map(|event| (event, view.standing(event))));
+        // Before batches are opened with this version: what they count, they count by it.
+        let known = self.batches.least_catalog();
+        let purges = view.catalog.purges.iter().map(|(event, version)| (event, *version));
+        names.set_standings(
+            view.catalog.entries.keys().map(|event| (event, view.standing(event))),
+            purges.filter(|(_, version)| *version > known),
+        );
         self.newest.fetch_max(view.catalog.version, Ordering::AcqRel);
-        self.batches.note_catalog(view.catalog.version);
+        let (batches, version, last_purge) = (Arc::clone(&self.batches), view.catalog.version, view.last_purge);
         self.view.store(view);
+        let noted = tokio::task::spawn_blocking(move || batches.note_catalog(version, last_purge)).await;
+        if let Err(error) = noted.map_err(std::io::Error::other).flatten() {
+            tracing::warn!(%error, "The journal can't take note of the catalog yet");
+        }
         Ok(position)
     }
 

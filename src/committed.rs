@@ -229,10 +229,11 @@ impl Committed {
             && kept.discarded >= commits.before
             && (kept.epoch, kept.rows.position.foreign_version()) == self.foreign_version().await?
         {
-            for (batch, rows) in &commits.batches {
+            for (batch, catalog, rows) in &commits.batches {
                 if !kept.rows.position.includes(*batch) {
                     kept.rows.value = yielding(kept.rows.value.len() + rows.len(), || {
-                        let items = items_of(&view, &view.aliases().apply(rows));
+                        let (landed, _) = view.landing(*catalog).of(rows);
+                        let items = items_of(&view, &landed);
                         Arc::new(merge(&kept.rows.value, items))
                     });
                     kept.rows.position.advance(*batch, total_of(rows));

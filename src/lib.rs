@@ -66,6 +66,9 @@
 //!   one journal write and one answer.
 //! - Renames are resolved by the store at commit, inside its transaction, and by reads: so counts in
 //!   flight under an old name land right whichever node they are on.
+//! - What can't be undone hangs on no node's clock, nor on one look at the store's: a purge is marked as
+//!   due first and done some time later. It leaves a mark, so that counts of before it, wherever they are
+//!   in flight, are booked as removed and do not bring the event back.
 //!
 //! Modules, in reading order:
 

@@ -65,8 +65,17 @@ struct Entry {
 /// Administrators said something about the name: [`Names::marks`] holds what.
 const MARKED: u64 = 1 << 63;
 
+/// What has to be looked at before a marked name is counted.
+#[derive(Clone, Copy, Default)]
+struct Mark {
+    /// Its counts of before this version of the catalog were removed for good, and a batch that does not
+    /// know of that could lose what is counted now.
+    purged: u64,
+    said: Option<Said>,
+}
+
 #[derive(Clone, Copy)]
-enum Mark {
+enum Said {
     Refused(Refused),
     AliasOf(NameId),
 }
@@ -119,6 +128,15 @@ impl Names {
     /// # Errors
     /// See [`Refused`].
     pub fn admit(&self, event: &EventName, count: u64) -> Result<(NameId, bool), Refused> {
+        self.admit_into(event, count, u64::MAX)
+    }
+
+    /// [`Names::admit`] into a batch that was opened with version `catalog` of the catalog: a name that a
+    /// later version purged is still refused as deleted.
+    ///
+    /// # Errors
+    /// See [`Refused`].
+    pub fn admit_into(&self, event: &EventName, count: u64, catalog: u64) -> Result<(NameId, bool), Refused> {
         let (hash, number) = self.locate(event);
         {
             let shard = self.shards[number].read();
@@ -127,7 +145,7 @@ impl Names {
                 let id = id(number, index);
                 if marked {
                     drop(shard);
-                    self.admit_marked(id, count)?;
+                    self.admit_marked(id, count, catalog)?;
                 }
                 return Ok((id, false));
             }
@@ -143,13 +161,14 @@ impl Names {
 
     /// The rest of [`Names::admit`] for a name that is an alias or refused. No two locks are held at
     /// once: a writer that waits between two readers would stop both.
-    fn admit_marked(&self, id: NameId, count: u64) -> Result<(), Refused> {
-        let mark = self.marks.read().get(&id).copied();
-        let admitted = match mark {
-            // Taken back a moment ago.
+    fn admit_marked(&self, id: NameId, count: u64, catalog: u64) -> Result<(), Refused> {
+        let mark = self.marks.read().get(&id).copied().unwrap_or_default();
+        let admitted = match mark.said {
+            _ if mark.purged > catalog => Err(Refused::Deleted),
+            // Taken back a moment ago, perhaps.
             None => Ok(()),
-            Some(Mark::Refused(why)) => Err(why),
-            Some(Mark::AliasOf(target)) => self.with_entry(target, |target| target.spend(count)).map(|_| ()),
+            Some(Said::Refused(why)) => Err(why),
+            Some(Said::AliasOf(target)) => self.with_entry(target, |target| target.spend(count)).map(|_| ()),
         };
         if admitted.is_err() {
             self.with_entry(id, |entry| entry.spent.fetch_sub(count, Ordering::Relaxed));
@@ -157,20 +176,28 @@ impl Names {
         admitted
     }
 
-    /// Replaces all that was said about names before. Names that are not known yet become so.
-    pub fn set_standings<'a>(&self, standings: impl IntoIterator<Item = (&'a EventName, Standing<'a>)>) {
-        let marks: HashMap<_, _> = standings
+    /// Replaces all that was said about names before. Names that are not known yet become so. `purges`:
+    /// which version of the catalog purged a name, as far as the open batch may not know of it.
+    pub fn set_standings<'a>(
+        &self,
+        standings: impl IntoIterator<Item = (&'a EventName, Standing<'a>)>,
+        purges: impl IntoIterator<Item = (&'a EventName, u64)>,
+    ) {
+        let mut marks: HashMap<NameId, Mark> = standings
             .into_iter()
             .filter_map(|(event, standing)| {
-                let mark = match standing {
+                let said = match standing {
                     Standing::Counted => return None,
-                    Standing::Inactive => Mark::Refused(Refused::Inactive),
-                    Standing::Deleted => Mark::Refused(Refused::Deleted),
-                    Standing::AliasOf(target) => Mark::AliasOf(self.learn(target, 0)),
+                    Standing::Inactive => Said::Refused(Refused::Inactive),
+                    Standing::Deleted => Said::Refused(Refused::Deleted),
+                    Standing::AliasOf(target) => Said::AliasOf(self.learn(target, 0)),
                 };
-                Some((self.learn(event, 0), mark))
+                Some((self.learn(event, 0), Mark { purged: 0, said: Some(said) }))
             })
             .collect();
+        for (event, version) in purges {
+            marks.entry(self.learn(event, 0)).or_default().purged = version;
+        }
         let mut current = self.marks.write();
         let before = std::mem::replace(&mut *current, marks);
         for id in before.keys().filter(|id| !current.contains_key(id)) {
@@ -311,14 +338,27 @@ mod tests {
     fn names_are_refused_as_long_as_administrators_say_so() {
         let names = Names::new(Limits { events_max: 10 });
         let (off, gone) = (name("off"), name("gone"));
-        names.set_standings([(&off, Standing::Inactive), (&gone, Standing::Deleted)]);
+        names.set_standings([(&off, Standing::Inactive), (&gone, Standing::Deleted)], []);
         assert_eq!(names.admit(&off, 1), Err(Refused::Inactive));
         assert_eq!(names.admit(&gone, 1), Err(Refused::Deleted));
-        names.set_standings([(&gone, Standing::Inactive)]);
+        names.set_standings([(&gone, Standing::Inactive)], []);
         assert!(!names.admit(&off, 1).unwrap().1);
         assert_eq!(names.admit(&gone, 1), Err(Refused::Inactive));
-        names.set_standings([]);
+        names.set_standings([], []);
         assert!(names.admit(&gone, 1).is_ok());
+    }
+
+    #[test]
+    fn a_purged_name_is_admitted_by_batches_that_know_of_the_purge() {
+        let names = Names::new(Limits { events_max: 10 });
+        let (gone, target) = (name("gone"), name("target"));
+        names.set_standings([(&gone, Standing::AliasOf(&target))], [(&gone, 7)]);
+        assert_eq!(names.admit_into(&gone, 1, 6), Err(Refused::Deleted));
+        assert!(names.admit_into(&gone, 1, 7).is_ok());
+        names.set_standings([(&gone, Standing::Inactive)], [(&gone, 7)]);
+        assert_eq!(names.admit_into(&gone, 1, 6), Err(Refused::Deleted));
+        assert_eq!(names.admit_into(&gone, 1, 7), Err(Refused::Inactive));
+        assert!(names.admit_into(&target, 1, 0).is_ok());
     }
 
     #[test]
@@ -326,7 +366,7 @@ mod tests {
         let names = Names::new(Limits { events_max: 10 });
         let (old, new) = (name("old"), name("new"));
         names.learn(&new, TOTAL_MAX - 10);
-        names.set_standings([(&old, Standing::AliasOf(&new))]);
+        names.set_standings([(&old, Standing::AliasOf(&new))], []);
         assert!(names.admit(&old, 6).is_ok());
         assert_eq!(names.admit(&new, 5), Err(Refused::TotalOverflow));
         assert_eq!(names.admit(&old, 5), Err(Refused::TotalOverflow));

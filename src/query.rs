@@ -244,7 +244,9 @@ impl Query {
     ) -> Result<Option<Read<T>>, StoreError> {
         let at = self.catalog.at(committed.position.catalog).await?;
         let same = at.is_some_and(|at| at.catalog().version == view.catalog().version);
-        Ok(same.then(|| Read { pending: not_in(pending, &committed), committed, view }))
+        let mut pending = not_in(pending, &committed);
+        pending.hide_overtaken(|version| view.purged_since(version));
+        Ok(same.then_some(Read { pending, committed, view }))
     }
 }
 

@@ -170,21 +170,18 @@ impl State {
         view.names_of(view.event(event)).cloned().collect()
     }
 
-    /// Removes the counts of events whose grace period is over, for good. Several nodes may do so at
-    /// once: the store refuses what is done already.
+    /// Removes the counts of events whose grace period is over, for good. When that is, the store's clock
+    /// says and not this node's. Several nodes may do so at once: the store refuses what is done already.
     ///
     /// # Errors
     /// The store's.
     pub async fn purge_deleted(&self) -> Result<(), StoreError> {
         let now = (self.clock)();
-        let over = now - chrono::TimeDelta::hours(self.options.delete_grace_hours.into());
-        let view = self.query.catalog().view();
-        for (event, entry) in &view.catalog().entries {
-            if entry.deleted_at.is_some_and(|at| at <= over) {
-                let change = Change::Purge { event: event.clone() };
-                if let Changed::Done { .. } = self.query.catalog().change(change, "event-tracker", now).await? {
-                    tracing::info!(%event, "The grace period of a deleted event is over: its counts are removed");
-                }
+        let grace = chrono::TimeDelta::hours(self.options.delete_grace_hours.into());
+        for event in self.store.due_purges(grace).await? {
+            let change = Change::Purge { event: event.clone(), grace };
+            if let Changed::Done { .. } = self.query.catalog().change(change, "event-tracker", now).await? {
+                tracing::info!(%event, "The grace period of a deleted event is over: its counts are removed");
             }
         }
         Ok(())

@@ -249,7 +249,7 @@ impl State {
             | Change::Move { from: event, .. }
             | Change::Correct { event, .. }
             | Change::Delete { event }
-            | Change::Purge { event } => Some(event.clone()),
+            | Change::Purge { event, .. } => Some(event.clone()),
             Change::Undo { .. } => None,
         };
         let (catalog, who, now) = (self.query.catalog(), who.name(), (self.clock)());

@@ -54,6 +54,11 @@ impl Custody {
         self.bases.lock().entry(id.writer).or_insert((id.seq, base));
     }
 
+    /// Gives the version that was known before.
+    pub(super) fn note_catalog(&self, version: u64) -> Option<u64> {
+        self.mark.lock().catalog.replace(version)
+    }
+
     pub(super) fn base(&self, id: BatchId) -> Option<i128> {
         self.bases.lock().get(&id.writer).filter(|(seq, _)| *seq == id.seq).map(|(_, base)| *base)
     }
@@ -163,7 +168,7 @@ impl Batches {
             if waiting.sealed.len() < before
                 && let Some(rows) = rows
             {
-                waiting.commits.push(batch.id, rows);
+                waiting.commits.push(batch.id, batch.catalog, rows);
             }
         }
         self.custody.bases.lock().remove(&writer);
@@ -288,6 +293,7 @@ impl Batches {
     pub fn forget_confirmed(&self) {
         let mut mark = self.custody.mark.lock();
         let confirmed = std::mem::take(&mut mark.confirmed);
+        mark.catalog = None;
         for (writer, Confirmed { total, .. }) in confirmed {
             if let Some(total) = total.filter(|total| *total > 0) {
                 *mark.missing.entry(writer).or_default() += total;

@@ -33,7 +33,7 @@ impl Batches {
         let open = self.open.read();
         let (mut admitted, mut refused) = (Vec::new(), Vec::new());
         for (number, (event, count)) in increments.into_iter().enumerate() {
-            match self.names.admit(event, count) {
+            match self.names.admit_into(event, count, open.catalog) {
                 Ok((name, _)) => admitted.push((name, event, count)),
                 Err(why) => refused.push((number, why.into())),
             }

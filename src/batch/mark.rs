@@ -29,6 +29,8 @@ pub struct Confirmed {
 pub struct Mark {
     /// [`None`]: the node has never met its store.
     pub identity: Option<String>,
+    /// The version of its catalog that the node knew last.
+    pub catalog: Option<u64>,
     pub confirmed: BTreeMap<WriterId, Confirmed>,
     /// Acknowledged counts that the store is known to lack and nobody can deliver, by writer, until an
     /// administrator has confirmed that they are gone.
@@ -78,6 +80,9 @@ impl Mark {
         if let Some(identity) = &self.identity {
             let _ = writeln!(text, "identity {identity}");
         }
+        if let Some(catalog) = self.catalog {
+            let _ = writeln!(text, "catalog {catalog}");
+        }
         let mut writers: Vec<_> = self.confirmed.iter().collect();
         writers.sort_unstable_by_key(|(_, confirmed)| confirmed.order);
         for (writer, Confirmed { seq, total, .. }) in writers {
@@ -103,6 +108,7 @@ impl Mark {
             let words: Vec<&str> = line.split_whitespace().collect();
             match words.as_slice() {
                 ["identity", identity] => mark.identity = Some((*identity).to_owned()),
+                ["catalog", version] => mark.catalog = version.parse().ok(),
                 ["confirmed", writer, seq, total] => {
                     if let (Some(writer), Ok(seq)) = (WriterId::parse(writer), seq.parse()) {
                         mark.confirm(writer, BatchSeq(seq), total.parse().ok());
@@ -128,7 +134,7 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_back_and_version_1_is_the_identity_alone() {
-        let mut mark = Mark { identity: Some("abcd".into()), ..Mark::default() };
+        let mut mark = Mark { identity: Some("abcd".into()), catalog: Some(4), ..Mark::default() };
         mark.confirm(WriterId([1; 16]), BatchSeq(7), Some(1000));
         mark.confirm(WriterId([2; 16]), BatchSeq(1), None);
         mark.missing.insert(WriterId([1; 16]), 12);

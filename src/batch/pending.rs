@@ -1,11 +1,11 @@
 //! What is pending, for readers.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::counts::Counts;
 use crate::domain::{BatchId, EventName, Hour, HourRange, HourlyCount};
-use crate::names::Names;
+use crate::names::{NameId, Names};
 
 const RECENT_COMMITS_MAX: usize = 32;
 /// About 10 MB.
@@ -26,6 +26,8 @@ pub struct PendingBatch {
     /// The version of the catalog that was known before the first of its counts.
     pub catalog: u64,
     pub(super) counts: Arc<Counts>,
+    /// What a purge has overtaken: its counts belong to an event that is gone.
+    pub(super) overtaken: BTreeSet<NameId>,
 }
 
 /// The last batches that were committed and discarded, so that rows which were read before can be
@@ -34,7 +36,8 @@ pub struct PendingBatch {
 pub struct RecentCommits {
     /// How many batches were discarded before the first of these.
     pub before: u64,
-    pub batches: VecDeque<(BatchId, Arc<[HourlyCount]>)>,
+    /// With the catalog's version of each.
+    pub batches: VecDeque<(BatchId, u64, Arc<[HourlyCount]>)>,
 }
 
 impl RecentCommits {
@@ -50,10 +53,10 @@ impl RecentCommits {
         self.batches.clear();
     }
 
-    pub(super) fn push(&mut self, id: BatchId, rows: Arc<[HourlyCount]>) {
-        self.batches.push_back((id, rows));
+    pub(super) fn push(&mut self, id: BatchId, catalog: u64, rows: Arc<[HourlyCount]>) {
+        self.batches.push_back((id, catalog, rows));
         while self.batches.len() > RECENT_COMMITS_MAX
-            || self.batches.iter().map(|(_, rows)| rows.len()).sum::<usize>() > RECENT_ROWS_MAX
+            || self.batches.iter().map(|(_, _, rows)| rows.len()).sum::<usize>() > RECENT_ROWS_MAX
         {
             self.batches.pop_front();
             self.before += 1;
@@ -67,11 +70,20 @@ impl Pending {
         self.batches.retain(|batch| !committed(batch.id));
     }
 
+    /// From now on nothing shows of names that were purged after their batch was opened. `purges` gives
+    /// those that a version of the catalog does not know of.
+    pub fn hide_overtaken<'a, I: Iterator<Item = &'a EventName>>(&mut self, purges: impl Fn(u64) -> I) {
+        for batch in &mut self.batches {
+            batch.overtaken = purges(batch.catalog).filter_map(|event| self.names.find(event)).collect();
+        }
+    }
+
     /// Adds what `event` has pending to the counts of the hours from `first` on.
     pub fn add_to(&self, hours: &mut [u64], event: &EventName, first: Hour) {
         let Some(name) = self.names.find(event) else { return };
         for (hour, count) in (0..).map(|hour| first.plus(hour)).zip(hours) {
-            *count += self.batches.iter().map(|batch| batch.counts.get(name, hour)).sum::<u64>();
+            let batches = self.batches.iter().filter(|batch| !batch.overtaken.contains(&name));
+            *count += batches.map(|batch| batch.counts.get(name, hour)).sum::<u64>();
         }
     }
 
@@ -87,7 +99,7 @@ impl Pending {
         let Some(name) = self.names.find(event) else { return false };
         let was_pending = |id: BatchId| earlier.batches.iter().any(|batch| batch.id == id);
         let mut batches = self.batches.iter().filter(|batch| was_pending(batch.id));
-        batches.any(|batch| batch.counts.contains(name))
+        batches.any(|batch| batch.counts.contains(name) && !batch.overtaken.contains(&name))
     }
 
     /// How many counters are pending.
@@ -108,6 +120,7 @@ impl Pending {
         let mut rows: Vec<HourlyCount> = Vec::new();
         for batch in &self.batches {
             let counters = batch.counts.within(range).into_iter();
+            let counters = counters.filter(|(name, ..)| !batch.overtaken.contains(name));
             rows.extend(counters.map(|(name, hour, count)| HourlyCount { event: self.names.name(name), hour, count }));
         }
         rows.sort_unstable();

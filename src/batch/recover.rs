@@ -10,6 +10,7 @@ use tokio::sync::{Notify, watch};
 
 use super::custody::Custody;
 use super::mark::Mark;
+use super::renew::UNKNOWN;
 use super::{Batches, OpenBatch, RecentCommits, SealedBatch, Waiting};
 use crate::counts::Counts;
 use crate::domain::{BatchId, BatchSeq, WriterId};
@@ -61,6 +62,7 @@ impl Batches {
         let files = &dir.journal;
         let io_error = |source| RecoverError::Io { path: files.path_of(""), source };
         let mark = Mark::read(&*dir.root).map_err(io_error)?;
+        let catalog = mark.catalog.unwrap_or(UNKNOWN);
         let segments = replay::find(&**files)?;
         let mut replayed = Vec::new();
         for id in segments.pending {
@@ -110,7 +112,7 @@ impl Batches {
         }
         let writer = WriterId::random().map_err(io_error)?;
         let id = BatchId { writer, seq: BatchSeq::FIRST };
-        let first = reserve.with(|| Segment::create(&**files, id, 0)).map_err(io_error)?;
+        let first = reserve.with(|| Segment::create(&**files, id, catalog)).map_err(io_error)?;
         files.sync_folder().map_err(io_error)?;
         let recovered_bytes = sealed.iter().map(|batch| batch.segment.bytes()).sum();
         let journal = Journal::start(Arc::clone(files), reserve, options, first, recovered_bytes).map_err(io_error)?;
@@ -120,12 +122,12 @@ impl Batches {
             writer,
             journal,
             names,
-            open: RwLock::new(OpenBatch { seq: BatchSeq::FIRST, counts, catalog: 0 }),
+            open: RwLock::new(OpenBatch { seq: BatchSeq::FIRST, counts, catalog }),
             waiting: Mutex::new(Waiting { sealed, commits, set_aside: BTreeSet::new() }),
             sealing: Mutex::new(0),
             committed: watch::Sender::new(BatchSeq(0)),
             custody,
-            catalog: AtomicU64::new(0),
+            catalog: AtomicU64::new(catalog),
             tidying: Mutex::default(),
             changes: AtomicU64::new(0),
             flush_requested: Notify::new(),

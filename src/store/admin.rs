@@ -17,7 +17,9 @@ use crate::domain::{EventName, Hour};
 
 mod account;
 mod aliases;
+pub(super) mod due;
 mod fact;
+mod landing;
 pub(super) mod log;
 pub(super) mod plan;
 mod refusal;
@@ -25,6 +27,7 @@ mod refusal;
 pub use account::{AccountChange, key_name};
 pub use aliases::Aliases;
 pub use fact::{Fact, Facts, Told};
+pub use landing::{Landing, Overtaken};
 pub use refusal::Refusal;
 
 /// How often the use of a key is noted.
@@ -48,6 +51,9 @@ pub struct Catalog {
     /// As in [`super::LedgerPosition::catalog`].
     pub version: u64,
     pub entries: BTreeMap<EventName, CatalogEntry>,
+    /// Names whose counts were removed for good not long ago, with the version of the catalog that the
+    /// purge made: counts that a batch of an older version holds do not bring them back.
+    pub purges: BTreeMap<EventName, u64>,
 }
 
 /// One change.
@@ -78,14 +84,16 @@ pub enum Change {
         count: u64,
         reason: String,
     },
-    /// Begins the grace period.
+    /// Begins the grace period, by the store's clock.
     Delete {
         event: EventName,
     },
-    /// Removes the rows of a deleted event for good; they are booked as removed. Done by the
-    /// service itself when the grace period is over. Can't be undone.
+    /// Removes the rows of a deleted event for good; they are booked as removed, and so is what is in
+    /// flight of it. The name is free again. Done by the service itself when [`AdminStore::due_purges`]
+    /// says so, and refused before. Can't be undone.
     Purge {
         event: EventName,
+        grace: TimeDelta,
     },
     /// Undoes an earlier change by its number in the log, where that can be undone.
     Undo {
@@ -173,11 +181,15 @@ pub struct AdminKey {
     pub last_used_at: Option<DateTime<Utc>>,
 }
 
-/// The administrators' part of a store. All times come from the caller.
+/// The administrators' part of a store. All times come from the caller, except those that decide about
+/// what can't be undone: when an event was deleted, and when its grace is over.
 #[async_trait]
 pub trait AdminStore: Send + Sync + 'static {
     async fn catalog(&self) -> Result<Catalog, StoreError>;
     async fn change(&self, change: Change, who: &str, at: DateTime<Utc>) -> Result<Changed, StoreError>;
+    /// Marks the deleted events whose `grace` looks over, by the store's clock, and takes marks away that
+    /// are wrong. Gives those that were marked long enough ago, for [`Change::Purge`].
+    async fn due_purges(&self, grace: TimeDelta) -> Result<Vec<EventName>, StoreError>;
     /// Newest first, those before `before` (a number in the log), at most `limit`; only of these
     /// events if any are given.
     async fn changes(

@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use rusqlite::Connection;
@@ -23,6 +24,9 @@ mod file;
 mod statements;
 mod worker;
 
+/// Tells the store's time in place of SQLite, which asks its machine.
+pub type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
+
 /// So that reading goes on while some are used.
 const TOTALS_UNDER_WAY: usize = 1_000;
 
@@ -32,6 +36,7 @@ pub struct SqliteStore {
     writer: Option<Worker>,
     reader: Worker,
     set_aside: AtomicU64,
+    clock: Option<Clock>,
 }
 
 impl SqliteStore {
@@ -53,7 +58,14 @@ impl SqliteStore {
             writer: Some(Worker::start("sqlite-write", writer)?),
             reader: Worker::start("sqlite-read", reader)?,
             set_aside: AtomicU64::new(0),
+            clock: None,
         })
+    }
+
+    /// Lets `clock` decide what can't be undone, in place of the machine's.
+    #[must_use]
+    pub fn with_clock(self, clock: Clock) -> Self {
+        Self { clock: Some(clock), ..self }
     }
 
     /// Opens an existing file for reading only, also while the service uses it. Blocks on the disk.
@@ -64,7 +76,8 @@ impl SqliteStore {
         let file = Arc::new(DataFile::at(path));
         let mut reader = Slot::new(&file, Role::Audit);
         reader.connection()?;
-        Ok(Self { file, writer: None, reader: Worker::start("sqlite-read", reader)?, set_aside: AtomicU64::new(0) })
+        let reader = Worker::start("sqlite-read", reader)?;
+        Ok(Self { file, writer: None, reader, set_aside: AtomicU64::new(0), clock: None })
     }
 
     async fn write<T: Send + 'static>(

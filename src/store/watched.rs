@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
 use super::admin::{AccountChange, AdminKey, AdminStore, Catalog, Change, Changed, LoggedChange, Session, Superuser};
 use super::health::Use;
@@ -125,6 +125,10 @@ impl AdminStore for Watched {
 
     async fn change(&self, change: Change, who: &str, at: DateTime<Utc>) -> Result<Changed, StoreError> {
         self.pass(self.store.change(change, who, at).await)
+    }
+
+    async fn due_purges(&self, grace: TimeDelta) -> Result<Vec<EventName>, StoreError> {
+        self.pass(self.store.due_purges(grace).await)
     }
 
     async fn changes(

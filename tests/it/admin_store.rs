@@ -13,7 +13,9 @@ mod accounts;
 mod changes;
 mod corrections;
 mod facts;
+mod in_flight;
 mod node;
+mod purges;
 mod races;
 
 /// A time with more digits than are kept, so that rounding shows.
@@ -41,8 +43,9 @@ pub fn delete(event: &str) -> Change {
     Change::Delete { event: name(event) }
 }
 
+/// Without a grace: at once.
 pub fn purge(event: &str) -> Change {
-    Change::Purge { event: name(event) }
+    Change::Purge { event: name(event), grace: TimeDelta::zero() }
 }
 
 pub fn correct(event: &str, number: u32, expected: u64, count: u64) -> Change {

@@ -1,6 +1,6 @@
 //! What clients see of events that administrators renamed, switched off or deleted.
 
-use chrono::Utc;
+use chrono::{TimeDelta, Utc};
 use event_tracker::domain::EventName;
 use event_tracker::store::admin::{Change, Changed};
 
@@ -9,6 +9,7 @@ use crate::harness::{Backend, TestApp, eventually, on_both_stores};
 on_both_stores!(
     posts_of_an_event_switched_off_say_that_they_are_not_counted,
     a_deleted_event_is_neither_counted_nor_shown,
+    a_purged_event_is_refused_until_its_counts_in_flight_are_gone_and_then_counts_from_zero,
     counts_in_flight_under_an_old_name_survive_a_kill_and_land_right,
 );
 
@@ -70,4 +71,21 @@ async fn counts_in_flight_under_an_old_name_survive_a_kill_and_land_right(backen
     assert_eq!(app.totals().await, [("sign-in".into(), 1_115)].into());
     app.stop().await;
     assert_eq!(app.audit().await, 1_115);
+}
+
+async fn a_purged_event_is_refused_until_its_counts_in_flight_are_gone_and_then_counts_from_zero(backend: Backend) {
+    let app = TestApp::with(backend).config("flush.interval_ms", 20).start().await;
+    app.post("/api/events/login/5?ack=store").await;
+    app.post("/api/events/other?ack=store").await;
+    change(&app, Change::Delete { event: name("login") }).await;
+    refused(&app, "login", "event_deleted: ").await;
+    change(&app, Change::Purge { event: name("login"), grace: TimeDelta::zero() }).await;
+    eventually("it counts again", || async {
+        let answer = app.post("/api/events/login").await;
+        assert!(answer.status == 201 || answer.fails(403).0.starts_with("event_deleted: "));
+        answer.status == 201
+    })
+    .await;
+    app.post("/api/events/login/2?ack=store").await;
+    assert_eq!(app.totals().await, [("login".into(), 3), ("other".into(), 1)].into());
 }

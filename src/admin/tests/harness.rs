@@ -16,8 +16,9 @@ use crate::flusher;
 use crate::journal::{self, DataDir};
 use crate::names::Limits;
 use crate::node::{self, Clock, Node};
+use crate::store::Store;
 use crate::store::admin::{AccountChange, AdminKey, Superuser};
-use crate::store::{self, Store};
+use crate::store::sqlite::SqliteStore;
 
 pub const PASSWORD: &str = "quiet-lamp-9-orchard";
 
@@ -38,10 +39,11 @@ impl Dashboard {
     pub async fn with(options: Options) -> Self {
         let temporary = tempfile::tempdir().unwrap();
         let dir = DataDir::lock(temporary.path()).unwrap();
-        let store = store::open(&store::Options::default(), temporary.path()).await.unwrap();
         let now: Arc<Mutex<DateTime<Utc>>> = Arc::new(Mutex::new("2024-05-15T10:30:00Z".parse().unwrap()));
         let clock = Arc::clone(&now);
         let clock: Clock = Arc::new(move || (*clock.lock()).into());
+        let store = SqliteStore::open(&temporary.path().join("events.sqlite")).unwrap();
+        let store = Arc::new(store.with_clock(Arc::clone(&clock)));
         let of_node = node::Options {
             journal: journal::Options { ack: Ack::Memory, ..journal::Options::default() },
             flush: flusher::Options { interval_ms: 1000, shutdown_timeout_ms: 1000, retry_backoff_max_ms: 1000 },

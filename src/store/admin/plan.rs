@@ -4,8 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
+use super::due::is_ripe;
 use super::log::{CountChange, EntryChange, Recorded};
 use super::{CatalogEntry, Change, Fact, Facts, Refusal};
 use crate::domain::{EventName, EventTotal, Hour, HourlyCount, TOTAL_MAX};
@@ -22,6 +23,10 @@ pub struct State {
     pub entries: BTreeMap<EventName, CatalogEntry>,
     /// Those of [`events_of`]; empty for an event without counts.
     pub histories: BTreeMap<EventName, History>,
+    /// What the store's clock says.
+    pub now: DateTime<Utc>,
+    /// Since when the purge of the change's event is marked as due.
+    pub due_since: Option<DateTime<Utc>>,
 }
 
 /// What a store writes for a change, in the transaction that read the [`State`].
@@ -46,7 +51,7 @@ pub struct Line {
     pub undoable: bool,
     /// The change that this one undoes.
     pub undoes: Option<i64>,
-    /// Earlier changes of these events can't be undone any more.
+    /// These names are free again, and earlier changes of them can't be undone any more.
     pub purged: Vec<EventName>,
 }
 
@@ -60,7 +65,7 @@ pub fn events_of(change: &Change, recorded: Option<&Recorded>) -> BTreeSet<Event
         | Change::SetActive { event, .. }
         | Change::Correct { event, .. }
         | Change::Delete { event }
-        | Change::Purge { event } => BTreeSet::from([event.clone()]),
+        | Change::Purge { event, .. } => BTreeSet::from([event.clone()]),
         Change::Move { from, into } => BTreeSet::from([from.clone(), into.clone()]),
         Change::Undo { .. } => {
             let counted = recorded.iter().flat_map(|line| &line.counts).map(|count| &count.event);
@@ -87,8 +92,8 @@ pub fn plan(change: &Change, recorded: Option<&Recorded>, before: &State, at: Da
             }
             after.correct(event, *hour, *expected, *count, reason)?
         }
-        Change::Delete { event } => after.delete(event, at)?,
-        Change::Purge { event } => after.purge(event)?,
+        Change::Delete { event } => after.delete(event)?,
+        Change::Purge { event, grace } => after.purge(event, *grace)?,
         Change::Undo { change } => after.undo(*change, recorded)?,
     };
     after.check()?;
@@ -220,16 +225,19 @@ impl State {
         Ok(line("correct", event, before, after))
     }
 
-    fn delete(&mut self, event: &EventName, at: DateTime<Utc>) -> Result<Line, Refusal> {
+    fn delete(&mut self, event: &EventName) -> Result<Line, Refusal> {
         let mut entry = self.changeable(event)?;
-        entry.deleted_at = Some(at);
+        entry.deleted_at = Some(self.now);
         self.set(event, entry);
         Ok(line("delete", event, vec![self.counts(event)], vec![Fact::Deleted]))
     }
 
-    fn purge(&mut self, event: &EventName) -> Result<Line, Refusal> {
-        if self.entry(event).deleted_at.is_none() {
+    fn purge(&mut self, event: &EventName, grace: TimeDelta) -> Result<Line, Refusal> {
+        let Some(deleted_at) = self.entry(event).deleted_at else {
             return Err(format!("“{event}” is not deleted.").into());
+        };
+        if !is_ripe(deleted_at, self.due_since, grace, self.now) {
+            return Err(format!("The time in which “{event}” can be restored is not over yet.").into());
         }
         let before = vec![self.counts(event)];
         self.history(event).clear();

@@ -1,7 +1,7 @@
 //! The administrators' part of the store: which transaction does what.
 
 use async_trait::async_trait;
-use chrono::{DateTime, SubsecRound, Utc};
+use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 
 use super::{PostgresStore, accounts, change};
 use crate::domain::EventName;
@@ -20,6 +20,13 @@ impl AdminStore for PostgresStore {
         let at = at.trunc_subsecs(6);
         self.transaction(&self.administrators, &self.begin_commit, async |client| {
             change::change(client, &change, who, at).await
+        })
+        .await
+    }
+
+    async fn due_purges(&self, grace: TimeDelta) -> Result<Vec<EventName>, StoreError> {
+        self.transaction(&self.administrators, &self.begin_commit, async |client| {
+            change::due_purges(client, grace).await
         })
         .await
     }

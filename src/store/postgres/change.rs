@@ -1,41 +1,71 @@
 //! The catalog and its log: what administrators change, in one transaction each.
 
+use std::borrow::Cow;
 use std::time::SystemTime;
 
-use chrono::{DateTime, Utc};
-use futures_util::future::try_join;
+use chrono::{DateTime, TimeDelta, Utc};
+use futures_util::future::{try_join, try_join3};
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
 use super::client::{Client, Param};
 use super::rows::{column, time, time_or_none};
-use crate::domain::{EventName, HourlyCount};
+use crate::domain::{BatchId, EventName, HourlyCount};
 use crate::store::StoreError;
+use crate::store::admin::due::{Deleted, REMEMBERED};
 use crate::store::admin::log::{CountChange, Recorded, read_entries, stored_entries};
 use crate::store::admin::plan::{History, Plan, State, events_of, plan};
-use crate::store::admin::{Aliases, Catalog, CatalogEntry, Change, Changed, Facts, LoggedChange, Told};
+use crate::store::admin::{Catalog, CatalogEntry, Change, Changed, Facts, Landing, LoggedChange, Overtaken, Told};
 use crate::store::columns::{event_name, hour, hourly_count, stored_count, stored_hour, unsigned};
 use crate::store::migration::random_identity;
 
-/// Keeps changes away until the end of the transaction, and gives the aliases of that time. The second
-/// statement sees what was committed while the first one waited.
-pub(super) async fn share_aliases(client: &Client) -> Result<Aliases, StoreError> {
-    let (_, rows) = try_join(
+/// Keeps changes away until the end of the transaction, and says where the rows of a batch land that was
+/// opened with version `known` of the catalog. The later statements see what was committed while the first
+/// one waited.
+pub(super) async fn share_landing(client: &Client, known: u64) -> Result<Landing<'static>, StoreError> {
+    let known = i64::try_from(known).unwrap_or(i64::MAX);
+    let params: [Param<'_>; 1] = [(&known, Type::INT8)];
+    let (_, aliases, purged) = try_join3(
         client.query_typed("select version from catalog_state for share", &[]),
         client.query_typed("select event, alias_of from catalog where alias_of is not null", &[]),
+        client.query_typed("select event from purge_marks where version > $1", &params),
     )
     .await?;
-    rows.iter().map(|row| Ok((event_name(column(row, 0)?)?, event_name(column(row, 1)?)?))).collect()
+    let alias = |row: &Row| Ok::<_, StoreError>((event_name(column(row, 0)?)?, event_name(column(row, 1)?)?));
+    Ok(Landing {
+        aliases: Cow::Owned(aliases.iter().map(alias).collect::<Result<_, _>>()?),
+        purged: purged.iter().map(|row| event_name(column(row, 0)?)).collect::<Result<_, _>>()?,
+    })
+}
+
+/// Books counts of a batch as removed that a purge has overtaken.
+pub(super) async fn book_overtaken(client: &Client, overtaken: &[Overtaken], batch: BatchId) -> Result<(), StoreError> {
+    if overtaken.is_empty() {
+        return Ok(());
+    }
+    let ids = overtaken.iter().map(|_| random_identity()).collect::<Result<Vec<_>, _>>()?;
+    let ids: Vec<&[u8]> = ids.iter().map(<[u8; 16]>::as_slice).collect();
+    let amounts: Vec<String> = overtaken.iter().map(|gone| gone.count.to_string()).collect();
+    let reasons: Vec<String> = overtaken.iter().map(|gone| gone.reason(batch)).collect();
+    let params: [Param<'_>; 3] =
+        [(&ids, Type::BYTEA_ARRAY), (&amounts, Type::TEXT_ARRAY), (&reasons, Type::TEXT_ARRAY)];
+    client.execute_typed(include_str!("overtaken_insert.sql"), &params).await?;
+    Ok(())
 }
 
 pub(super) async fn catalog(client: &Client) -> Result<Catalog, StoreError> {
-    let (version, rows) = try_join(
+    let (version, rows, purges) = try_join3(
         client.query_typed_one("select version from catalog_state", &[]),
         client.query_typed("select event, description, inactive, deleted_at, alias_of from catalog", &[]),
+        client.query_typed("select event, version from purge_marks", &[]),
     )
     .await?;
-    let entries = rows.iter().map(entry).collect::<Result<_, StoreError>>()?;
-    Ok(Catalog { version: unsigned(column(&version, 0)?)?, entries })
+    let purge = |row: &Row| Ok::<_, StoreError>((event_name(column(row, 0)?)?, unsigned(column(row, 1)?)?));
+    Ok(Catalog {
+        version: unsigned(column(&version, 0)?)?,
+        entries: rows.iter().map(entry).collect::<Result<_, _>>()?,
+        purges: purges.iter().map(purge).collect::<Result<_, _>>()?,
+    })
 }
 
 fn entry(row: &Row) -> Result<(EventName, CatalogEntry), StoreError> {
@@ -49,6 +79,39 @@ fn entry(row: &Row) -> Result<(EventName, CatalogEntry), StoreError> {
     Ok((event_name(column(row, 0)?)?, entry))
 }
 
+/// What the database's clock says.
+async fn now(client: &Client) -> Result<DateTime<Utc>, StoreError> {
+    time(&client.query_typed_one("select now()", &[]).await?, 0)
+}
+
+async fn deleted(client: &Client) -> Result<Vec<Deleted<String>>, StoreError> {
+    let sql = "select event, deleted_at, purge_due_since from catalog where deleted_at is not null order by event";
+    let rows = client.query_typed(sql, &[]).await?;
+    let deleted = rows
+        .iter()
+        .map(|row| Ok(Deleted { event: column(row, 0)?, deleted_at: time(row, 1)?, marked: time_or_none(row, 2)? }));
+    deleted.collect()
+}
+
+/// As [`crate::store::admin::AdminStore::due_purges`], within a transaction.
+pub(super) async fn due_purges(client: &Client, grace: TimeDelta) -> Result<Vec<EventName>, StoreError> {
+    let (now, deleted) = try_join(now(client), deleted(client)).await?;
+    let (mut events, mut times, mut marks) = (Vec::new(), Vec::new(), Vec::new());
+    for entry in &deleted {
+        if let Some(mark) = entry.mark(grace, now) {
+            events.push(entry.event.as_str());
+            times.push(SystemTime::from(entry.deleted_at));
+            marks.push(mark.map(SystemTime::from));
+        }
+    }
+    if !events.is_empty() {
+        let params: [Param<'_>; 3] =
+            [(&events, Type::TEXT_ARRAY), (&times, Type::TIMESTAMPTZ_ARRAY), (&marks, Type::TIMESTAMPTZ_ARRAY)];
+        client.execute_typed(include_str!("purge_due_mark.sql"), &params).await?;
+    }
+    deleted.iter().filter(|entry| entry.is_ripe(grace, now)).map(|entry| event_name(&entry.event)).collect()
+}
+
 /// Within a transaction that is committed whatever this gives.
 pub(super) async fn change(
     client: &Client,
@@ -58,12 +121,20 @@ pub(super) async fn change(
 ) -> Result<Changed, StoreError> {
     // Waits for the commits that share it; later ones wait for this change.
     client.query_typed("select version from catalog_state for update", &[]).await?;
-    let Catalog { version, entries } = catalog(client).await?;
+    let (now, Catalog { version, entries, .. }) = try_join(now(client), catalog(client)).await?;
     let recorded = match change {
         Change::Undo { change } => recorded(client, *change).await?,
         _ => None,
     };
-    let mut state = State { entries, ..State::default() };
+    let due_since = match change {
+        Change::Purge { event, .. } => {
+            let sql = "select purge_due_since from catalog where event = $1";
+            let row = client.query_typed_opt(sql, &[(&event.as_str(), Type::TEXT)]).await?;
+            row.map(|row| time_or_none(&row, 0)).transpose()?.flatten()
+        }
+        _ => None,
+    };
+    let mut state = State { entries, now, due_since, ..State::default() };
     for event in events_of(change, recorded.as_ref()) {
         let history = history(client, &event).await?;
         state.histories.insert(event, history);
@@ -76,6 +147,7 @@ pub(super) async fn change(
     client.execute_typed("update catalog_state set version = $1", &[(&number, Type::INT8)]).await?;
     write_counts(client, &plan).await?;
     write_catalog(client, &plan).await?;
+    write_purges(client, &plan, number).await?;
     write_log(client, &plan, number, who, at).await?;
     Ok(Changed::Done { change: number })
 }
@@ -157,6 +229,19 @@ async fn write_catalog(client: &Client, plan: &Plan) -> Result<(), StoreError> {
             client.execute_typed(sql, &params).await?;
         }
     }
+    Ok(())
+}
+
+async fn write_purges(client: &Client, plan: &Plan, number: i64) -> Result<(), StoreError> {
+    let purged: Vec<&str> = plan.line.purged.iter().map(EventName::as_str).collect();
+    if purged.is_empty() {
+        return Ok(());
+    }
+    let days = i32::try_from(REMEMBERED.num_days()).unwrap_or(i32::MAX);
+    let sql = "delete from purge_marks where at < now() - make_interval(days => $1)";
+    client.execute_typed(sql, &[(&days, Type::INT4)]).await?;
+    let params: [Param<'_>; 2] = [(&purged, Type::TEXT_ARRAY), (&number, Type::INT8)];
+    client.execute_typed(include_str!("purge_marks_upsert.sql"), &params).await?;
     Ok(())
 }
 

@@ -5,13 +5,13 @@ use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
 use tokio_postgres::types::Type;
 
 use super::careful;
-use super::change::share_aliases;
+use super::change::{book_overtaken, share_landing};
 use super::client::{Client, Param};
 use super::error::is_about_rows;
 use super::rows::column;
 use super::session::Session;
 use crate::domain::HourlyCount;
-use crate::store::admin::Aliases;
+use crate::store::admin::Landing;
 use crate::store::columns::{
     EventDelta, batch_total, event_deltas, ledger_entry, stored_count, stored_hour, stored_seq,
 };
@@ -64,11 +64,12 @@ impl From<Failure> for StoreError {
 /// Any error leaves the transaction open or broken: the caller must drop the session.
 pub(super) async fn commit(session: &Session, begin: &str, request: &CommitRequest) -> Result<Committed, StoreError> {
     let client = &session.client;
-    let (stands, aliases) = advance(session, begin, request).await?;
+    let (stands, landing) = advance(session, begin, request).await?;
     if let Some(stands) = stands {
         return Ok((stands, 0));
     }
-    let rows = aliases.apply(&request.rows);
+    let (rows, overtaken) = landing.of(&request.rows);
+    book_overtaken(client, &overtaken, request.id).await?;
     let written = match write(client, &rows).await {
         // A constraint may also be checked only now.
         Ok(()) => client.commit().await.map_err(Failure::of_value),
@@ -85,11 +86,12 @@ pub(super) async fn commit(session: &Session, begin: &str, request: &CommitReque
 async fn commit_carefully(session: &Session, begin: &str, request: &CommitRequest) -> Result<Committed, StoreError> {
     let client = &session.client;
     client.batch_execute("rollback").await?;
-    let (stands, aliases) = advance(session, begin, request).await?;
+    let (stands, landing) = advance(session, begin, request).await?;
     if let Some(stands) = stands {
         return Ok((stands, 0));
     }
-    let rows = aliases.apply(&request.rows);
+    let (rows, overtaken) = landing.of(&request.rows);
+    book_overtaken(client, &overtaken, request.id).await?;
     let search = careful::write(client, &rows).await?;
     if !search.refused.is_empty() {
         careful::set_aside(client, request.id, &search).await?;
@@ -104,15 +106,16 @@ async fn advance(
     session: &Session,
     begin: &str,
     request: &CommitRequest,
-) -> Result<(Option<Commit>, Aliases), StoreError> {
+) -> Result<(Option<Commit>, Landing<'static>), StoreError> {
     let client = &session.client;
     session.begin(begin).await?;
     let ledger = Ledger::new(client, request)?;
     // Both are sent at once; they are executed in this order. A commit that holds the ledger's row may still
     // have to wait for the catalog's lock.
-    let (advanced, aliases) = try_join(ledger.begin_or_advance(), share_aliases(client)).await?;
+    let landing = share_landing(client, request.catalog);
+    let (advanced, landing) = try_join(ledger.begin_or_advance(), landing).await?;
     let stands = if advanced { None } else { ledger.stand().await? };
-    Ok((stands, aliases))
+    Ok((stands, landing))
 }
 
 async fn write(client: &Client, rows: &[HourlyCount]) -> Result<(), Failure> {

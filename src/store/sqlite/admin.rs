@@ -1,7 +1,7 @@
 //! The administrators' part of the store: which thread does what.
 
 use async_trait::async_trait;
-use chrono::{DateTime, SubsecRound, Utc};
+use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 
 use super::{SqliteStore, accounts, change};
 use crate::domain::EventName;
@@ -17,8 +17,13 @@ impl AdminStore for SqliteStore {
     }
 
     async fn change(&self, change: Change, who: &str, at: DateTime<Utc>) -> Result<Changed, StoreError> {
-        let (who, at) = (who.to_owned(), at.trunc_subsecs(6));
-        self.write(move |connection| change::change(connection, &change, &who, at)).await
+        let (who, at, clock) = (who.to_owned(), at.trunc_subsecs(6), self.clock.clone());
+        self.write(move |connection| change::change(connection, clock.as_ref(), &change, &who, at)).await
+    }
+
+    async fn due_purges(&self, grace: TimeDelta) -> Result<Vec<EventName>, StoreError> {
+        let clock = self.clock.clone();
+        self.write(move |connection| change::due_purges(connection, clock.as_ref(), grace)).await
     }
 
     async fn changes(

@@ -1,23 +1,52 @@
 //! The catalog and its log: what administrators change, in one transaction each.
 
-use chrono::{DateTime, Utc};
-use rusqlite::{Connection, Row, Transaction, TransactionBehavior, params};
+use std::borrow::Cow;
 
-use crate::domain::EventName;
+use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
+
+use super::Clock;
+use crate::domain::{BatchId, EventName};
 use crate::store::StoreError;
+use crate::store::admin::due::{Deleted, REMEMBERED};
 use crate::store::admin::log::{CountChange, Recorded, read_entries, stored_entries};
 use crate::store::admin::plan::{History, Plan, State, events_of, plan};
-use crate::store::admin::{Aliases, Catalog, CatalogEntry, Change, Changed, Facts, LoggedChange, Told};
+use crate::store::admin::{Catalog, CatalogEntry, Change, Changed, Facts, Landing, LoggedChange, Overtaken, Told};
 use crate::store::columns::{
     event_name, hour, hourly_count, read_time, stored_count, stored_hour, stored_time, text_time, unsigned,
 };
 use crate::store::migration::random_identity;
 
-pub(super) fn aliases(snapshot: &Transaction<'_>) -> Result<Aliases, StoreError> {
-    snapshot
+/// Where the rows of a batch land that was opened with version `known` of the catalog.
+pub(super) fn landing(snapshot: &Transaction<'_>, known: u64) -> Result<Landing<'static>, StoreError> {
+    let aliases = snapshot
         .prepare_cached("select event, alias_of from catalog where alias_of is not null")?
         .query_and_then([], |row| Ok((event_name(&row.get::<_, String>(0)?)?, event_name(&row.get::<_, String>(1)?)?)))?
-        .collect()
+        .collect::<Result<_, StoreError>>()?;
+    let purged = snapshot
+        .prepare_cached("select event from purge_marks where version > ?1")?
+        .query_and_then([i64::try_from(known).unwrap_or(i64::MAX)], |row| event_name(&row.get::<_, String>(0)?))?
+        .collect::<Result<_, StoreError>>()?;
+    Ok(Landing { aliases: Cow::Owned(aliases), purged })
+}
+
+/// Books counts of a batch as removed that a purge has overtaken.
+pub(super) fn book_overtaken(
+    transaction: &Transaction<'_>,
+    overtaken: &[Overtaken],
+    batch: BatchId,
+) -> Result<(), StoreError> {
+    for gone in overtaken {
+        let removal = (removed_amount(gone.count)?, gone.reason(batch));
+        transaction
+            .prepare_cached("insert into removals (id, amount, reason) values (?1, ?2, ?3)")?
+            .execute(params![random_identity()?, removal.0, removal.1])?;
+    }
+    Ok(())
+}
+
+fn removed_amount(amount: i128) -> Result<i64, StoreError> {
+    i64::try_from(amount).map_err(|_| StoreError::Rejected("what is removed exceeds 64 signed bits".into()))
 }
 
 pub(super) fn catalog(snapshot: &Transaction<'_>) -> Result<Catalog, StoreError> {
@@ -26,7 +55,11 @@ pub(super) fn catalog(snapshot: &Transaction<'_>) -> Result<Catalog, StoreError>
         .prepare_cached("select event, description, inactive, deleted_at, alias_of from catalog")?
         .query_and_then([], entry)?
         .collect::<Result<_, StoreError>>()?;
-    Ok(Catalog { version: unsigned(version)?, entries })
+    let purges = snapshot
+        .prepare_cached("select event, version from purge_marks")?
+        .query_and_then([], |row| Ok((event_name(&row.get::<_, String>(0)?)?, unsigned(row.get(1)?)?)))?
+        .collect::<Result<_, StoreError>>()?;
+    Ok(Catalog { version: unsigned(version)?, entries, purges })
 }
 
 fn entry(row: &Row<'_>) -> Result<(EventName, CatalogEntry), StoreError> {
@@ -40,20 +73,64 @@ fn entry(row: &Row<'_>) -> Result<(EventName, CatalogEntry), StoreError> {
     Ok((event_name(&row.get::<_, String>(0)?)?, entry))
 }
 
+/// What the store's clock says; SQLite's own is that of its machine.
+fn now(connection: &Connection, clock: Option<&Clock>) -> Result<DateTime<Utc>, StoreError> {
+    if let Some(clock) = clock {
+        return Ok(DateTime::<Utc>::from(clock()).trunc_subsecs(6));
+    }
+    let sql = "select strftime('%Y-%m-%dT%H:%M:%fZ', 'now')";
+    read_time(&connection.query_row(sql, [], |row| row.get::<_, String>(0))?)
+}
+
+/// As [`crate::store::admin::AdminStore::due_purges`].
+pub(super) fn due_purges(
+    connection: &mut Connection,
+    clock: Option<&Clock>,
+    grace: TimeDelta,
+) -> Result<Vec<EventName>, StoreError> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let now = now(&transaction, clock)?;
+    let deleted = transaction
+        .prepare_cached("select event, deleted_at, purge_due_since from catalog where deleted_at is not null")?
+        .query_and_then([], |row| {
+            let event = event_name(&row.get::<_, String>(0)?)?;
+            Ok(Deleted { event, deleted_at: read_time(&row.get::<_, String>(1)?)?, marked: text_time(row.get(2)?)? })
+        })?
+        .collect::<Result<Vec<_>, StoreError>>()?;
+    for entry in &deleted {
+        if let Some(mark) = entry.mark(grace, now) {
+            transaction
+                .prepare_cached("update catalog set purge_due_since = ?2 where event = ?1")?
+                .execute(params![entry.event.as_str(), mark.map(stored_time)])?;
+        }
+    }
+    transaction.commit()?;
+    Ok(deleted.into_iter().filter(|entry| entry.is_ripe(grace, now)).map(|entry| entry.event).collect())
+}
+
 pub(super) fn change(
     connection: &mut Connection,
+    clock: Option<&Clock>,
     change: &Change,
     who: &str,
     at: DateTime<Utc>,
 ) -> Result<Changed, StoreError> {
     // Takes the database's only write lock, which is the catalog's as well.
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let Catalog { version, entries } = catalog(&transaction)?;
+    let Catalog { version, entries, .. } = catalog(&transaction)?;
+    let now = now(&transaction, clock)?;
     let recorded = match change {
         Change::Undo { change } => recorded(&transaction, *change)?,
         _ => None,
     };
-    let mut state = State { entries, ..State::default() };
+    let due_since = match change {
+        Change::Purge { event, .. } => transaction
+            .query_row("select purge_due_since from catalog where event = ?1", [event.as_str()], |row| row.get(0))
+            .optional()?
+            .flatten(),
+        _ => None,
+    };
+    let mut state = State { entries, now, due_since: text_time(due_since)?, ..State::default() };
     for event in events_of(change, recorded.as_ref()) {
         let history = history(&transaction, &event)?;
         state.histories.insert(event, history);
@@ -66,6 +143,7 @@ pub(super) fn change(
     transaction.execute("update catalog_state set version = ?1", [number])?;
     write_counts(&transaction, &plan)?;
     write_catalog(&transaction, &plan)?;
+    write_purges(&transaction, &plan, number, now)?;
     write_log(&transaction, &plan, number, who, at)?;
     transaction.commit()?;
     Ok(Changed::Done { change: number })
@@ -155,6 +233,19 @@ fn write_catalog(transaction: &Transaction<'_>, plan: &Plan) -> Result<(), Store
     Ok(())
 }
 
+fn write_purges(transaction: &Transaction<'_>, plan: &Plan, number: i64, now: DateTime<Utc>) -> Result<(), StoreError> {
+    if plan.line.purged.is_empty() {
+        return Ok(());
+    }
+    transaction.execute("delete from purge_marks where at < ?1", [stored_time(now - REMEMBERED)])?;
+    for event in &plan.line.purged {
+        transaction
+            .prepare_cached("insert or replace into purge_marks (event, version, at) values (?1, ?2, ?3)")?
+            .execute(params![event.as_str(), number, stored_time(now)])?;
+    }
+    Ok(())
+}
+
 fn write_log(
     transaction: &Transaction<'_>,
     plan: &Plan,
@@ -192,8 +283,7 @@ fn write_log(
         transaction.execute("update admin_changes set undoable = 0 where event = ?1", [event.as_str()])?;
     }
     if plan.removed != 0 {
-        let amount = i64::try_from(plan.removed)
-            .map_err(|_| StoreError::Rejected("what a change removes exceeds 64 signed bits".into()))?;
+        let amount = removed_amount(plan.removed)?;
         let reason = format!("change {number}, {}, by {who}", line.what);
         transaction.execute(
             "insert into removals (id, amount, reason) values (?1, ?2, ?3)",

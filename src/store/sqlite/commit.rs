@@ -13,7 +13,7 @@ use crate::store::{Commit, CommitRequest, StoreError};
 pub(super) type Committed = (Commit, usize);
 
 pub(super) fn commit(connection: &mut Connection, request: &CommitRequest) -> Result<Committed, StoreError> {
-    let CommitRequest { id, after, digest, rows, .. } = request;
+    let CommitRequest { id, after, digest, catalog, rows } = request;
     let seq = stored_seq(id.seq)?;
     // Dropped without a commit, the transaction rolls back: so does every `?` below.
     let mut transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -28,7 +28,9 @@ pub(super) fn commit(connection: &mut Connection, request: &CommitRequest) -> Re
         (entry.map_or(0, |entry| entry.total) + batch_total(rows)).to_string(),
         digest.0,
     ])?;
-    let rows = change::aliases(&transaction)?.apply(rows);
+    let landing = change::landing(&transaction, *catalog)?;
+    let (rows, overtaken) = landing.of(rows);
+    change::book_overtaken(&transaction, &overtaken, *id)?;
     // One part at first: only when a row is refused its neighbours are looked at one by one.
     let mut search = Search::of(&rows, rows.len().max(1));
     while let Some(part) = search.next_part() {

@@ -14,6 +14,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 2, sql: include_str!("0002_admin.sql") },
     Migration { version: 3, sql: include_str!("0003_account_log.sql") },
     Migration { version: 4, sql: include_str!("0004_digest.sql") },
+    Migration { version: 5, sql: include_str!("0005_purge_marks.sql") },
     Migration { version: 6, sql: include_str!("0006_change_facts.sql") },
 ];
 
