@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Mutex, RwLock};
@@ -15,7 +15,7 @@ use crate::counts::Counts;
 use crate::domain::{BatchId, BatchSeq, WriterId};
 use crate::journal::files::{Files, remove_if_there};
 use crate::journal::replay::{self, ReplayError, Replayed};
-use crate::journal::reserve::Reserve;
+use crate::journal::reserve::{Reserve, is_full};
 use crate::journal::segment::{Contents, Kind, Segment, file_name};
 use crate::journal::{self, DataDir, Journal, SealedSegment};
 use crate::names::Names;
@@ -110,7 +110,11 @@ impl Batches {
         }
         let writer = WriterId::random().map_err(io_error)?;
         let id = BatchId { writer, seq: BatchSeq::FIRST };
-        let first = reserve.with(|| Segment::create(&**files, id, 0)).map_err(io_error)?;
+        let first = match reserve.with(|| Segment::create(&**files, id, 0)) {
+            // What is here can be delivered, which may make room.
+            Err(error) if is_full(&error) => Err(error),
+            first => Ok(first.map_err(io_error)?),
+        };
         files.sync_folder().map_err(io_error)?;
         let recovered_bytes = sealed.iter().map(|batch| batch.segment.bytes()).sum();
         let journal = Journal::start(Arc::clone(files), reserve, options, first, recovered_bytes).map_err(io_error)?;
@@ -173,6 +177,10 @@ fn sealed_batch(names: &Names, segment: Replayed, bytes: u64) -> Arc<SealedBatch
         total: OnceLock::new(),
         segment: SealedSegment::new(segment.id, bytes),
         end: None,
+        unwritten: AtomicU64::new(0),
+        incomplete: AtomicBool::new(false),
+        retired: AtomicBool::new(false),
+        stored: AtomicBool::new(false),
     })
 }
 
