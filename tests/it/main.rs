@@ -15,6 +15,7 @@ mod dashboard;
 mod descriptors;
 mod exact_reads;
 mod exactly_once;
+mod faulty_disk;
 mod harness;
 mod hours;
 mod journal_format;
