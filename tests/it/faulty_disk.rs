@@ -50,7 +50,9 @@ fn runtime() -> tokio::runtime::Runtime {
 }
 
 /// A life that hangs in a loop can't be told to stop: the test ends as a whole, and says in which.
-struct Watched(std::sync::mpsc::Sender<()>);
+struct Watched {
+    _ends: std::sync::mpsc::Sender<()>,
+}
 
 impl Watched {
     fn begin(case: Case) -> Self {
@@ -61,7 +63,7 @@ impl Watched {
                 std::process::abort();
             }
         });
-        Self(sender)
+        Self { _ends: sender }
     }
 }
 
