@@ -203,7 +203,10 @@ impl App {
         if let Some(reason) = poisoned {
             match drained {
                 Drained::Stored => bail!("the journal failed ({reason}); everything that was counted is in the store"),
-                _ => bail!("the journal failed, the next start recovers from it: {reason}"),
+                Drained::Kept => bail!("the journal failed, the next start recovers from it: {reason}"),
+                Drained::Lost { counts, .. } => {
+                    bail!("the journal failed ({reason}); {counts} counts are neither in it nor in the store")
+                }
             }
         }
         match drained {

@@ -12,12 +12,13 @@ mod mark;
 mod pending;
 mod recover;
 mod renew;
+mod tidy;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use parking_lot::{Mutex, RwLock};
@@ -31,19 +32,12 @@ pub use recover::{RecoverError, Recovered};
 
 use crate::counts::Counts;
 use crate::domain::{Ack, BatchId, BatchSeq, EventName, Hour, HourRange, HourlyCount, TOTAL_MAX, WriterId};
-use crate::journal::files::Files;
-use crate::journal::segment::{Contents, Segment};
-use crate::journal::{self, Health, Journal, Position, SealedSegment};
+use crate::journal::{self, Health, Journal, Position, Rotated, SealedSegment};
 use crate::names::{Names, Refused};
 
 mod many;
 
 pub use many::RecordedMany;
-
-/// A snapshot is worth its stall only when the segment is this much larger than what it would hold.
-const SNAPSHOT_GAIN: u64 = 4;
-/// A counter's share of a snapshot, at most: its record, a name of 255 bytes and a count.
-const SNAPSHOT_COUNTER_BYTES: u64 = 264;
 
 /// What to wait for, for one recorded increment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -114,6 +108,14 @@ pub struct SealedBatch {
     segment: SealedSegment,
     /// The last byte of the segment, where this process has written it and the file has it.
     end: Option<Position>,
+    /// Whether the segment is not known to hold all of it, on disk, since the journal could not be written.
+    incomplete: AtomicBool,
+    /// How many of its counts the segment lacks.
+    unwritten: AtomicU64,
+    /// Whether its segment has the name of another kind: then it is not to be written any more.
+    retired: AtomicBool,
+    /// Whether the store is known to hold exactly this batch, although its segment could not be retired.
+    stored: AtomicBool,
 }
 
 impl SealedBatch {
@@ -317,11 +319,21 @@ impl Batches {
         // As much room as this batch took, made before POSTs have to wait.
         let counts = Arc::new(Counts::with_capacity(self.open.read().counts.len()));
         let mut open = self.open.write();
-        let (segment, end) = self.journal.rotate(segment);
+        let Rotated { segment, end, unwritten } = self.journal.rotate(segment);
         let OpenBatch { counts, catalog, .. } =
             std::mem::replace(&mut *open, OpenBatch { seq: next.seq, counts, catalog });
-        let sealed = SealedBatch { id: current, catalog, counts, total: OnceLock::new(), segment, end };
-        let sealed = Arc::new(sealed);
+        let sealed = Arc::new(SealedBatch {
+            id: current,
+            catalog,
+            counts,
+            total: OnceLock::new(),
+            segment,
+            end,
+            unwritten: AtomicU64::new(unwritten),
+            incomplete: AtomicBool::new(end.is_none()),
+            retired: AtomicBool::new(false),
+            stored: AtomicBool::new(false),
+        });
         self.waiting.lock().sealed.push_back(Arc::clone(&sealed));
         drop(open);
         *base += sealed.total();
@@ -329,14 +341,18 @@ impl Batches {
         Ok(true)
     }
 
-    /// Makes sure that the batch's segment is on disk: a batch is sent only when a crash can't make
-    /// this node forget it. A batch whose segment could not be written is sent all the same.
+    /// Makes sure that the batch's segment is on disk, so that a crash can't make this node forget what it
+    /// sends. While the journal can't be written, a batch is sent all the same: it must be the store that
+    /// keeps it then.
     ///
     /// # Errors
-    /// When the journal fails.
+    /// When the journal fails at it.
     pub async fn sync(&self, batch: &SealedBatch) -> Result<(), AckError> {
         match batch.end {
-            Some(end) if !self.is_poisoned() => self.journal.wait_synced(end).await.map_err(|_| AckError),
+            Some(end) if self.journal.is_working() => match self.journal.wait_synced(end).await {
+                Err(_) if self.journal.is_working() => Err(AckError),
+                _ => Ok(()),
+            },
             // Recovery has synced it, or nothing can.
             _ => Ok(()),
         }
@@ -344,62 +360,6 @@ impl Batches {
 
     fn is_poisoned(&self) -> bool {
         matches!(self.journal.health(), Health::Poisoned(_))
-    }
-
-    /// A segment grows with every increment although its counters do not: when one has gone far,
-    /// replaces it by a snapshot. POSTs wait while it is the open batch's. Says whether anything was
-    /// replaced.
-    ///
-    /// # Errors
-    /// When the disk refuses the snapshot; the segment stays as it was.
-    pub fn shorten_segments(&self) -> io::Result<bool> {
-        if self.journal.bytes() <= self.journal.options().segment_bytes_max {
-            return Ok(false);
-        }
-        let _tidying = self.tidying.lock();
-        let mut shortened = false;
-        let sealed: Vec<_> = self.waiting.lock().sealed.iter().cloned().collect();
-        for batch in sealed {
-            if self.is_too_long(batch.segment.bytes(), &batch.counts) {
-                let base = self.custody.base(batch.id);
-                let (_, length) = self.snapshot(batch.id, &batch.counts, batch.catalog, base, true)?;
-                self.journal.note_length(&batch.segment, length);
-                shortened = true;
-            }
-        }
-        if self.is_too_long(self.journal.active_bytes(), &self.open.read().counts) {
-            // The sum of the earlier batches stands still while nothing is sealed.
-            let base = self.sealing.lock();
-            let open = self.open.write();
-            self.journal.write_all().map_err(io::Error::other)?;
-            let id = BatchId { writer: self.writer, seq: open.seq };
-            let (segment, length) = self.snapshot(id, &open.counts, open.catalog, Some(*base), false)?;
-            self.journal.replace_active(segment, length);
-            shortened = true;
-        }
-        Ok(shortened)
-    }
-
-    fn is_too_long(&self, bytes: u64, counts: &Counts) -> bool {
-        let snapshot_bytes = counts.len() as u64 * SNAPSHOT_COUNTER_BYTES;
-        bytes > self.journal.options().segment_bytes_max && bytes > snapshot_bytes.saturating_mul(SNAPSHOT_GAIN)
-    }
-
-    fn snapshot(
-        &self,
-        id: BatchId,
-        counts: &Counts,
-        catalog: u64,
-        base: Option<i128>,
-        ended: bool,
-    ) -> io::Result<(Segment, u64)> {
-        let mut rows = self.rows(counts);
-        rows.sort_unstable_by_key(|row| row.hour);
-        let rows: Vec<_> = rows.iter().map(|row| (row.event.as_str(), row.hour, row.count)).collect();
-        let files: &dyn Files = self.journal.files();
-        let written = Segment::rewrite(files, id, &Contents { catalog, base, counts: &rows, ended })?;
-        self.journal.sync_folder()?;
-        Ok(written)
     }
 
     /// The sealed batches of a writer through `seq`, in order.

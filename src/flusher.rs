@@ -93,11 +93,12 @@ impl Flusher {
         }
     }
 
-    /// Flushes until nothing is pending, or the time for it is up; says whether nothing is left.
+    /// Flushes until the store has everything, or the time for it is up; says whether it has. A segment
+    /// that can't be retired is nothing to wait for.
     pub async fn flush_all(&self) -> bool {
         let everything = async {
             let mut backoff = FIRST_BACKOFF;
-            while !self.batches.is_settled() {
+            while self.batches.unstored() > 0 {
                 match self.flush().await {
                     Ok(()) => return,
                     Err(_) => tokio::time::sleep(jittered(backoff)).await,
@@ -107,7 +108,7 @@ impl Flusher {
         };
         let timeout = Duration::from_millis(self.options.shutdown_timeout_ms);
         let in_time = tokio::time::timeout(timeout, everything).await.is_ok();
-        in_time && self.batches.is_settled()
+        in_time && self.batches.unstored() == 0
     }
 
     /// Commits what is sealed, oldest first; then seals the open batch and commits it.

@@ -209,8 +209,9 @@ impl Node {
             self.accept_if_asked().await;
             let batches = Arc::clone(&self.batches);
             let tidied = tokio::task::spawn_blocking(move || {
-                batches.tidy()?;
-                batches.shorten_segments()
+                // Both, whatever becomes of the first: a journal that is never shortened fills the disk.
+                let (tidied, shortened) = (batches.tidy(), batches.shorten_segments());
+                tidied.and(shortened)
             });
             match tidied.await.map_err(std::io::Error::other).flatten() {
                 Ok(shortened) => {
@@ -272,23 +273,26 @@ impl Node {
     /// and nobody counts any more. What can't be put there stays in the journal, on disk. `deadline`: how
     /// long a store that was never met is waited for.
     pub async fn drain(&self, deadline: Duration) -> Drained {
-        let stored = self.batches.is_settled() || {
-            let met = tokio::time::timeout(deadline, self.keep_meeting()).await.is_ok();
-            met && self.flusher.flush_all().await
-        };
+        if self.batches.unstored() > 0 && tokio::time::timeout(deadline, self.keep_meeting()).await.is_ok() {
+            self.flusher.flush_all().await;
+        }
         let _ = self.batches.write_mark();
-        if stored {
+        if self.batches.unstored() == 0 {
             return Drained::Stored;
         }
         let journal = self.batches.journal();
-        journal.check_in_place();
+        // What could not be written before may find its room by now.
+        if let Err(error) = self.batches.tidy() {
+            tracing::warn!(%error, "The journal's folder can't be kept tidy");
+        }
+        let _ = journal.write_all();
+        let _ = journal.wait_synced(journal.end()).await;
+        let counts = u64::try_from(self.batches.at_risk()).unwrap_or(0);
         let why = match journal.health() {
+            _ if counts == 0 => return Drained::Kept,
             Health::Stalled(why) | Health::Poisoned(why) => why,
-            Health::Healthy => match journal.wait_synced(journal.end()).await {
-                Ok(()) => return Drained::Kept,
-                Err(error) => error.to_string(),
-            },
+            Health::Healthy => "the journal lacks segments".into(),
         };
-        Drained::Lost { counts: self.batches.pending().total(), why }
+        Drained::Lost { counts, why }
     }
 }

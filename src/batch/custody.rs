@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -25,6 +26,8 @@ use crate::journal::{DataDir, SealedSegment};
 pub(super) struct Custody {
     files: Arc<dyn Files>,
     mark: Mutex<Mark>,
+    /// The file lacks something that it should say.
+    mark_is_due: AtomicBool,
     kept: Mutex<KeptSegments>,
     /// The sum of all batches of a recovered writer before its first one that waits, where known.
     bases: Mutex<BTreeMap<WriterId, (BatchSeq, i128)>>,
@@ -42,7 +45,8 @@ pub struct Rewound {
 impl Custody {
     pub(super) fn new(dir: &DataDir, mark: Mark) -> Self {
         let (kept, bases) = (Mutex::default(), Mutex::default());
-        Self { files: Arc::clone(&dir.root), mark: Mutex::new(mark), kept, bases }
+        let mark_is_due = AtomicBool::new(false);
+        Self { files: Arc::clone(&dir.root), mark: Mutex::new(mark), mark_is_due, kept, bases }
     }
 
     /// Takes note of a segment that was found committed.
@@ -123,10 +127,8 @@ impl Batches {
     pub fn discard(&self, batch: &SealedBatch, rows: Arc<[HourlyCount]>, total: Option<i128>) -> io::Result<()> {
         let through = self.total_through(batch).or(total);
         let bytes = batch.segment.bytes();
-        {
-            let _tidying = self.tidying.lock();
-            self.journal.retire(&batch.segment, Kind::Committed)?;
-        }
+        self.note_stored(batch);
+        self.retire(batch, Kind::Committed)?;
         self.custody.kept.lock().push(batch.id, bytes);
         self.settle(batch, through, Some(rows));
         Ok(())
@@ -139,10 +141,7 @@ impl Batches {
     /// # Errors
     /// When its segment keeps its name; the batch goes on waiting.
     pub fn set_aside(&self, batch: &SealedBatch, missing: i128, found: (BatchSeq, i128)) -> io::Result<()> {
-        {
-            let _tidying = self.tidying.lock();
-            self.journal.retire(&batch.segment, Kind::Differing)?;
-        }
+        self.retire(batch, Kind::Differing)?;
         if batch.id.writer == self.writer {
             self.waiting.lock().set_aside.insert(batch.id.seq);
         }
@@ -176,6 +175,23 @@ impl Batches {
         if let Some(total) = total {
             self.custody.note_base(BatchId { writer, seq: seq.next() }, total);
         }
+        self.note_committed(batch.id);
+    }
+
+    fn retire(&self, batch: &SealedBatch, kind: Kind) -> io::Result<()> {
+        let _tidying = self.tidying.lock();
+        self.journal.retire(&batch.segment, kind)?;
+        batch.retired.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Its segment may keep its name for a while; nobody has to wait for that.
+    fn note_stored(&self, batch: &SealedBatch) {
+        batch.stored.store(true, Ordering::Release);
+        self.note_committed(batch.id);
+    }
+
+    fn note_committed(&self, BatchId { writer, seq }: BatchId) {
         if writer == self.writer {
             self.committed.send_if_modified(|through| {
                 let further = *through < seq;
@@ -249,6 +265,10 @@ impl Batches {
             total: OnceLock::new(),
             segment,
             end: None,
+            unwritten: AtomicU64::new(0),
+            incomplete: AtomicBool::new(false),
+            retired: AtomicBool::new(false),
+            stored: AtomicBool::new(false),
         }))
     }
 
@@ -258,10 +278,12 @@ impl Batches {
         for batch in batches {
             waiting.sealed.push_front(batch);
         }
+        // Those that wait for their segments to be retired may have been lost, too.
+        waiting.sealed.iter().for_each(|batch| batch.stored.store(false, Ordering::Release));
         // Rows that were read before are not what the store has now.
         waiting.commits.forget();
         drop(waiting);
-        self.changes.fetch_add(1, std::sync::atomic::Ordering::Release);
+        self.changes.fetch_add(1, Ordering::Release);
     }
 
     /// Forgets that `missing` counts are missing: an administrator has confirmed that they are gone.
@@ -325,7 +347,14 @@ impl Batches {
     /// The disk's.
     pub fn write_mark(&self) -> io::Result<()> {
         let mark = self.custody.mark.lock();
-        mark.write(&*self.custody.files, self.journal.reserve())
+        let written = mark.write(&*self.custody.files, self.journal.reserve());
+        self.custody.mark_is_due.store(written.is_err(), Ordering::Release);
+        written
+    }
+
+    /// [`Batches::write_mark`], if that failed before.
+    pub(super) fn write_due_mark(&self) -> io::Result<()> {
+        if self.custody.mark_is_due.load(Ordering::Acquire) { self.write_mark() } else { Ok(()) }
     }
 
     fn write_mark_or_log(&self) {
@@ -341,39 +370,20 @@ impl Batches {
     /// The disk's.
     pub fn expire_kept(&self, age_max: Duration, bytes_max: u64) -> io::Result<()> {
         let _tidying = self.tidying.lock();
-        let expired = self.custody.kept.lock().take_expired(age_max, bytes_max);
+        let mut expired = self.custody.kept.lock().take_expired(age_max, bytes_max);
         if expired.is_empty() {
             return Ok(());
         }
         // First, since the segments would have told it otherwise.
-        self.write_mark()?;
         let files = self.journal.files();
-        expired.into_iter().try_for_each(|id| remove_if_there(files, &file_name(id, Kind::Committed)))
-    }
-
-    /// What has to be seen to now and then: a folder that is gone, a reserve that was used, a segment
-    /// that the disk refused, committed segments that were kept long enough. Touches the disk.
-    ///
-    /// # Errors
-    /// The disk's.
-    pub fn tidy(&self) -> io::Result<()> {
-        self.journal.check_in_place();
-        if self.journal.lacks_segment() {
-            let _sealing = self.sealing.lock();
-            let (seq, catalog) = {
-                let open = self.open.read();
-                (open.seq, open.catalog)
-            };
-            if self.journal.lacks_segment() && !self.is_poisoned() {
-                let segment = self.journal.prepare(BatchId { writer: self.writer, seq }, catalog)?;
-                self.journal.resume(segment);
+        let mut removed = self.write_mark();
+        while let (Ok(()), Some(first)) = (&removed, expired.front()) {
+            removed = remove_if_there(files, &file_name(first.id, Kind::Committed));
+            if removed.is_ok() {
+                expired.pop_front();
             }
         }
-        let options = *self.journal.options();
-        // A full disk needs the room more.
-        let bytes_max = if self.journal.takes_records() { options.keep_committed_bytes_max } else { 0 };
-        self.expire_kept(Duration::from_millis(options.keep_committed_ms), bytes_max)?;
-        self.journal.reserve().restore();
-        Ok(())
+        self.custody.kept.lock().put_back(expired);
+        removed
     }
 }

@@ -8,8 +8,8 @@ use crate::domain::BatchId;
 /// More files than this would make the folder slow.
 const SEGMENTS_MAX: usize = 4_000;
 
-struct KeptSegment {
-    id: BatchId,
+pub(super) struct KeptSegment {
+    pub(super) id: BatchId,
     bytes: u64,
     /// When the store confirmed it, or when it was found at start.
     since: Instant,
@@ -29,9 +29,9 @@ impl KeptSegments {
     }
 
     /// Takes out what is older than `age_max`, or more than `bytes_max` in all; of too many, half.
-    pub(super) fn take_expired(&mut self, age_max: Duration, bytes_max: u64) -> Vec<BatchId> {
+    pub(super) fn take_expired(&mut self, age_max: Duration, bytes_max: u64) -> VecDeque<KeptSegment> {
         let is_crowded = self.segments.len() > SEGMENTS_MAX;
-        let mut expired = Vec::new();
+        let mut expired = VecDeque::new();
         while let Some(first) = self.segments.front() {
             let is_expired = first.since.elapsed() >= age_max
                 || self.bytes > bytes_max
@@ -44,10 +44,17 @@ impl KeptSegments {
         expired
     }
 
-    fn take_first(&mut self) -> Option<BatchId> {
+    fn take_first(&mut self) -> Option<KeptSegment> {
         let first = self.segments.pop_front()?;
         self.bytes -= first.bytes;
-        Some(first.id)
+        Some(first)
+    }
+
+    /// Takes back what [`KeptSegments::take_expired`] gave and could not be removed.
+    pub(super) fn put_back(&mut self, mut segments: VecDeque<KeptSegment>) {
+        self.bytes += segments.iter().map(|segment| segment.bytes).sum::<u64>();
+        segments.append(&mut self.segments);
+        self.segments = segments;
     }
 
     /// Takes out the segments that `lost` names, by writer and sequence.
@@ -73,12 +80,19 @@ mod tests {
         BatchId { writer: WriterId([1; 16]), seq: BatchSeq(seq) }
     }
 
+    fn ids(segments: &VecDeque<KeptSegment>) -> Vec<BatchId> {
+        segments.iter().map(|segment| segment.id).collect()
+    }
+
     #[test]
     fn the_oldest_go_first_when_there_are_too_many_bytes_or_files() {
         let mut kept = KeptSegments::default();
         (1..=10).for_each(|seq| kept.push(id(seq), 10));
-        assert_eq!(kept.take_expired(Duration::MAX, 75), [id(1), id(2), id(3)]);
-        assert_eq!(kept.take_expired(Duration::MAX, 75), []);
+        let expired = kept.take_expired(Duration::MAX, 75);
+        assert_eq!(ids(&expired), [id(1), id(2), id(3)]);
+        assert_eq!(ids(&kept.take_expired(Duration::MAX, 75)), []);
+        kept.put_back(expired);
+        assert_eq!(ids(&kept.take_expired(Duration::MAX, 75)), [id(1), id(2), id(3)]);
         assert_eq!(kept.take_expired(Duration::ZERO, 75).len(), 7);
         (1..=SEGMENTS_MAX as u64 + 1).for_each(|seq| kept.push(id(seq), 0));
         assert_eq!(kept.take_expired(Duration::MAX, 75).len(), SEGMENTS_MAX / 2 + 1);

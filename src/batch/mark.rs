@@ -9,7 +9,7 @@ use crate::domain::{BatchSeq, WriterId};
 use crate::journal::files::{self, Files};
 use crate::journal::reserve::Reserve;
 
-const NAME: &str = "STORE";
+pub(super) const NAME: &str = "STORE";
 const FIRST_LINE: &str = "event-tracker store 2";
 /// Writers of earlier starts that are remembered; of older ones, a loss goes unnoticed.
 const WRITERS_MAX: usize = 100;

@@ -2,21 +2,21 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, watch};
 
 use super::custody::Custody;
-use super::mark::Mark;
+use super::mark::{self, Mark};
 use super::renew::UNKNOWN;
 use super::{Batches, OpenBatch, RecentCommits, SealedBatch, Waiting};
 use crate::counts::Counts;
 use crate::domain::{BatchId, BatchSeq, WriterId};
 use crate::journal::files::{Files, remove_if_there};
 use crate::journal::replay::{self, ReplayError, Replayed};
-use crate::journal::reserve::Reserve;
+use crate::journal::reserve::{Reserve, is_full};
 use crate::journal::segment::{Contents, Kind, Segment, file_name};
 use crate::journal::{self, DataDir, Journal, SealedSegment};
 use crate::names::Names;
@@ -25,7 +25,7 @@ use crate::names::Names;
 pub enum RecoverError {
     #[error(transparent)]
     Replay(#[from] ReplayError),
-    #[error("can't write the journal folder {path}")]
+    #[error("can't use {path}")]
     Io { path: std::path::PathBuf, source: io::Error },
 }
 
@@ -61,7 +61,7 @@ impl Batches {
     ) -> Result<(Self, Recovered), RecoverError> {
         let files = &dir.journal;
         let io_error = |source| RecoverError::Io { path: files.path_of(""), source };
-        let mark = Mark::read(&*dir.root).map_err(io_error)?;
+        let mark = read_mark(&*dir.root, options.accept_damage)?;
         let catalog = mark.catalog.unwrap_or(UNKNOWN);
         let segments = replay::find(&**files)?;
         let mut replayed = Vec::new();
@@ -82,12 +82,15 @@ impl Batches {
         for segment in replayed {
             found.records += segment.records;
             found.torn_bytes += segment.torn_bytes;
+            let mut kept = Ok(());
             if let Some(damage) = segment.damage {
                 found.damaged_bytes += damage.unreadable_bytes;
-                keep_damaged(&**files, segment.id).map_err(io_error)?;
+                kept = keep_damaged(&**files, segment.id);
             }
             if segment.counts.is_empty() {
-                files.remove(&file_name(segment.id, Kind::Pending)).map_err(io_error)?;
+                if kept.is_ok() {
+                    files.remove(&file_name(segment.id, Kind::Pending)).map_err(io_error)?;
+                }
                 continue;
             }
             let follows = last.filter(|(id, _)| BatchId { seq: id.seq.next(), ..*id } == segment.id);
@@ -97,9 +100,8 @@ impl Batches {
                 custody.note_base(segment.id, base);
                 last = Some((segment.id, base + segment.total()));
             }
-            let bytes = match rewrite(&**files, &segment, base) {
+            let bytes = match kept.and_then(|()| rewrite(&**files, &segment, base)) {
                 Ok(bytes) => bytes,
-                Err(error) if segment.damage.is_some() => return Err(io_error(error)),
                 Err(error) => {
                     tracing::warn!(%error, "A segment can't be copied; it is delivered as it is");
                     found.not_copied += 1;
@@ -112,7 +114,11 @@ impl Batches {
         }
         let writer = WriterId::random().map_err(io_error)?;
         let id = BatchId { writer, seq: BatchSeq::FIRST };
-        let first = reserve.with(|| Segment::create(&**files, id, catalog)).map_err(io_error)?;
+        let first = match reserve.with(|| Segment::create(&**files, id, catalog)) {
+            // What is here can be delivered, which may make room.
+            Err(error) if is_full(&error) => Err(error),
+            first => Ok(first.map_err(io_error)?),
+        };
         files.sync_folder().map_err(io_error)?;
         let recovered_bytes = sealed.iter().map(|batch| batch.segment.bytes()).sum();
         let journal = Journal::start(Arc::clone(files), reserve, options, first, recovered_bytes).map_err(io_error)?;
@@ -134,6 +140,17 @@ impl Batches {
         };
         batches.custody.note_base(id, 0);
         Ok((batches, found))
+    }
+}
+
+/// Where damage is accepted, nothing is better than no start.
+fn read_mark(root: &dyn Files, accept_damage: bool) -> Result<Mark, RecoverError> {
+    match Mark::read(root) {
+        Err(error) if accept_damage => {
+            tracing::error!(%error, "What the store has confirmed can't be read: a loss there may go unnoticed");
+            Ok(Mark::default())
+        }
+        read => read.map_err(|source| RecoverError::Io { path: root.path_of(mark::NAME), source }),
     }
 }
 
@@ -175,6 +192,10 @@ fn sealed_batch(names: &Names, segment: Replayed, bytes: u64) -> Arc<SealedBatch
         total: OnceLock::new(),
         segment: SealedSegment::new(segment.id, bytes),
         end: None,
+        unwritten: AtomicU64::new(0),
+        incomplete: AtomicBool::new(false),
+        retired: AtomicBool::new(false),
+        stored: AtomicBool::new(false),
     })
 }
 

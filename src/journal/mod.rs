@@ -22,13 +22,14 @@ mod options;
 pub mod record;
 pub mod replay;
 pub mod reserve;
+mod sealed;
 pub mod segment;
 mod shared;
 mod sync;
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 pub use data_dir::{DataDir, OpenError};
@@ -36,6 +37,7 @@ use files::Files;
 pub use options::Options;
 use record::Seed;
 use reserve::Reserve;
+pub use sealed::{Rotated, SealedSegment};
 use segment::{HEADER_BYTES, Kind, Segment, file_name};
 use shared::{BUFFER_BYTES_MAX, Buffer, Shared, State};
 use sync::Unsynced;
@@ -67,32 +69,9 @@ pub struct Journal {
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
-/// A segment that takes no more records.
-#[derive(Debug)]
-pub struct SealedSegment {
-    id: BatchId,
-    bytes: AtomicU64,
-}
-
-impl SealedSegment {
-    #[must_use]
-    pub fn new(id: BatchId, bytes: u64) -> Self {
-        Self { id, bytes: AtomicU64::new(bytes) }
-    }
-
-    #[must_use]
-    pub fn id(&self) -> BatchId {
-        self.id
-    }
-
-    #[must_use]
-    pub fn bytes(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed)
-    }
-}
-
 impl Journal {
-    /// Begins with `segment` as the active one; `recovered_bytes` are in older segments.
+    /// Begins with `segment` as the active one; `recovered_bytes` are in older segments. An error in its
+    /// place is what the disk said: then the journal is stalled until [`Journal::resume`].
     ///
     /// # Errors
     /// When the thread that syncs can't be started.
@@ -100,7 +79,7 @@ impl Journal {
         files: Arc<dyn Files>,
         reserve: Arc<Reserve>,
         options: Options,
-        segment: Segment,
+        segment: io::Result<Segment>,
         recovered_bytes: u64,
     ) -> io::Result<Self> {
         let shared = Arc::new(Shared::new(files, options, segment, recovered_bytes));
@@ -249,18 +228,18 @@ impl Journal {
 
     /// Ends the active segment and goes on in `next`. To be called while nobody appends.
     ///
-    /// The end is safe on disk once [`Journal::wait_synced`] has seen the position. There is none where
+    /// The end is safe on disk once [`Journal::wait_synced`] has seen its position. There is none where
     /// the file does not hold all that was appended: the journal could not be written, so nothing in
     /// the difference was acknowledged at level `journal`. Without a `next` the journal is stalled until
     /// [`Journal::resume`].
-    pub fn rotate(&self, next: Option<Segment>) -> (SealedSegment, Option<Position>) {
+    pub fn rotate(&self, next: Option<Segment>) -> Rotated {
         let shared = &*self.shared;
         let mut active = shared.turn();
         shared.write(&mut active);
         let mut buffer = shared.buffer.lock();
         let is_whole = shared.state() == State::Healthy && buffer.end == active.written;
-        let sealed = SealedSegment::new(active.id, active.length);
-        let mut end = None;
+        let segment = SealedSegment::new(active.id, active.length);
+        let (mut end, mut unwritten) = (None, 0);
         if is_whole && let Some(file) = active.file.clone() {
             let mut end_mark = Vec::new();
             record::encode_end(&mut end_mark, buffer.seed, buffer.offset);
@@ -270,7 +249,7 @@ impl Journal {
             if marked {
                 buffer.end.0 += length;
                 active.length += length;
-                sealed.bytes.store(active.length, Ordering::Relaxed);
+                segment.bytes.store(active.length, Ordering::Relaxed);
                 shared.bytes.fetch_add(length, Ordering::Relaxed);
             }
             active.room = active.room.max(active.length + if marked { 0 } else { length });
@@ -278,16 +257,21 @@ impl Journal {
             shared.queue.lock().sealed.push(Unsynced { file, length: active.length, seed: buffer.seed });
             end = Some(buffer.end);
         } else {
-            shared.abandon(&mut active, &mut buffer);
+            unwritten = buffer.unwritten();
+            shared.abandon(&mut buffer);
         }
         active.written = buffer.end;
         shared.appended.store(buffer.end.0, Ordering::Release);
         shared.written.store(buffer.end.0, Ordering::Release);
         match next {
             Some(next) => self.install(&mut active, &mut buffer, next),
-            None => active.file = None,
+            None => {
+                active.file = None;
+                drop(buffer);
+                shared.note_stalled("the disk gives no new segment");
+            }
         }
-        (sealed, end)
+        Rotated { segment, end, unwritten }
     }
 
     fn install(&self, active: &mut shared::Active, buffer: &mut Buffer, segment: Segment) {
@@ -308,6 +292,42 @@ impl Journal {
     #[must_use]
     pub fn lacks_segment(&self) -> bool {
         self.shared.turn().file.is_none()
+    }
+
+    /// Whether the active segment's file has a name.
+    ///
+    /// # Errors
+    /// When the disk does not tell.
+    pub fn is_active_linked(&self) -> io::Result<bool> {
+        let file = self.shared.turn().file.clone();
+        file.map_or(Ok(true), |file| file.is_linked())
+    }
+
+    /// Goes on in `snapshot` as [`Journal::replace_active`] does, whether or not the active one could be
+    /// written: the snapshot holds what is in the buffer, too. To be called while nobody appends.
+    pub fn restart_active(&self, snapshot: Segment, length: u64) {
+        {
+            let mut active = self.shared.turn();
+            let mut buffer = self.shared.buffer.lock();
+            buffer.bytes.clear();
+            active.written = buffer.end;
+            self.shared.written.store(buffer.end.0, Ordering::Release);
+        }
+        self.replace_active(snapshot, length);
+        self.shared.note_healthy();
+    }
+
+    /// The sum of the counts that wait in the buffer, in no file.
+    #[must_use]
+    pub fn unwritten(&self) -> u64 {
+        let _active = self.shared.turn();
+        self.shared.buffer.lock().unwritten()
+    }
+
+    /// Whether it can be written and synced, as far as is known.
+    #[must_use]
+    pub fn is_working(&self) -> bool {
+        self.shared.state() == State::Healthy
     }
 
     /// Puts `snapshot`, a rewritten segment of the same batch that holds all that was appended so
@@ -346,6 +366,8 @@ impl Journal {
     /// When the disk refuses it. The journal is poisoned when the folder can't be synced.
     pub fn prepare(&self, id: BatchId, catalog: u64) -> io::Result<Segment> {
         let files = self.files();
+        // A restart would not find what is written elsewhere.
+        files.check_in_place()?;
         let segment = self.reserve.with(|| Segment::create(files, id, catalog))?;
         if let Err(error) = self.sync_folder() {
             let _ = files.remove(&file_name(id, Kind::Pending));

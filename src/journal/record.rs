@@ -164,6 +164,19 @@ pub fn decode(bytes: &[u8], seed: Seed, offset: u64) -> Option<(Record, usize)> 
     Some((decode_payload(payload)?, FRAME_BYTES + length))
 }
 
+/// The sum of the counts in `bytes`, whole records of which the first stands at `offset`.
+#[must_use]
+pub fn sum(mut bytes: &[u8], seed: Seed, mut offset: u64) -> u64 {
+    let mut sum = 0_u64;
+    while let Some((record, length)) = decode(bytes, seed, offset) {
+        if let Record::Counts { counts, .. } = record {
+            sum = counts.iter().fold(sum, |sum, (_, count)| sum.saturating_add(*count));
+        }
+        (bytes, offset) = (&bytes[length..], offset + length as u64);
+    }
+    sum
+}
+
 fn decode_payload(payload: &[u8]) -> Option<Record> {
     match payload.split_first()? {
         (&KIND_COUNTS, rest) => {

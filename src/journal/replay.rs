@@ -53,6 +53,11 @@ pub enum ReplayError {
     #[error("can't read the journal {path}")]
     Io { path: PathBuf, source: io::Error },
     #[error(
+        "the journal segment {path} can't be read at byte {offset}: copy it to a disk that can be read, \
+         or set journal.accept_damage = true to go on with what is readable"
+    )]
+    Unreadable { path: PathBuf, offset: u64, source: io::Error },
+    #[error(
         "the journal segment {path} was written by a newer version of this program (format {version}): start that version"
     )]
     NewerVersion { path: PathBuf, version: u32 },
@@ -112,32 +117,12 @@ pub fn replay(files: &dyn Files, id: BatchId, kind: Kind, accept_damage: bool) -
     let file = files.open(&name).map_err(io_error)?;
     let length = file.length().map_err(io_error)?;
     let mut reader = Reader::new(file, length, accept_damage);
-    let mut replayed = Replayed {
-        id,
-        counts: BTreeMap::new(),
-        records: 0,
-        catalog: None,
-        base: None,
-        torn_bytes: 0,
-        damage: None,
-        length,
-    };
-    let first = reader.bytes(0, HEADER_BYTES as usize).map_err(io_error)?.to_vec();
-    match segment::read_header(&first, id) {
-        Header::NewerVersion(version) => {
-            return Err(ReplayError::NewerVersion { path: files.path_of(&name), version });
-        }
-        // A segment is used only after its header has been synced: a file that ends before its
-        // header does was never used, a longer one was and is damaged.
-        Header::Invalid(layout) if length <= layout.header_bytes => replayed.torn_bytes = length,
-        Header::Invalid(layout) => {
-            replayed.catalog = layout.catalog;
-            read_records(&mut reader, layout, vec![(0, layout.header_bytes)], &mut replayed).map_err(io_error)?;
-        }
-        Header::Valid(layout) => {
-            replayed.catalog = layout.catalog;
-            read_records(&mut reader, layout, Vec::new(), &mut replayed).map_err(io_error)?;
-        }
+    let (replayed, newer) = read_file(&mut reader, id).map_err(|source| match reader.failed_at {
+        Some(offset) => ReplayError::Unreadable { path: files.path_of(&name), offset, source },
+        None => io_error(source),
+    })?;
+    if let Some(version) = newer {
+        return Err(ReplayError::NewerVersion { path: files.path_of(&name), version });
     }
     match replayed.damage {
         Some(damage) if !accept_damage => Err(ReplayError::Damaged {
@@ -148,6 +133,37 @@ pub fn replay(files: &dyn Files, id: BatchId, kind: Kind, accept_damage: bool) -
         }),
         _ => Ok(replayed),
     }
+}
+
+/// What it holds, and the version of its format if this program does not know that.
+fn read_file(reader: &mut Reader, id: BatchId) -> io::Result<(Replayed, Option<u32>)> {
+    let length = reader.length;
+    let mut replayed = Replayed {
+        id,
+        counts: BTreeMap::new(),
+        records: 0,
+        catalog: None,
+        base: None,
+        torn_bytes: 0,
+        damage: None,
+        length,
+    };
+    let first = reader.bytes(0, HEADER_BYTES as usize)?.to_vec();
+    match segment::read_header(&first, id) {
+        Header::NewerVersion(version) => return Ok((replayed, Some(version))),
+        // A segment is used only after its header has been synced: a file that ends before its
+        // header does was never used, a longer one was and is damaged.
+        Header::Invalid(layout) if length <= layout.header_bytes => replayed.torn_bytes = length,
+        Header::Invalid(layout) => {
+            replayed.catalog = layout.catalog;
+            read_records(reader, layout, vec![(0, layout.header_bytes)], &mut replayed)?;
+        }
+        Header::Valid(layout) => {
+            replayed.catalog = layout.catalog;
+            read_records(reader, layout, Vec::new(), &mut replayed)?;
+        }
+    }
+    Ok((replayed, None))
 }
 
 /// `gaps`: what could not be read so far, as offset and length.
@@ -207,6 +223,8 @@ struct Reader {
     skip_unreadable: bool,
     /// Blocks that the disk could not read; they read as zeros.
     unreadable: Vec<u64>,
+    /// The first of them, if that is an error.
+    failed_at: Option<u64>,
     /// Where `piece` stands in the file.
     start: u64,
     piece: Vec<u8>,
@@ -217,7 +235,7 @@ const BLOCK_BYTES: usize = 4096;
 
 impl Reader {
     fn new(file: Arc<dyn FileHandle>, length: u64, skip_unreadable: bool) -> Self {
-        Self { file, length, skip_unreadable, unreadable: Vec::new(), start: 0, piece: Vec::new() }
+        Self { file, length, skip_unreadable, unreadable: Vec::new(), failed_at: None, start: 0, piece: Vec::new() }
     }
 
     /// `count` bytes from `offset` on; fewer where the file ends.
@@ -246,12 +264,15 @@ impl Reader {
                 }
                 Ok(length) => read += length,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if !self.skip_unreadable => return Err(error),
                 // One bad sector fails the whole request, so the rest is asked for block by block.
                 Err(_) => {
                     let end = (read + BLOCK_BYTES - at as usize % BLOCK_BYTES).min(count);
                     match self.file.read_at(&mut self.piece[read..end], at) {
                         Ok(length @ 1..) => read += length,
+                        Err(error) if !self.skip_unreadable => {
+                            self.failed_at = Some(at);
+                            return Err(error);
+                        }
                         _ => {
                             self.unreadable.push(at);
                             read = end;
@@ -291,7 +312,9 @@ impl Reader {
     }
 
     fn is_unreadable(&self, start: u64, length: u64) -> bool {
-        self.unreadable.iter().any(|at| (start..start + length).contains(at))
+        // A record may end in such a block: zeros may be what stood there.
+        let end = |at: u64| at - at % BLOCK_BYTES as u64 + BLOCK_BYTES as u64;
+        self.unreadable.iter().any(|at| *at < start + length && start < end(*at))
     }
 
     /// How many of these bytes stand before the last one that is not zero: zeros at the end are room

@@ -41,7 +41,7 @@ impl Reserve {
 
     fn give_up(&self) -> bool {
         let mut held = self.held.lock();
-        if *held && self.files.remove(NAME).is_ok() {
+        if *held && remove_if_there(&*self.files, NAME).is_ok() {
             *held = false;
             tracing::warn!("The disk is full: the journal uses its reserve");
             return true;
@@ -67,6 +67,8 @@ impl Reserve {
     }
 }
 
-fn is_full(error: &io::Error) -> bool {
+/// Whether the disk has no room, or its user may have no more.
+#[must_use]
+pub fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

@@ -133,13 +133,20 @@ pub fn read_header(bytes: &[u8], id: BatchId) -> Header {
 
 impl Segment {
     /// Creates the empty segment of a batch; file and folder are synced before it is used, so that
-    /// no acknowledged record can stand in a file that a power cut forgets.
+    /// no acknowledged record can stand in a file that a power cut forgets. Each identity is used once, so
+    /// a file of this name was left behind by an attempt that failed.
     ///
     /// # Errors
-    /// When the file exists already or the disk says no.
+    /// When the disk says no.
     pub fn create(files: &dyn Files, id: BatchId, catalog: u64) -> io::Result<Self> {
         let name = file_name(id, Kind::Pending);
-        let file = files.create(&name)?;
+        let file = match files.create(&name) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                remove_if_there(files, &name)?;
+                files.create(&name)?
+            }
+            created => created?,
+        };
         let (header, seed) = header(id, catalog);
         let written = file.write_at(&header, 0).and_then(|()| file.sync());
         if let Err(error) = written {

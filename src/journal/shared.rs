@@ -15,7 +15,7 @@ use super::files::{FileHandle, Files};
 use super::segment::{HEADER_BYTES, Segment};
 use super::sync::SyncQueue;
 use super::{Options, Position, record};
-use crate::domain::BatchId;
+use crate::domain::{BatchId, BatchSeq, WriterId};
 
 const WRITE_PATIENCE: Duration = Duration::from_micros(50);
 /// By how much a file grows ahead of what is written: some thousand records, which sync in less than
@@ -40,6 +40,13 @@ pub(super) struct Buffer {
     pub(super) offset: u64,
     pub(super) end: Position,
     pub(super) seed: record::Seed,
+}
+
+impl Buffer {
+    /// The sum of its counts.
+    pub(super) fn unwritten(&self) -> u64 {
+        record::sum(&self.bytes, self.seed, self.offset - self.bytes.len() as u64)
+    }
 }
 
 /// The active segment; [`Turn`] is the right to write to it.
@@ -90,6 +97,12 @@ impl Drop for Turn<'_> {
 }
 
 impl Active {
+    fn none() -> Self {
+        let id = BatchId { writer: WriterId([0; 16]), seq: BatchSeq(0) };
+        let (written, spare) = (Position(0), Vec::new());
+        Self { id, file: None, length: 0, room: 0, synced: 0, noted: 0, written, spare }
+    }
+
     fn beginning(segment: Segment, written: Position, spare: Vec<u8>) -> Self {
         Self {
             id: segment.id,
@@ -158,13 +171,26 @@ pub(super) struct Shared {
 
 impl Shared {
     /// Begins with an empty `segment` as the active one; `recovered_bytes` are in older segments.
-    pub(super) fn new(files: Arc<dyn Files>, options: Options, segment: Segment, recovered_bytes: u64) -> Self {
-        let buffer = Buffer { bytes: Vec::new(), offset: HEADER_BYTES, end: Position(0), seed: segment.seed };
+    pub(super) fn new(
+        files: Arc<dyn Files>,
+        options: Options,
+        segment: io::Result<Segment>,
+        recovered_bytes: u64,
+    ) -> Self {
+        let seed = segment.as_ref().map_or(record::Seed(0), |segment| segment.seed);
+        let buffer = Buffer { bytes: Vec::new(), offset: HEADER_BYTES, end: Position(0), seed };
+        let stalled = segment.as_ref().err().map(|error| format!("the disk gives no new segment: {error}"));
+        if let Some(reason) = &stalled {
+            tracing::error!(reason, "The journal can't be written: POSTs are refused until it can");
+        }
+        let state = if stalled.is_none() { State::Healthy } else { State::Stalled };
+        let active =
+            segment.map_or_else(|_| Active::none(), |segment| Active::beginning(segment, Position(0), Vec::new()));
         Self {
             files,
             options,
             buffer: Mutex::new(buffer),
-            active: Mutex::new(Active::beginning(segment, Position(0), Vec::new())),
+            active: Mutex::new(active),
             appended: AtomicU64::new(0),
             written: AtomicU64::new(0),
             wrote: Notify::new(),
@@ -173,9 +199,9 @@ impl Shared {
             queue: Mutex::default(),
             wake: Condvar::new(),
             unattended: AtomicBool::new(false),
-            state: AtomicU8::new(State::Healthy as u8),
-            reason: Mutex::default(),
-            bytes: AtomicU64::new(recovered_bytes + HEADER_BYTES),
+            state: AtomicU8::new(state as u8),
+            reason: Mutex::new(stalled.unwrap_or_default()),
+            bytes: AtomicU64::new(recovered_bytes + if state == State::Healthy { HEADER_BYTES } else { 0 }),
             abandoned: Mutex::default(),
             has_abandoned: AtomicBool::new(false),
         }
@@ -203,11 +229,17 @@ impl Shared {
             && self.abandoned.lock().iter().any(|(after, through)| *after < position && position <= *through)
     }
 
-    /// Gives up what is in the buffer: its counts are in a batch that is sealed without it.
-    pub(super) fn abandon(&self, active: &mut Active, buffer: &mut Buffer) {
+    /// Gives up what is in the buffer: its counts are in a batch that is sealed without it. Nobody syncs
+    /// what is in the file, either, so nothing of that may be called durable later.
+    pub(super) fn abandon(&self, buffer: &mut Buffer) {
         buffer.bytes.clear();
-        if active.written < buffer.end {
-            self.abandoned.lock().push((active.written, buffer.end));
+        let synced = Position(self.synced.load(Ordering::Acquire));
+        if synced < buffer.end {
+            let mut abandoned = self.abandoned.lock();
+            match abandoned.last_mut() {
+                Some((_, through)) if *through >= synced => *through = buffer.end,
+                _ => abandoned.push((synced, buffer.end)),
+            }
             self.has_abandoned.store(true, Ordering::Release);
         }
     }
@@ -233,9 +265,12 @@ impl Shared {
     /// Writes the whole buffer at the end of the active segment.
     pub(super) fn write(&self, active: &mut Active) {
         let Some(file) = active.file.clone() else { return };
+        if self.state() == State::Poisoned {
+            return;
+        }
         let mut bytes = std::mem::take(&mut active.spare);
         self.take_buffer(active, &mut bytes);
-        if self.state() == State::Poisoned || bytes.is_empty() {
+        if bytes.is_empty() {
             active.spare = bytes;
             return;
         }

@@ -119,3 +119,55 @@ async fn a_full_disk_refuses_posts_and_counting_resumes_when_there_is_space() {
     assert_eq!(app.audit().await, totals.values().sum::<u64>());
     drop(app);
 }
+
+/// A disk that is full but for what is on it.
+fn fill_up(disk: &SmallDisk) -> PathBuf {
+    let ballast = disk.0.join("ballast");
+    // Writes until nothing fits any more; that it fails in the end is the point.
+    let _ = std::fs::write(&ballast, vec![1; 2 << 20]);
+    ballast
+}
+
+#[tokio::test]
+async fn a_node_starts_on_a_full_disk_delivers_and_counts_again_when_there_is_space() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(disk) = SmallDisk::mount(&folder.path().join("small")) else {
+        eprintln!("no right to mount a small file system: not tested here");
+        return;
+    };
+    for has_reserve in [true, false] {
+        let data = disk.0.join(format!("data-{has_reserve}"));
+        let cluster = Cluster::shared();
+        let url = cluster.url(&cluster.create_database().await);
+        let proxy = Proxy::start(url::Url::parse(&url).unwrap().port().unwrap()).await;
+        let setup = TestApp::with(Backend::Postgres).database_url(&proxy.url(&url)).data_dir(&data);
+        let mut app = setup.config("flush.interval_ms", 50).config("store.connect_timeout_ms", 500).start().await;
+        eventually("the store to be reached", async || app.get("/api/events/unique").await.status == 200).await;
+        proxy.set(Fault::Closed);
+        app.count("before", 5).await;
+        let reserve = data.join("journal/RESERVE");
+        // Where the rest of the disk is small, there is none.
+        app.kill().await;
+        if has_reserve {
+            std::fs::write(&reserve, vec![0; 256 << 10]).unwrap();
+        } else {
+            let _ = std::fs::remove_file(&reserve);
+        }
+        proxy.set(Fault::None);
+        let ballast = fill_up(&disk);
+        app.restart().await;
+        eventually("what was counted to be delivered", async || {
+            app.get("/api/events/unique").await.status == 200 && app.total("before").await == 5
+        })
+        .await;
+        eventually("the store to have it", async || app.store().await.audit().await.unwrap().rows == 5).await;
+        std::fs::remove_file(&ballast).unwrap();
+        let tally = Tally::default();
+        counts_again(&app, &tally).await;
+        app.kill().await;
+        app.restart().await;
+        eventually("the store to be reached", async || app.total("again").await >= 3).await;
+        app.stop().await;
+        assert_eq!(app.audit().await, 5 + tally.acknowledged()["again"]);
+    }
+}

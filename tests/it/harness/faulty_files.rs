@@ -1,0 +1,313 @@
+//! A disk that fails when a test says so. The files of a node's folders stand on the real disk; a
+//! [`Plan`] counts the operations of each kind on all of them and lets those fail that it is told to.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use event_tracker::journal::DataDir;
+use event_tracker::journal::files::{FileHandle, Files, OsFiles};
+use parking_lot::Mutex;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    Create,
+    Open,
+    WriteAt,
+    ReadAt,
+    Sync,
+    SetLength,
+    Length,
+    IsLinked,
+    Rename,
+    Remove,
+    List,
+    SyncFolder,
+    FreeBytes,
+    CheckInPlace,
+}
+
+impl Kind {
+    pub const ALL: [Self; 14] = [
+        Self::Create,
+        Self::Open,
+        Self::WriteAt,
+        Self::ReadAt,
+        Self::Sync,
+        Self::SetLength,
+        Self::Length,
+        Self::IsLinked,
+        Self::Rename,
+        Self::Remove,
+        Self::List,
+        Self::SyncFolder,
+        Self::FreeBytes,
+        Self::CheckInPlace,
+    ];
+
+    /// Whether it changes what is on the disk.
+    pub fn changes(self) -> bool {
+        matches!(self, Self::Create | Self::WriteAt | Self::SetLength | Self::Rename | Self::Remove)
+    }
+}
+
+pub const EIO: i32 = 5;
+pub const EMFILE: i32 = 24;
+pub const ENOSPC: i32 = 28;
+pub const EROFS: i32 = 30;
+
+/// In which way it fails.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Way {
+    /// Nothing happens but this error.
+    Fails(i32),
+    /// A write leaves half of its bytes and fails.
+    Half(i32),
+    /// It takes effect and fails all the same.
+    Done(i32),
+    /// From here on everything fails, for so many operations (`None`: until it is healed).
+    Gone(Option<u64>),
+    /// From here on nothing can be created and writes leave half of their bytes.
+    Full(Option<u64>),
+    /// From here on nothing can be changed.
+    ReadOnly(Option<u64>),
+    /// From here on nothing can be opened or created.
+    NoDescriptors(Option<u64>),
+    /// The process is killed here.
+    Dies,
+    /// The process is killed within a write.
+    DiesHalfway,
+}
+
+/// The `nth` operation of a kind (`None`: of all), counted from 1.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Fault {
+    pub kind: Option<Kind>,
+    pub nth: u64,
+    pub way: Way,
+}
+
+#[derive(Default)]
+struct Operations {
+    counted: [u64; Kind::ALL.len()],
+    all: u64,
+    /// The number, among all, of the operation that was the first to fail.
+    since: Option<u64>,
+    healed: bool,
+    dead: bool,
+    /// Files by the ends of their names, and the bytes in them that can't be read.
+    unreadable: Vec<(String, u64)>,
+}
+
+/// What becomes of one operation.
+enum Fate {
+    Happens,
+    Fails(i32),
+    Half(i32),
+    Done(i32),
+}
+
+/// What fails when, for all folders that share it.
+pub struct Plan {
+    fault: Option<Fault>,
+    operations: Mutex<Operations>,
+}
+
+impl Plan {
+    pub fn healthy() -> Arc<Self> {
+        Arc::new(Self { fault: None, operations: Mutex::default() })
+    }
+
+    pub fn with(fault: Fault) -> Arc<Self> {
+        Arc::new(Self { fault: Some(fault), operations: Mutex::default() })
+    }
+
+    /// A data folder on this disk.
+    pub fn folder(self: &Arc<Self>, path: &Path) -> DataDir {
+        let journal = path.join("journal");
+        std::fs::create_dir_all(&journal).unwrap();
+        DataDir::of(path, self.files(path), self.files(&journal))
+    }
+
+    fn files(self: &Arc<Self>, path: &Path) -> Arc<dyn Files> {
+        Arc::new(FaultyFiles { files: OsFiles::open(path).unwrap(), plan: Arc::clone(self) })
+    }
+
+    /// From now on everything works, unless the process is dead.
+    pub fn heal(&self) {
+        self.operations.lock().healed = true;
+    }
+
+    /// What `kill -9` is to a process: nothing reaches the disk any more.
+    pub fn die(&self) {
+        self.operations.lock().dead = true;
+    }
+
+    pub fn is_dead(&self) -> bool {
+        self.operations.lock().dead
+    }
+
+    /// Whether the fault has been met.
+    pub fn has_failed(&self) -> bool {
+        self.operations.lock().since.is_some()
+    }
+
+    /// How many operations there were: of each kind, and in all.
+    pub fn counted(&self) -> ([u64; Kind::ALL.len()], u64) {
+        let operations = self.operations.lock();
+        (operations.counted, operations.all)
+    }
+
+    /// From now on this byte can't be read in files whose names end so.
+    pub fn make_unreadable(&self, name_end: &str, offset: u64) {
+        self.operations.lock().unreadable.push((name_end.to_owned(), offset));
+    }
+
+    fn can_read(&self, name: &str, offset: u64, length: usize) -> bool {
+        let range = offset..offset + length as u64;
+        !self.operations.lock().unreadable.iter().any(|(end, at)| name.ends_with(end) && range.contains(at))
+    }
+
+    fn fate(&self, kind: Kind) -> Fate {
+        let mut operations = self.operations.lock();
+        operations.all += 1;
+        operations.counted[kind as usize] += 1;
+        if operations.dead {
+            return Fate::Fails(EIO);
+        }
+        let Some(fault) = self.fault.filter(|_| !operations.healed) else { return Fate::Happens };
+        let number = fault.kind.map_or(operations.all, |kind| operations.counted[kind as usize]);
+        let is_here = number == fault.nth && fault.kind.is_none_or(|of| of == kind) && operations.since.is_none();
+        if is_here {
+            operations.since = Some(operations.all);
+        }
+        let Some(since) = operations.since else { return Fate::Happens };
+        let lasts = |operations_max: Option<u64>| operations_max.is_none_or(|max| operations.all - since < max);
+        match fault.way {
+            Way::Fails(error) if is_here => Fate::Fails(error),
+            Way::Half(error) if is_here => Fate::Half(error),
+            Way::Done(error) if is_here => Fate::Done(error),
+            Way::Gone(max) if lasts(max) => Fate::Fails(EIO),
+            Way::Full(max) if lasts(max) && kind == Kind::WriteAt => Fate::Half(ENOSPC),
+            Way::Full(max) if lasts(max) && kind == Kind::Create => Fate::Fails(ENOSPC),
+            Way::ReadOnly(max) if lasts(max) && kind.changes() => Fate::Fails(EROFS),
+            Way::NoDescriptors(max) if lasts(max) && matches!(kind, Kind::Create | Kind::Open | Kind::List) => {
+                Fate::Fails(EMFILE)
+            }
+            Way::Dies if is_here => {
+                operations.dead = true;
+                Fate::Fails(EIO)
+            }
+            Way::DiesHalfway if is_here => {
+                operations.dead = true;
+                Fate::Half(EIO)
+            }
+            _ => Fate::Happens,
+        }
+    }
+
+    fn meet<T>(&self, kind: Kind, work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        match self.fate(kind) {
+            Fate::Happens => work(),
+            Fate::Fails(error) | Fate::Half(error) => Err(io::Error::from_raw_os_error(error)),
+            Fate::Done(error) => work().and_then(|_| Err(io::Error::from_raw_os_error(error))),
+        }
+    }
+}
+
+struct FaultyFiles {
+    files: OsFiles,
+    plan: Arc<Plan>,
+}
+
+struct FaultyFile {
+    file: Arc<dyn FileHandle>,
+    name: String,
+    plan: Arc<Plan>,
+}
+
+impl FaultyFiles {
+    fn handle(&self, name: &str, file: Arc<dyn FileHandle>) -> Arc<dyn FileHandle> {
+        Arc::new(FaultyFile { file, name: name.to_owned(), plan: Arc::clone(&self.plan) })
+    }
+}
+
+impl Files for FaultyFiles {
+    fn create(&self, name: &str) -> io::Result<Arc<dyn FileHandle>> {
+        self.plan.meet(Kind::Create, || Ok(self.handle(name, self.files.create(name)?)))
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn FileHandle>> {
+        self.plan.meet(Kind::Open, || Ok(self.handle(name, self.files.open(name)?)))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.plan.meet(Kind::Rename, || self.files.rename(from, to))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.plan.meet(Kind::Remove, || self.files.remove(name))
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.plan.meet(Kind::List, || self.files.list())
+    }
+
+    fn sync_folder(&self) -> io::Result<()> {
+        self.plan.meet(Kind::SyncFolder, || self.files.sync_folder())
+    }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        self.plan.meet(Kind::FreeBytes, || self.files.free_bytes())
+    }
+
+    fn check_in_place(&self) -> io::Result<()> {
+        self.plan.meet(Kind::CheckInPlace, || self.files.check_in_place())
+    }
+
+    fn path_of(&self, name: &str) -> PathBuf {
+        self.files.path_of(name)
+    }
+}
+
+impl FileHandle for FaultyFile {
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        match self.plan.fate(Kind::WriteAt) {
+            Fate::Happens => self.file.write_at(bytes, offset),
+            Fate::Fails(error) => Err(io::Error::from_raw_os_error(error)),
+            Fate::Half(error) => {
+                self.file.write_at(&bytes[..bytes.len() / 2], offset)?;
+                Err(io::Error::from_raw_os_error(error))
+            }
+            Fate::Done(error) => {
+                self.file.write_at(bytes, offset)?;
+                Err(io::Error::from_raw_os_error(error))
+            }
+        }
+    }
+
+    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.plan.meet(Kind::ReadAt, || {
+            if !self.plan.can_read(&self.name, offset, bytes.len()) {
+                return Err(io::Error::from_raw_os_error(EIO));
+            }
+            self.file.read_at(bytes, offset)
+        })
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.plan.meet(Kind::Sync, || self.file.sync())
+    }
+
+    fn set_length(&self, length: u64) -> io::Result<()> {
+        self.plan.meet(Kind::SetLength, || self.file.set_length(length))
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        self.plan.meet(Kind::Length, || self.file.length())
+    }
+
+    fn is_linked(&self) -> io::Result<bool> {
+        self.plan.meet(Kind::IsLinked, || self.file.is_linked())
+    }
+}
