@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use async_trait::async_trait;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use event_tracker::domain::{EventName, EventTotal, HourRange, HourlyCount, Sum, SumBy, WriterId};
 use event_tracker::store::admin::{
     AccountChange, AdminKey, AdminStore, Catalog, Change, Changed, LoggedChange, Session, Superuser,
@@ -124,6 +124,10 @@ impl AdminStore for Outages {
 
     async fn change(&self, change: Change, who: &str, at: DateTime<Utc>) -> Result<Changed, StoreError> {
         self.up()?.change(change, who, at).await
+    }
+
+    async fn due_purges(&self, grace: TimeDelta) -> Result<Vec<EventName>, StoreError> {
+        self.up()?.due_purges(grace).await
     }
 
     async fn changes(
