@@ -101,7 +101,7 @@ fn live_all(cases: &[Case]) {
 
 /// How often each kind of operation happens in a life without a fault.
 fn operations() -> Vec<(Option<Kind>, u64)> {
-    let (outcome, log, counted) = runtime().block_on(live(Case { fault: None, is_killed: false }));
+    let (outcome, log, counted) = runtime().block_on(live(Case::default()));
     assert_eq!(outcome, Ok(()), "{log}");
     counted
 }
@@ -114,7 +114,7 @@ fn cases(kinds: &[Option<Kind>], ways: &[Way], ends: &[bool]) -> Vec<Case> {
         .flat_map(|(kind, nth)| {
             ways.iter().flat_map(move |way| {
                 let fault = Some(Fault { kind, nth, way: *way });
-                ends.iter().map(move |is_killed| Case { fault, is_killed: *is_killed })
+                ends.iter().map(move |is_killed| Case { fault, is_killed: *is_killed, cuts_power: false })
             })
         })
         .collect();
@@ -122,6 +122,11 @@ fn cases(kinds: &[Option<Kind>], ways: &[Way], ends: &[bool]) -> Vec<Case> {
     if let Ok(wanted) = std::env::var("FAULTY_DISK") {
         cases.retain(|case| format!("{case:?}").contains(&wanted));
     }
+    cases
+}
+
+fn cutting_power(mut cases: Vec<Case>) -> Vec<Case> {
+    cases.iter_mut().for_each(|case| case.cuts_power = true);
     cases
 }
 
@@ -177,4 +182,12 @@ fn faulty_disk_may_be_full_from_any_operation_on_for_a_while() {
 #[test]
 fn faulty_disk_may_be_read_only_or_out_of_descriptors_from_any_operation_on_for_a_while() {
     live_all(&cases(&[None], &[Way::ReadOnly(None), Way::NoDescriptors(None)], &[false, true]));
+}
+
+#[test]
+fn faulty_disk_power_may_be_cut_at_any_operation_and_soon_after_any_failure() {
+    let mut all = cases(&[None], &[Way::Dies], &[false]);
+    all.extend(cases(&some(&Kind::ALL), &[Way::Fails(EIO), Way::Half(ENOSPC)], &[true]));
+    all.extend(cases(&[None], &[Way::Full(None), Way::ReadOnly(None)], &[true]));
+    live_all(&cutting_power(all));
 }
