@@ -127,7 +127,7 @@ fn cases(kinds: &[Option<Kind>], ways: &[Way], ends: &[bool]) -> Vec<Case> {
         cases.retain(|case| {
             let Some(Fault { kind: None, nth, way }) = case.fault else { return true };
             let number = ways.iter().position(|of| *of == way).unwrap() as u64;
-            way == Way::Dies || (nth + number) % STRIDE == 0
+            way == Way::Dies || (nth + number).is_multiple_of(STRIDE)
         });
     }
     // One alone, to be looked at.
