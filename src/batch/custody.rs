@@ -88,7 +88,8 @@ impl Batches {
     pub fn confirmed_before(&self, batch: &SealedBatch) -> BatchSeq {
         let mark = self.custody.mark.lock();
         let previous = BatchSeq(batch.id.seq.0.saturating_sub(1));
-        mark.confirmed.get(&batch.id.writer).map_or(previous, |confirmed| confirmed.seq)
+        // Never the batch itself: the ledger would take it once more.
+        mark.confirmed.get(&batch.id.writer).map_or(previous, |confirmed| confirmed.seq.min(previous))
     }
 
     /// The sum of all batches of the writer through `batch`, if it is known.

@@ -63,11 +63,20 @@ impl Batches {
         let io_error = |source| RecoverError::Io { path: files.path_of(""), source };
         let mark = read_mark(&*dir.root, options.accept_damage)?;
         let catalog = mark.catalog.unwrap_or(UNKNOWN);
-        let segments = replay::find(&**files)?;
+        let is_confirmed =
+            |id: BatchId| mark.confirmed.get(&id.writer).is_some_and(|confirmed| id.seq <= confirmed.seq);
+        let mut segments = replay::find_unconfirmed(&**files, is_confirmed)?;
         let mut replayed = Vec::new();
         for id in segments.pending {
             replayed.push(replay::replay(&**files, id, Kind::Pending, options.accept_damage)?);
         }
+
+        for id in segments.misnamed {
+            files.rename(&file_name(id, Kind::Pending), &file_name(id, Kind::Committed)).map_err(io_error)?;
+            segments.committed.push(id);
+        }
+        segments.committed.sort_unstable();
+        segments.committed.dedup();
 
         // Copies that an earlier start did not finish.
         for name in files.list().map_err(io_error)?.iter().filter(|name| name.ends_with(".rewrite")) {

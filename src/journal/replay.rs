@@ -77,6 +77,8 @@ pub struct Found {
     pub pending: Vec<BatchId>,
     pub committed: Vec<BatchId>,
     pub differing: Vec<BatchId>,
+    /// Committed ones that have the names of pending ones.
+    pub misnamed: Vec<BatchId>,
 }
 
 /// Lists the segments of a folder. Changes nothing.
@@ -84,10 +86,20 @@ pub struct Found {
 /// # Errors
 /// When the folder can't be read, or a segment is missing between others that wait for their commits.
 pub fn find(files: &dyn Files) -> Result<Found, ReplayError> {
+    find_unconfirmed(files, |_| false)
+}
+
+/// The same, where segments are known to be committed whatever their names say: a power cut may bring an
+/// earlier name back.
+///
+/// # Errors
+/// As [`find`].
+pub fn find_unconfirmed(files: &dyn Files, is_confirmed: impl Fn(BatchId) -> bool) -> Result<Found, ReplayError> {
     let mut found = Found::default();
     let names = files.list().map_err(|source| ReplayError::Io { path: files.path_of(""), source })?;
     for (id, kind) in names.iter().filter_map(|name| segment::parse_file_name(name)) {
         match kind {
+            Kind::Pending if is_confirmed(id) => found.misnamed.push(id),
             Kind::Pending => found.pending.push(id),
             Kind::Committed => found.committed.push(id),
             Kind::Differing => found.differing.push(id),

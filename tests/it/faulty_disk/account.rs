@@ -13,7 +13,9 @@ pub enum Known {
     Unknown,
     /// Acknowledged, and gone if the process is killed.
     Memory,
-    /// Acknowledged at a level that survives that.
+    /// Acknowledged, and gone if the power is cut.
+    Written,
+    /// Acknowledged at a level that survives that, too.
     Safe,
 }
 
@@ -21,6 +23,7 @@ pub enum Known {
 #[derive(Default, Debug)]
 pub struct Bulk {
     pub safe: u64,
+    pub written: u64,
     pub memory: u64,
     pub unknown: u64,
 }
@@ -39,9 +42,9 @@ impl Account {
     pub fn keep_memory(&mut self) {
         self.counted
             .values_mut()
-            .filter(|(_, known)| *known == Known::Memory)
+            .filter(|(_, known)| matches!(known, Known::Memory | Known::Written))
             .for_each(|(_, known)| *known = Known::Safe);
-        self.bulk.safe += std::mem::take(&mut self.bulk.memory);
+        self.bulk.safe += std::mem::take(&mut self.bulk.memory) + std::mem::take(&mut self.bulk.written);
     }
 
     /// The process has ended without a word.
@@ -52,6 +55,14 @@ impl Account {
         self.bulk.unknown += std::mem::take(&mut self.bulk.memory);
     }
 
+    /// The machine has lost its power, after [`Account::lose_memory`].
+    pub fn lose_written(&mut self) {
+        for (_, known) in self.counted.values_mut() {
+            *known = if *known == Known::Written { Known::Unknown } else { *known };
+        }
+        self.bulk.unknown += std::mem::take(&mut self.bulk.written);
+    }
+
     /// `settles`: what is in now stays in, what is not stays out.
     pub fn check(&mut self, totals: &BTreeMap<String, u64>, settles: bool) -> Outcome {
         for (event, (count, known)) in &mut self.counted {
@@ -59,7 +70,7 @@ impl Account {
             let is_right = match known {
                 Known::Refused => found == 0,
                 Known::Unknown => found == 0 || found == *count,
-                Known::Memory | Known::Safe => found == *count,
+                Known::Memory | Known::Written | Known::Safe => found == *count,
             };
             if !is_right {
                 return Err(format!("{event} stands at {found}, of {count} that are {known:?}"));
@@ -69,7 +80,7 @@ impl Account {
             }
         }
         let found = totals.get(BULK).copied().unwrap_or(0);
-        let sure = self.bulk.safe + self.bulk.memory;
+        let sure = self.bulk.safe + self.bulk.written + self.bulk.memory;
         if found < sure || found > sure + self.bulk.unknown {
             return Err(format!("{BULK} stands at {found}: {:?}", self.bulk));
         }

@@ -20,10 +20,12 @@ use crate::harness::node::{now, options};
 use crate::harness::outages::{Link, Outages};
 
 /// One life: the fault in it, and whether the process is killed while the fault lasts.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Case {
     pub fault: Option<Fault>,
     pub is_killed: bool,
+    /// Whether the whole machine ends with the process, and what was not synced with it.
+    pub cuts_power: bool,
 }
 
 /// More than this segment may have with the few counters of a life.
@@ -193,11 +195,12 @@ impl<'a> Life<'a> {
                     Known::Unknown
                 }
                 Ok(()) if ack == Ack::Memory => Known::Memory,
+                Ok(()) if ack == Ack::Journal => Known::Written,
                 Ok(()) => Known::Safe,
             },
         };
         self.account.counted.insert(event, (count, known));
-        matches!(known, Known::Memory | Known::Safe)
+        matches!(known, Known::Memory | Known::Written | Known::Safe)
     }
 
     async fn count_into_the_store(&mut self) -> Outcome {
@@ -231,7 +234,7 @@ impl<'a> Life<'a> {
         if let Some(ticket) = last {
             self.account.bulk.memory -= 1;
             match self.node().batches.wait_durable(ticket, Ack::Journal).await {
-                Ok(()) => self.account.bulk.safe += 1,
+                Ok(()) => self.account.bulk.written += 1,
                 Err(_) => self.account.bulk.unknown += 1,
             }
         }
@@ -372,6 +375,10 @@ impl<'a> Life<'a> {
     async fn restart_killed(&mut self) -> Outcome {
         self.say("killed");
         self.forget_node().await?;
+        if self.case.cuts_power {
+            self.plan.cut_power();
+            self.account.lose_written();
+        }
         self.end_fault();
         self.start().await
     }

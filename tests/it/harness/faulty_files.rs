@@ -1,7 +1,9 @@
 //! A disk that fails when a test says so. The files of a node's folders stand on the real disk; a
 //! [`Plan`] counts the operations of each kind on all of them and lets those fail that it is told to.
 
+use std::collections::BTreeMap;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -97,6 +99,9 @@ struct Operations {
     dead: bool,
     /// Files by the ends of their names, and the bytes in them that can't be read.
     unreadable: Vec<(String, u64)>,
+    /// What a power cut leaves: the contents of files by their inodes, and the names in each folder.
+    synced: BTreeMap<u64, Vec<u8>>,
+    names: BTreeMap<PathBuf, BTreeMap<String, u64>>,
 }
 
 /// What becomes of one operation.
@@ -130,7 +135,12 @@ impl Plan {
     }
 
     fn files(self: &Arc<Self>, path: &Path) -> Arc<dyn Files> {
-        Arc::new(FaultyFiles { files: OsFiles::open(path).unwrap(), plan: Arc::clone(self) })
+        // What an earlier process has left has been written long ago.
+        for (name, inode) in names_in(path) {
+            self.operations.lock().synced.insert(inode, std::fs::read(path.join(name)).unwrap());
+        }
+        self.note_names(path);
+        Arc::new(FaultyFiles { files: OsFiles::open(path).unwrap(), folder: path.to_owned(), plan: Arc::clone(self) })
     }
 
     /// From now on everything works, unless the process is dead.
@@ -161,6 +171,35 @@ impl Plan {
     /// From now on this byte can't be read in files whose names end so.
     pub fn make_unreadable(&self, name_end: &str, offset: u64) {
         self.operations.lock().unreadable.push((name_end.to_owned(), offset));
+    }
+
+    /// Leaves on the disk what was synced, and nothing else. After [`Plan::die`].
+    pub fn cut_power(&self) {
+        let operations = self.operations.lock();
+        for (folder, names) in &operations.names {
+            for name in names_in(folder).keys() {
+                std::fs::remove_file(folder.join(name)).unwrap();
+            }
+            for (name, inode) in names {
+                let contents = operations.synced.get(inode).map_or(&[][..], |contents| contents);
+                std::fs::write(folder.join(name), contents).unwrap();
+            }
+        }
+    }
+
+    fn note_synced(&self, inode: u64, file: &dyn FileHandle) -> io::Result<()> {
+        let mut contents = vec![0; usize::try_from(file.length()?).unwrap()];
+        let length = file.read_at(&mut contents, 0)?;
+        contents.truncate(length);
+        // The rest is mostly room that is not used yet.
+        let used = contents.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        contents.truncate(used + 64);
+        self.operations.lock().synced.insert(inode, contents);
+        Ok(())
+    }
+
+    fn note_names(&self, folder: &Path) {
+        self.operations.lock().names.insert(folder.to_owned(), names_in(folder));
     }
 
     fn can_read(&self, name: &str, offset: u64, length: usize) -> bool {
@@ -215,26 +254,40 @@ impl Plan {
     }
 }
 
+fn names_in(folder: &Path) -> BTreeMap<String, u64> {
+    let entries = std::fs::read_dir(folder).unwrap().map(Result::unwrap);
+    let files = entries.filter(|entry| entry.file_type().unwrap().is_file());
+    files.map(|entry| (entry.file_name().into_string().unwrap(), entry.metadata().unwrap().ino())).collect()
+}
+
 struct FaultyFiles {
     files: OsFiles,
+    folder: PathBuf,
     plan: Arc<Plan>,
 }
 
 struct FaultyFile {
     file: Arc<dyn FileHandle>,
+    inode: u64,
     name: String,
     plan: Arc<Plan>,
 }
 
 impl FaultyFiles {
     fn handle(&self, name: &str, file: Arc<dyn FileHandle>) -> Arc<dyn FileHandle> {
-        Arc::new(FaultyFile { file, name: name.to_owned(), plan: Arc::clone(&self.plan) })
+        let inode = std::fs::metadata(self.folder.join(name)).map_or(0, |metadata| metadata.ino());
+        Arc::new(FaultyFile { file, inode, name: name.to_owned(), plan: Arc::clone(&self.plan) })
     }
 }
 
 impl Files for FaultyFiles {
     fn create(&self, name: &str) -> io::Result<Arc<dyn FileHandle>> {
-        self.plan.meet(Kind::Create, || Ok(self.handle(name, self.files.create(name)?)))
+        self.plan.meet(Kind::Create, || {
+            let created = self.files.create(name)?;
+            let inode = std::fs::metadata(self.folder.join(name))?.ino();
+            self.plan.operations.lock().synced.remove(&inode);
+            Ok(self.handle(name, created))
+        })
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn FileHandle>> {
@@ -254,7 +307,11 @@ impl Files for FaultyFiles {
     }
 
     fn sync_folder(&self) -> io::Result<()> {
-        self.plan.meet(Kind::SyncFolder, || self.files.sync_folder())
+        // On the disk of a test, a real sync would bring nothing.
+        self.plan.meet(Kind::SyncFolder, || {
+            self.plan.note_names(&self.folder);
+            Ok(())
+        })
     }
 
     fn free_bytes(&self) -> io::Result<u64> {
@@ -296,7 +353,7 @@ impl FileHandle for FaultyFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.plan.meet(Kind::Sync, || self.file.sync())
+        self.plan.meet(Kind::Sync, || self.plan.note_synced(self.inode, &*self.file))
     }
 
     fn set_length(&self, length: u64) -> io::Result<()> {
