@@ -250,6 +250,7 @@ fn a_power_cut_that_kept_any_subset_of_the_pages_costs_only_what_was_never_synce
         }
         let segment = replayed(&image).unwrap_or_else(|error| panic!("image {seed}: {error}"));
         for (number, (start, end)) in ends.iter().enumerate() {
+            // A page of zeros may hold just what stood there.
             let is_whole = image[*start..*end] == bytes[*start..*end];
             let is_counted = segment.counts.contains_key(&(hour(HOUR), name(&format!("event-{number}"))));
             assert_eq!(is_counted, is_whole, "image {seed}, record {number}");
