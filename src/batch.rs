@@ -11,6 +11,7 @@ mod kept;
 mod mark;
 mod pending;
 mod recover;
+mod rewind;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
@@ -22,11 +23,12 @@ use std::task::{Context, Poll};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, watch};
 
-pub use custody::Rewound;
+pub use custody::Settled;
 pub use inventory::Inventory;
 pub use mark::{Confirmed, Mark};
 pub use pending::{Pending, PendingBatch, RecentCommits};
 pub use recover::{RecoverError, Recovered};
+pub use rewind::Rewound;
 
 use crate::counts::Counts;
 use crate::domain::{Ack, BatchId, BatchSeq, EventName, Hour, HourRange, HourlyCount, TOTAL_MAX, WriterId};
@@ -363,7 +365,7 @@ impl Batches {
         let sealed: Vec<_> = self.waiting.lock().sealed.iter().cloned().collect();
         for batch in sealed {
             if self.is_too_long(batch.segment.bytes(), &batch.counts) {
-                let base = self.custody.base(batch.id);
+                let base = self.total_before(batch.id);
                 let (_, length) = self.snapshot(batch.id, &batch.counts, batch.catalog, base, true)?;
                 self.journal.note_length(&batch.segment, length);
                 shortened = true;

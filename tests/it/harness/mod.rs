@@ -5,6 +5,7 @@ pub mod answer;
 pub mod app;
 pub mod axe;
 pub mod browser;
+pub mod fleet;
 pub mod load;
 pub mod node;
 pub mod packages;
@@ -12,6 +13,7 @@ pub mod postgres;
 pub mod proxy;
 pub mod superuser;
 pub mod traffic;
+pub mod unsteady;
 
 pub use answer::Answer;
 pub use app::{Backend, TestApp};
