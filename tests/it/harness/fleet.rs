@@ -51,6 +51,7 @@ pub struct Fleet {
     pub options: Options,
     folder: tempfile::TempDir,
     copies: usize,
+    nodes_max: usize,
     /// Saved states of the store, oldest first.
     saved: Vec<PathBuf>,
     /// Segments that were ever found to differ from what the store has.
@@ -83,6 +84,7 @@ impl Fleet {
             options,
             folder,
             copies: 0,
+            nodes_max: NODES_MAX,
             saved: Vec::new(),
             differing: BTreeSet::new(),
             story: Vec::new(),
@@ -103,9 +105,14 @@ impl Fleet {
         self.members.len() - 1
     }
 
+    /// No other node joins.
+    pub fn alone(&mut self) {
+        self.nodes_max = 1;
+    }
+
     /// Another node with an empty folder.
     pub fn join(&mut self) {
-        if self.members.len() < NODES_MAX {
+        if self.members.len() < self.nodes_max {
             let number = self.add(false);
             self.start(number);
         }
@@ -181,7 +188,7 @@ impl Fleet {
             let acknowledged = self.acknowledged.get(total.event.as_str()).copied().unwrap_or(0);
             assert!(total.count <= acknowledged, "node {number} shows {total:?}, {acknowledged} were acknowledged");
         }
-        let rows = node.query.hourly(HourRange::ALL, 1_000).await.unwrap();
+        let Ok(rows) = node.query.hourly(HourRange::ALL, 1_000).await else { return };
         let sum = |rows: &[(EventName, u64)]| {
             let mut sums: BTreeMap<EventName, u64> = BTreeMap::new();
             rows.iter().for_each(|(event, count)| *sums.entry(event.clone()).or_default() += count);
@@ -208,7 +215,7 @@ impl Fleet {
 
     /// Copies a folder file by file, as `cp -a` does. `blurred`: the node goes on meanwhile.
     pub async fn copy(&mut self, number: usize, blurred: bool) {
-        if self.members.len() == NODES_MAX || self.members[number].refused {
+        if self.members.len() >= self.nodes_max || self.members[number].refused {
             return;
         }
         let blurred = blurred || self.members[number].blurred;
@@ -348,6 +355,19 @@ impl Fleet {
             eventually(&format!("node {number} to show what is in the store"), shows).await;
         }
         missing.values().sum()
+    }
+}
+
+/// Copies a folder, file by file, as `cp -a` does. What goes away meanwhile is left out.
+pub fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let target = to.join(entry.file_name());
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() => copy_folder(&entry.path(), &target),
+            Ok(_) => drop(std::fs::copy(entry.path(), target)),
+            Err(_) => {}
+        }
     }
 }
 
