@@ -92,6 +92,25 @@ impl Query {
         Ok(DataVersion { writer: self.batches.writer(), changes, epoch, foreign })
     }
 
+    /// What `read` gives, and a version that it stands for: of the same epoch, so that after the store has
+    /// gone back nothing is given out under a tag from before.
+    ///
+    /// # Errors
+    /// The store's, and what `read` says.
+    pub async fn with_version<T, F>(&self, read: impl Fn() -> F) -> Result<(DataVersion, T), StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        for _ in 0..ATTEMPTS_MAX {
+            let version = self.version().await?;
+            let value = read().await?;
+            if self.batches.epoch() == version.epoch {
+                return Ok((version, value));
+            }
+        }
+        Err(changing())
+    }
+
     /// Every hourly count within `range`, ordered by event bytes, then hour.
     ///
     /// # Errors
