@@ -31,7 +31,7 @@ pub use recover::{RecoverError, Recovered};
 pub use rewind::Rewound;
 
 use crate::counts::Counts;
-use crate::domain::{Ack, BatchId, BatchSeq, EventName, Hour, HourRange, HourlyCount, TOTAL_MAX, WriterId};
+use crate::domain::{Ack, BatchId, BatchSeq, Digest, EventName, Hour, HourRange, HourlyCount, TOTAL_MAX, WriterId};
 use crate::journal::files::Files;
 use crate::journal::segment::{Contents, Segment};
 use crate::journal::{self, Health, Journal, Position, SealedSegment};
@@ -112,6 +112,7 @@ pub struct SealedBatch {
     pub catalog: u64,
     counts: Arc<Counts>,
     total: OnceLock<i128>,
+    digest: OnceLock<Digest>,
     segment: SealedSegment,
     /// The last byte of the segment, where this process has written it and the file has it.
     end: Option<Position>,
@@ -324,7 +325,8 @@ impl Batches {
         let (segment, end) = self.journal.rotate(segment);
         let OpenBatch { counts, catalog, .. } =
             std::mem::replace(&mut *open, OpenBatch { seq: next.seq, counts, catalog });
-        let sealed = SealedBatch { id: current, catalog, counts, total: OnceLock::new(), segment, end };
+        let (total, digest) = (OnceLock::new(), OnceLock::new());
+        let sealed = SealedBatch { id: current, catalog, counts, total, digest, segment, end };
         let sealed = Arc::new(sealed);
         self.waiting.lock().sealed.push_back(Arc::clone(&sealed));
         drop(open);

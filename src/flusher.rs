@@ -8,7 +8,7 @@ use rand::Rng;
 use tokio_util::sync::CancellationToken;
 
 use crate::batch::{Batches, SealedBatch};
-use crate::domain::{Digest, HourlyCount, WriterId};
+use crate::domain::{HourlyCount, WriterId};
 use crate::reconcile::Reconciler;
 use crate::store::{Commit, CommitRequest, Store, StoreError, StoreHealth};
 
@@ -154,7 +154,7 @@ impl Flusher {
         let request = CommitRequest {
             id: batch.id,
             after: self.batches.confirmed_before(batch),
-            digest: Digest::of(&rows),
+            digest: self.batches.digest(batch),
             catalog: batch.catalog,
             rows: Arc::clone(&rows),
         };

@@ -7,13 +7,14 @@
 //! has confirmed it.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::Arc;
 
 use tokio::sync::Mutex;
 
-use crate::batch::{Batches, Confirmed, Rewound};
-use crate::domain::{BatchSeq, WriterId};
-use crate::store::{LedgerPosition, StoreHealth};
+use crate::batch::{Batches, Confirmed, Rewound, SealedBatch, Settled};
+use crate::domain::{BatchSeq, Digest, WriterId};
+use crate::store::{LedgerEntry, LedgerPosition, StoreHealth};
 
 /// What no position may be lower than that is read after this was taken.
 pub struct Baseline {
@@ -81,6 +82,9 @@ impl Reconciler {
             for (writer, entry) in &position.applied {
                 let found = (entry.last_seq, entry.total);
                 self.batches.note_ledger(*writer, found);
+                if self.batches.is_preempted(*writer, entry.last_seq, entry.digest) {
+                    self.settle_preempted(*writer, entry, baseline.epoch).await;
+                }
                 if self.batches.confirmed_of(*writer).is_some_and(|confirmed| confirmed.is_less_than(found)) {
                     self.batches.go_on_at(*writer, found, baseline.epoch);
                     self.health.note_missing(self.batches.mark().missing());
@@ -109,6 +113,68 @@ impl Reconciler {
         self.health.note_missing(self.batches.mark().missing());
         self.batches.request_flush();
         false
+    }
+
+    /// The ledger stands at `found`, at or past `batch`, with this digest. `epoch`: that from before it was
+    /// asked.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn settle(
+        &self,
+        batch: &Arc<SealedBatch>,
+        found: (BatchSeq, i128),
+        digest: Option<Digest>,
+        epoch: u64,
+    ) -> io::Result<()> {
+        let (batches, sealed) = (Arc::clone(&self.batches), Arc::clone(batch));
+        let settled = tokio::task::spawn_blocking(move || {
+            if found.0 > sealed.id.seq && sealed.id.writer == batches.writer() {
+                // The sums can be compared once ours reach as far as the ledger's.
+                batches.seal_behind()?;
+            }
+            batches.settle(&sealed, found, digest, epoch)
+        });
+        match settled.await.map_err(io::Error::other).flatten()? {
+            Settled::Stored => tracing::info!(
+                batch.writer = %batch.id.writer,
+                batch.seq = batch.id.seq.0,
+                "A batch was in the store already"
+            ),
+            Settled::Aside { batches, lacking } => {
+                tracing::error!(
+                    batch.writer = %batch.id.writer,
+                    batch.seq = batch.id.seq.0,
+                    ledger.last_seq = found.0.0,
+                    batches,
+                    missing = %lacking,
+                    "The store holds another batch under this one's identity: a copy of this data folder was delivered by another node; the segment stays in the journal's folder"
+                );
+                self.health.note_missing(self.batches.mark().missing());
+            }
+            Settled::Waits => {}
+        }
+        Ok(())
+    }
+
+    /// A copy of the data folder was quicker. Settled at once, since until then reads would show neither
+    /// what it delivered nor what this node has.
+    async fn settle_preempted(&self, writer: WriterId, entry: &LedgerEntry, epoch: u64) {
+        let batches = Arc::clone(&self.batches);
+        let sealed = tokio::task::spawn_blocking(move || {
+            let found = |batches: &Batches| batches.sealed_through(writer, BatchSeq(u64::MAX)).into_iter().next();
+            if writer == batches.writer() && found(&batches).is_none() {
+                batches.seal_behind()?;
+            }
+            Ok(found(&batches))
+        });
+        let settled = match sealed.await.map_err(io::Error::other).flatten() {
+            Ok(Some(batch)) => self.settle(&batch, (entry.last_seq, entry.total), entry.digest, epoch).await,
+            other => other.map(|_| ()),
+        };
+        if let Err(error) = settled {
+            tracing::warn!(%error, "A batch that a copy of this data folder has delivered can't be set aside yet");
+        }
     }
 
     /// The same for one writer, whose ledger a commit has found to stand lower than confirmed; `epoch`:

@@ -210,7 +210,7 @@ impl Batches {
         let mut through = self.sealed_through(writer, found.0);
         through.sort_unstable_by_key(|batch| batch.id.seq);
         let last = through.last().filter(|last| last.id.seq == found.0);
-        let is_same = last.is_some_and(|last| digest.is_none_or(|found| found == Digest::of(&self.sealed_rows(last))));
+        let is_same = last.is_some_and(|last| digest.is_none_or(|found| found == self.digest(last)));
         let mut mark = self.custody.mark.lock();
         let (seq, total) = self.standing(&mark, writer);
         let unsettled = self.waiting_within(writer, seq, found.0);
@@ -264,6 +264,24 @@ impl Batches {
         drop(mark);
         through.iter().for_each(|batch| self.tell_committed(batch.id));
         Ok(Settled::Aside { batches: through.len(), lacking })
+    }
+
+    /// Stands for the batch's exact rows.
+    #[must_use]
+    pub fn digest(&self, batch: &SealedBatch) -> Digest {
+        *batch.digest.get_or_init(|| Digest::of(&self.sealed_rows(batch)))
+    }
+
+    /// Whether the ledger stands within what this node has pending, and surely by somebody else: at a
+    /// batch that is still open, or at one that waits and has another digest.
+    #[must_use]
+    pub fn is_preempted(&self, writer: WriterId, seq: BatchSeq, digest: Option<Digest>) -> bool {
+        let open = self.open.read().seq;
+        if writer == self.writer && seq >= open {
+            return true;
+        }
+        let at = self.waiting.lock().sealed.iter().find(|batch| batch.id == BatchId { writer, seq }).cloned();
+        at.zip(digest).is_some_and(|(batch, found)| self.digest(&batch) != found)
     }
 
     /// The file takes the name of another kind. A committed one is kept for a while.

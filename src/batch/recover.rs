@@ -180,6 +180,7 @@ fn sealed_batch(names: &Names, segment: Replayed, bytes: u64) -> Arc<SealedBatch
         catalog: segment.catalog.unwrap_or(u64::MAX),
         counts: Arc::new(counts),
         total: OnceLock::new(),
+        digest: OnceLock::new(),
         segment: SealedSegment::new(segment.id, bytes),
         end: None,
     })

@@ -122,6 +122,7 @@ impl Batches {
             catalog,
             counts: Arc::new(counts),
             total: OnceLock::new(),
+            digest: OnceLock::new(),
             segment,
             end: None,
         }))

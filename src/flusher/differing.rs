@@ -7,8 +7,8 @@
 
 use std::sync::Arc;
 
-use super::{FlushError, Flusher, run_blocking};
-use crate::batch::{SealedBatch, Settled};
+use super::{FlushError, Flusher};
+use crate::batch::SealedBatch;
 use crate::domain::BatchSeq;
 use crate::store::LedgerEntry;
 
@@ -31,30 +31,10 @@ impl Flusher {
             self.go_on_at(batch, found, epoch);
             return Ok(());
         }
-        if found.0 > batch.id.seq && writer == self.batches.writer() {
-            // The sums can be compared once ours reach as far as the ledger's.
-            let batches = Arc::clone(&self.batches);
-            run_blocking(move || batches.seal_behind()).await?;
-        }
-        let (batches, sealed) = (Arc::clone(&self.batches), Arc::clone(batch));
-        match run_blocking(move || batches.settle(&sealed, found, digest, epoch)).await? {
-            Settled::Stored => {
-                tracing::info!(batch.writer = %writer, batch.seq = batch.id.seq.0, "A batch was in the store already");
-            }
-            Settled::Aside { batches, lacking } => {
-                tracing::error!(
-                    batch.writer = %writer,
-                    batch.seq = batch.id.seq.0,
-                    ledger.last_seq = found.0.0,
-                    batches,
-                    missing = %lacking,
-                    "The store holds another batch under this one's identity: a copy of this data folder was delivered by another node; the segment stays in the journal's folder"
-                );
-                self.health.note_missing(self.batches.mark().missing());
-            }
-            Settled::Waits => {}
-        }
-        Ok(())
+        self.reconciler
+            .settle(batch, found, digest, epoch)
+            .await
+            .map_err(|error| FlushError::Journal(error.to_string()))
     }
 
     /// The ledger stands before this batch, and not where this node expected it.
