@@ -12,6 +12,7 @@ mod mark;
 mod pending;
 mod recover;
 mod renew;
+mod rewind;
 mod tidy;
 
 use std::collections::{BTreeSet, VecDeque};
@@ -24,14 +25,15 @@ use std::task::{Context, Poll};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, watch};
 
-pub use custody::Rewound;
+pub use custody::Settled;
 pub use inventory::Inventory;
 pub use mark::{Confirmed, Mark};
 pub use pending::{Pending, PendingBatch, RecentCommits};
 pub use recover::{RecoverError, Recovered};
+pub use rewind::Rewound;
 
 use crate::counts::Counts;
-use crate::domain::{Ack, BatchId, BatchSeq, EventName, Hour, HourRange, HourlyCount, TOTAL_MAX, WriterId};
+use crate::domain::{Ack, BatchId, BatchSeq, Digest, EventName, Hour, HourRange, HourlyCount, TOTAL_MAX, WriterId};
 use crate::journal::{self, Health, Journal, Position, Rotated, SealedSegment};
 use crate::names::{Names, Refused};
 
@@ -105,6 +107,7 @@ pub struct SealedBatch {
     pub catalog: u64,
     counts: Arc<Counts>,
     total: OnceLock<i128>,
+    digest: OnceLock<Digest>,
     segment: SealedSegment,
     /// The last byte of the segment, where this process has written it and the file has it.
     end: Option<Position>,
@@ -327,6 +330,7 @@ impl Batches {
             catalog,
             counts,
             total: OnceLock::new(),
+            digest: OnceLock::new(),
             segment,
             end,
             unwritten: AtomicU64::new(unwritten),

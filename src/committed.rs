@@ -23,7 +23,7 @@ use tokio::sync::Mutex;
 use crate::batch::{Batches, RecentCommits};
 use crate::catalog::{CatalogView, LiveCatalog};
 use crate::domain::{EventTotal, HourRange, HourlyCount, Sum, SumBy, SumOf};
-use crate::reconcile::Reconciler;
+use crate::reconcile::{Baseline, Reconciler};
 use crate::shared::Shared;
 use crate::store::{HourlyQuery, LedgerPosition, Snapshot, Store, StoreError};
 
@@ -124,14 +124,24 @@ impl Committed {
         Self { batches, store, catalog, reconciler, totals, ranges, sums, foreign: Shared::default() }
     }
 
-    /// The store's totals. `commits` must have been taken before. `None`: the store went back since, so
-    /// what is pending must be taken anew.
+    /// Take it before what is pending.
+    #[must_use]
+    pub fn baseline(&self) -> Baseline {
+        self.reconciler.baseline()
+    }
+
+    /// The store's totals. `baseline` and then `commits` must have been taken before. `None`: the store
+    /// went back since, so what is pending must be taken anew.
     ///
     /// # Errors
     /// The store's.
-    pub async fn totals(&self, commits: &RecentCommits) -> Result<Option<Rows<EventTotal>>, StoreError> {
+    pub async fn totals(
+        &self,
+        baseline: &Baseline,
+        commits: &RecentCommits,
+    ) -> Result<Option<Rows<EventTotal>>, StoreError> {
         let read = || self.store.totals(self.batches.writers());
-        let current = self.current(&self.totals, commits, |_, rows| totals_of(rows), read).await?;
+        let current = self.current(&self.totals, baseline, commits, |_, rows| totals_of(rows), read).await?;
         Ok(current.map(|(rows, _)| rows))
     }
 
@@ -142,12 +152,15 @@ impl Committed {
     pub async fn hourly(
         &self,
         query: HourlyQuery,
+        baseline: &Baseline,
         commits: &RecentCommits,
     ) -> Result<Option<Rows<HourlyCount>>, StoreError> {
         let slot = self.ranges.get_with_by_ref(&query, Slot::default);
         let select = |_: &CatalogView, rows: &[HourlyCount]| select(&query, rows);
         let read = || self.store.hourly(query.clone(), self.batches.writers());
-        let Some((rows, renewed)) = self.current(&slot, commits, select, read).await? else { return Ok(None) };
+        let Some((rows, renewed)) = self.current(&slot, baseline, commits, select, read).await? else {
+            return Ok(None);
+        };
         if renewed {
             self.ranges.insert(query, slot);
         }
@@ -162,6 +175,7 @@ impl Committed {
         &self,
         range: HourRange,
         by: SumBy,
+        baseline: &Baseline,
         commits: &RecentCommits,
     ) -> Result<Option<Rows<Sum>>, StoreError> {
         let slot = self.sums.get_with((range, by), Slot::default);
@@ -169,7 +183,9 @@ impl Committed {
             sums_of(rows.iter().filter(|row| range.contains(row.hour) && !view.hides(&row.event)), by)
         };
         let read = || self.store.sums(range, by, self.batches.writers());
-        let Some((sums, renewed)) = self.current(&slot, commits, select, read).await? else { return Ok(None) };
+        let Some((sums, renewed)) = self.current(&slot, baseline, commits, select, read).await? else {
+            return Ok(None);
+        };
         if renewed {
             self.sums.insert((range, by), slot);
         }
@@ -213,6 +229,7 @@ impl Committed {
     async fn current<T: Row, R>(
         &self,
         slot: &Slot<T>,
+        baseline: &Baseline,
         commits: &RecentCommits,
         items_of: impl Fn(&CatalogView, &[HourlyCount]) -> Vec<T>,
         read: impl FnOnce() -> R,
@@ -221,9 +238,12 @@ impl Committed {
         R: Future<Output = Result<Snapshot<Vec<T>>, StoreError>>,
     {
         let mut slot = slot.lock().await;
+        if self.reconciler.epoch() != baseline.epoch() {
+            return Ok(None);
+        }
         let view = self.catalog.view();
         if let Some(kept) = slot.as_mut()
-            && kept.epoch == self.reconciler.epoch()
+            && kept.epoch == baseline.epoch()
             && kept.rows.position.catalog == view.catalog().version
             && kept.rows.position.catalog >= self.catalog.newest()
             && kept.discarded >= commits.before
@@ -242,9 +262,9 @@ impl Committed {
             kept.discarded = kept.discarded.max(commits.discarded());
             return Ok(Some((kept.rows.clone(), false)));
         }
-        let (at, baseline) = (Instant::now(), self.reconciler.baseline());
+        let at = Instant::now();
         let Snapshot { value, position } = read().await?;
-        if !self.reconciler.check(&baseline, &position).await {
+        if !self.reconciler.check(baseline, &position).await {
             return Ok(None);
         }
         let seen = Foreign::of(&position, baseline.epoch(), at);

@@ -8,9 +8,9 @@ use rand::Rng;
 use tokio_util::sync::CancellationToken;
 
 use crate::batch::{Batches, SealedBatch};
-use crate::domain::{Digest, HourlyCount, WriterId};
+use crate::domain::{HourlyCount, WriterId};
 use crate::reconcile::Reconciler;
-use crate::store::{Commit, CommitRequest, LedgerEntry, Store, StoreError, StoreHealth};
+use crate::store::{Commit, CommitRequest, Store, StoreError, StoreHealth};
 
 mod differing;
 
@@ -149,65 +149,30 @@ impl Flusher {
 
     /// One attempt. `Ok`: the batch is settled, or there is something else to be done first.
     async fn deliver(&self, batch: &Arc<SealedBatch>) -> Result<(), FlushError> {
-        let begun = Instant::now();
+        let (begun, epoch) = (Instant::now(), self.batches.epoch());
         self.batches.sync(batch).await.map_err(|error| FlushError::Journal(error.to_string()))?;
         let rows: Arc<[HourlyCount]> = self.batches.sealed_rows(batch).into();
         let request = CommitRequest {
             id: batch.id,
             after: self.batches.confirmed_before(batch),
-            digest: Digest::of(&rows),
+            digest: self.batches.digest(batch),
             catalog: batch.catalog,
             rows: Arc::clone(&rows),
         };
-        let digest = request.digest;
         match self.store.commit(request).await? {
             Commit::Applied => {
                 let duration_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
                 tracing::debug!(batch.seq = batch.id.seq.0, rows = rows.len(), duration_ms, "Committed a batch");
-                self.discard(batch, rows, None).await
+                self.discard(batch, rows, epoch).await
             }
-            Commit::Stands(Some(found))
-                if found.last_seq == batch.id.seq && found.digest.is_none_or(|found| found == digest) =>
-            {
-                tracing::info!(batch.writer = %batch.id.writer, batch.seq = batch.id.seq.0, "A batch was in the store already");
-                self.discard(batch, rows, Some(found.total)).await
-            }
-            Commit::Stands(Some(found)) if found.last_seq >= batch.id.seq => self.settle_differing(batch, &found).await,
-            Commit::Stands(found) => {
-                self.go_on_behind(batch, found).await;
-                Ok(())
-            }
+            Commit::Stands(found) => self.settle_standing(batch, found, epoch).await,
         }
-    }
-
-    /// The ledger stands before this batch, and not where this node expected it.
-    async fn go_on_behind(&self, batch: &SealedBatch, found: Option<LedgerEntry>) {
-        let found = found.map_or((crate::domain::BatchSeq(0), 0), |found| (found.last_seq, found.total));
-        let (writer, expected) = (batch.id.writer, self.batches.confirmed_before(batch));
-        if found.0 < expected && self.batches.confirmed().contains_key(&writer) {
-            self.reconciler.check_writer(writer, found).await;
-            return;
-        }
-        if found.0 < expected {
-            tracing::error!(
-                batch.writer = %writer,
-                batch.seq = batch.id.seq.0,
-                ledger.last_seq = found.0.0,
-                "The database lacks earlier batches of this writer: compare it with its backups"
-            );
-        }
-        self.batches.confirm_found(writer, found);
     }
 
     /// Retiring a long file takes its time, which those who count do not have.
-    async fn discard(
-        &self,
-        batch: &Arc<SealedBatch>,
-        rows: Arc<[HourlyCount]>,
-        total: Option<i128>,
-    ) -> Result<(), FlushError> {
+    async fn discard(&self, batch: &Arc<SealedBatch>, rows: Arc<[HourlyCount]>, epoch: u64) -> Result<(), FlushError> {
         let (batches, sealed) = (Arc::clone(&self.batches), Arc::clone(batch));
-        let discarded = run_blocking(move || batches.discard(&sealed, rows, total)).await;
+        let discarded = run_blocking(move || batches.discard(&sealed, rows, epoch)).await;
         discarded.inspect_err(|error| {
             tracing::error!(%error, batch.seq = batch.id.seq.0, "Can't rename a committed segment");
         })

@@ -19,7 +19,7 @@ pub use crate::committed::yielding;
 use crate::committed::{Committed, Rows, merge, sums_of, totals_of};
 use crate::domain::{Day, EventName, EventTotal, Hour, HourRange, HourlyCount, Sum, SumBy, SumOf, WriterId};
 use crate::histogram::Series;
-use crate::reconcile::Reconciler;
+use crate::reconcile::{Baseline, Reconciler};
 pub use crate::store::StoreError;
 use crate::store::{HourlyQuery, Store, StoreHealth, StoreStatus};
 
@@ -92,6 +92,25 @@ impl Query {
         Ok(DataVersion { writer: self.batches.writer(), changes, epoch, foreign })
     }
 
+    /// What `read` gives, and a version that it stands for: of the same epoch, so that after the store has
+    /// gone back nothing is given out under a tag from before.
+    ///
+    /// # Errors
+    /// The store's, and what `read` says.
+    pub async fn with_version<T, F>(&self, read: impl Fn() -> F) -> Result<(DataVersion, T), StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        for _ in 0..ATTEMPTS_MAX {
+            let version = self.version().await?;
+            let value = read().await?;
+            if self.batches.epoch() == version.epoch {
+                return Ok((version, value));
+            }
+        }
+        Err(changing())
+    }
+
     /// Every hourly count within `range`, ordered by event bytes, then hour.
     ///
     /// # Errors
@@ -133,8 +152,8 @@ impl Query {
 
     async fn sums(&self, range: HourRange, by: SumBy) -> Result<Vec<Sum>, StoreError> {
         for _ in 0..ATTEMPTS_MAX {
-            let (view, pending) = (self.catalog.view(), self.batches.pending());
-            let Some(committed) = self.committed.sums(range, by, &pending.commits).await? else { continue };
+            let (baseline, view, pending) = self.begin();
+            let Some(committed) = self.committed.sums(range, by, &baseline, &pending.commits).await? else { continue };
             if let Some(Read { committed, pending, view }) = self.of_one_moment(committed, pending, view).await? {
                 return Ok(yielding(committed.value.len() + pending.counters(), || {
                     let pending = view.belonging(pending.within(range));
@@ -175,8 +194,8 @@ impl Query {
     /// The store's.
     pub async fn all_totals(&self) -> Result<(Vec<EventTotal>, Arc<CatalogView>), StoreError> {
         for _ in 0..ATTEMPTS_MAX {
-            let (view, pending) = (self.catalog.view(), self.batches.pending());
-            let Some(committed) = self.committed.totals(&pending.commits).await? else { continue };
+            let (baseline, view, pending) = self.begin();
+            let Some(committed) = self.committed.totals(&baseline, &pending.commits).await? else { continue };
             if let Some(Read { committed, pending, view }) = self.of_one_moment(committed, pending, view).await? {
                 let totals = yielding(committed.value.len() + pending.counters(), || {
                     merge(&committed.value, totals_of(&view.belonging(pending.within(HourRange::ALL))))
@@ -212,7 +231,8 @@ impl Query {
 
     async fn is_committed(&self, event: &EventName) -> Result<bool, StoreError> {
         for _ in 0..ATTEMPTS_MAX {
-            let Some(totals) = self.committed.totals(&self.batches.pending().commits).await? else { continue };
+            let (baseline, _, pending) = self.begin();
+            let Some(totals) = self.committed.totals(&baseline, &pending.commits).await? else { continue };
             return Ok(totals.value.binary_search_by(|total| total.event.cmp(event)).is_ok());
         }
         Err(changing())
@@ -225,14 +245,21 @@ impl Query {
         rows_max: usize,
     ) -> Result<Read<HourlyCount>, StoreError> {
         for _ in 0..ATTEMPTS_MAX {
-            let (view, pending) = (self.catalog.view(), self.batches.pending());
+            let (baseline, view, pending) = self.begin();
             let query = HourlyQuery { range, event: name.map(|name| view.event(name).clone()), rows_max };
-            let Some(committed) = self.committed.hourly(query, &pending.commits).await? else { continue };
+            let Some(committed) = self.committed.hourly(query, &baseline, &pending.commits).await? else { continue };
             if let Some(read) = self.of_one_moment(committed, pending, view).await? {
                 return Ok(read);
             }
         }
         Err(changing())
+    }
+
+    /// In this order: a position that is not lower than the baseline goes with all batches that are
+    /// pending, also with those that a store which went back gets again.
+    fn begin(&self) -> (Baseline, Arc<CatalogView>, Pending) {
+        let baseline = self.committed.baseline();
+        (baseline, self.catalog.view(), self.batches.pending())
     }
 
     /// `None` when rows and catalog are not of the same moment: then everything is to be read again.

@@ -7,14 +7,14 @@
 //! has confirmed it.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::Mutex;
 
-use crate::batch::{Batches, Confirmed, Rewound};
-use crate::domain::{BatchSeq, WriterId};
-use crate::store::{LedgerPosition, StoreHealth};
+use crate::batch::{Batches, Confirmed, Rewound, SealedBatch, Settled};
+use crate::domain::{BatchSeq, Digest, WriterId};
+use crate::store::{LedgerEntry, LedgerPosition, StoreHealth};
 
 /// What no position may be lower than that is read after this was taken.
 pub struct Baseline {
@@ -34,10 +34,8 @@ impl Baseline {
 pub struct Reconciler {
     batches: Arc<Batches>,
     health: Arc<StoreHealth>,
-    /// Counts how often the store was found to have gone back: what is kept from an earlier one is void.
-    epoch: AtomicU64,
-    /// The highest version of the store that was read in this epoch.
-    version: AtomicU64,
+    /// The highest version of the store that was read, and the epoch in which that was.
+    version: parking_lot::Mutex<(u64, u64)>,
     /// One at a time.
     rewinding: Mutex<()>,
 }
@@ -46,20 +44,30 @@ impl Reconciler {
     #[must_use]
     pub fn new(batches: Arc<Batches>, health: Arc<StoreHealth>) -> Self {
         health.note_missing(batches.mark().missing());
-        Self { batches, health, epoch: AtomicU64::new(0), version: AtomicU64::new(0), rewinding: Mutex::new(()) }
+        Self { batches, health, version: parking_lot::Mutex::default(), rewinding: Mutex::new(()) }
     }
 
-    /// Changes when the store has gone back.
+    /// Changes when the store has gone back: what is kept from an earlier one is void.
     #[must_use]
     pub fn epoch(&self) -> u64 {
-        self.epoch.load(Ordering::Acquire)
+        self.batches.epoch()
     }
 
-    /// Take it *before* asking the store.
+    /// Take it *before* what is pending, and before asking the store.
     #[must_use]
     pub fn baseline(&self) -> Baseline {
-        let epoch = self.epoch();
-        Baseline { epoch, version: self.version.load(Ordering::Acquire), confirmed: self.batches.confirmed() }
+        let (epoch, confirmed) = self.batches.confirmed();
+        let (of_epoch, version) = *self.version.lock();
+        Baseline { epoch, version: if of_epoch == epoch { version } else { 0 }, confirmed }
+    }
+
+    fn note_version(&self, epoch: u64, version: u64) {
+        let mut highest = self.version.lock();
+        if highest.0 < epoch {
+            *highest = (epoch, version);
+        } else if highest.0 == epoch {
+            highest.1 = highest.1.max(version);
+        }
     }
 
     /// Whether `position` stands for the store as it is. `false`: the store went back, or did so since the
@@ -67,15 +75,29 @@ impl Reconciler {
     pub async fn check(&self, baseline: &Baseline, position: &LedgerPosition) -> bool {
         let lower = baseline.confirmed.iter().filter_map(|(writer, confirmed)| {
             let found = position.applied.get(writer).map_or((BatchSeq(0), 0), |entry| (entry.last_seq, entry.total));
-            (found.0 < confirmed.seq).then_some((*writer, found))
+            confirmed.is_lost_at(found).then_some((*writer, found))
         });
         let lower: Vec<_> = lower.collect();
         if lower.is_empty() && position.version >= baseline.version {
-            self.version.fetch_max(position.version, Ordering::AcqRel);
             for (writer, entry) in &position.applied {
-                self.batches.note_ledger(*writer, (entry.last_seq, entry.total));
+                let found = (entry.last_seq, entry.total);
+                self.batches.note_ledger(*writer, found);
+                if self.batches.is_preempted(*writer, entry.last_seq, entry.digest) {
+                    self.settle_preempted(*writer, entry, baseline.epoch).await;
+                }
+                if self.batches.confirmed_of(*writer).is_some_and(|confirmed| confirmed.is_less_than(found)) {
+                    self.batches.go_on_at(*writer, found, baseline.epoch);
+                    self.health.note_missing(self.batches.mark().missing());
+                }
+                if self.batches.leave_to_others(*writer, entry.last_seq) {
+                    tracing::info!(batch.writer = %writer, "Another node goes on with a writer of this data folder");
+                }
             }
-            return self.epoch() == baseline.epoch;
+            let is_current = self.epoch() == baseline.epoch;
+            if is_current {
+                self.note_version(baseline.epoch, position.version);
+            }
+            return is_current;
         }
         let _rewinding = self.rewinding.lock().await;
         if self.epoch() != baseline.epoch {
@@ -86,22 +108,81 @@ impl Reconciler {
         }
         if lower.is_empty() {
             tracing::error!("The database has lost commits of other nodes that it had confirmed");
+            self.batches.void();
         }
-        self.version.store(position.version, Ordering::Release);
-        self.epoch.fetch_add(1, Ordering::AcqRel);
         self.health.note_missing(self.batches.mark().missing());
         self.batches.request_flush();
         false
     }
 
-    /// The same for one writer, whose ledger a commit has found to stand lower than confirmed.
-    pub async fn check_writer(&self, writer: WriterId, found: (BatchSeq, i128)) {
+    /// The ledger stands at `found`, at or past `batch`, with this digest. `epoch`: that from before it was
+    /// asked.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn settle(
+        &self,
+        batch: &Arc<SealedBatch>,
+        found: (BatchSeq, i128),
+        digest: Option<Digest>,
+        epoch: u64,
+    ) -> io::Result<()> {
+        let (batches, sealed) = (Arc::clone(&self.batches), Arc::clone(batch));
+        let settled = tokio::task::spawn_blocking(move || {
+            if found.0 > sealed.id.seq && sealed.id.writer == batches.writer() {
+                // The sums can be compared once ours reach as far as the ledger's.
+                batches.seal_behind()?;
+            }
+            batches.settle(&sealed, found, digest, epoch)
+        });
+        match settled.await.map_err(io::Error::other).flatten()? {
+            Settled::Stored => tracing::info!(
+                batch.writer = %batch.id.writer,
+                batch.seq = batch.id.seq.0,
+                "A batch was in the store already"
+            ),
+            Settled::Aside { batches, lacking } => {
+                tracing::error!(
+                    batch.writer = %batch.id.writer,
+                    batch.seq = batch.id.seq.0,
+                    ledger.last_seq = found.0.0,
+                    batches,
+                    missing = %lacking,
+                    "The store holds another batch under this one's identity: a copy of this data folder was delivered by another node; the segment stays in the journal's folder"
+                );
+                self.health.note_missing(self.batches.mark().missing());
+            }
+            Settled::Waits => {}
+        }
+        Ok(())
+    }
+
+    /// A copy of the data folder was quicker. Settled at once, since until then reads would show neither
+    /// what it delivered nor what this node has.
+    async fn settle_preempted(&self, writer: WriterId, entry: &LedgerEntry, epoch: u64) {
+        let batches = Arc::clone(&self.batches);
+        let sealed = tokio::task::spawn_blocking(move || {
+            let found = |batches: &Batches| batches.sealed_through(writer, BatchSeq(u64::MAX)).into_iter().next();
+            if writer == batches.writer() && found(&batches).is_none() {
+                batches.seal_behind()?;
+            }
+            Ok(found(&batches))
+        });
+        let settled = match sealed.await.map_err(io::Error::other).flatten() {
+            Ok(Some(batch)) => self.settle(&batch, (entry.last_seq, entry.total), entry.digest, epoch).await,
+            other => other.map(|_| ()),
+        };
+        if let Err(error) = settled {
+            tracing::warn!(%error, "A batch that a copy of this data folder has delivered can't be set aside yet");
+        }
+    }
+
+    /// The same for one writer, whose ledger a commit has found to stand lower than confirmed; `epoch`:
+    /// that from before the commit was sent.
+    pub async fn check_writer(&self, writer: WriterId, found: (BatchSeq, i128), epoch: u64) {
         let _rewinding = self.rewinding.lock().await;
-        let confirmed = self.batches.confirmed();
-        if confirmed.get(&writer).is_some_and(|confirmed| found.0 < confirmed.seq) {
+        if self.epoch() == epoch {
             self.rewind(writer, found).await;
-            self.version.store(0, Ordering::Release);
-            self.epoch.fetch_add(1, Ordering::AcqRel);
             self.health.note_missing(self.batches.mark().missing());
         }
     }
@@ -110,13 +191,14 @@ impl Reconciler {
         let batches = Arc::clone(&self.batches);
         let rewound = tokio::task::spawn_blocking(move || batches.rewind(writer, found)).await;
         match rewound {
-            Ok(Rewound { delivered_again, missing }) => tracing::error!(
+            Ok(Some(Rewound { delivered_again, missing })) => tracing::error!(
                 batch.writer = %writer,
                 ledger.last_seq = found.0.0,
                 %delivered_again,
                 missing = %missing.map_or_else(|| "not known".to_owned(), |missing| missing.to_string()),
                 "The database has lost commits that it had confirmed: what this node has is delivered again"
             ),
+            Ok(None) => {}
             Err(error) => tracing::error!(%error, "The database has lost commits, and delivering them again failed"),
         }
     }

@@ -1,13 +1,16 @@
 //! Who has what: which batches the store has confirmed, what is kept of those, and what it lacks.
 //!
-//! A batch leaves this node's care only when the store is known to hold exactly it. When the store
-//! turns out to have lost what it had confirmed, the kept segments become batches that wait again;
-//! what is not kept any more is put down as missing, to the unit.
+//! A batch leaves this node's care only when the store is known to hold exactly it, or when what the
+//! store lacks of it is put down as missing, to the unit.
+//!
+//! One equation holds for every writer whose sums are known: what was acknowledged through the last
+//! confirmed batch is what the ledger says there plus what is missing. So whatever the ledger says next,
+//! what is missing changes by what should be there by then less what is.
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -15,38 +18,42 @@ use parking_lot::Mutex;
 use super::kept::KeptSegments;
 use super::mark::{Confirmed, Mark};
 use super::{Batches, SealedBatch};
-use crate::counts::Counts;
-use crate::domain::{BatchId, BatchSeq, HourlyCount, WriterId};
+use crate::domain::{BatchId, BatchSeq, Digest, HourlyCount, WriterId};
+use crate::journal::DataDir;
 use crate::journal::files::{Files, remove_if_there};
-use crate::journal::replay;
 use crate::journal::segment::{Kind, file_name};
-use crate::journal::{DataDir, SealedSegment};
 
 /// What is known of the batches that left this node, and of those of its earlier starts.
 pub(super) struct Custody {
     files: Arc<dyn Files>,
-    mark: Mutex<Mark>,
+    /// Locked before [`Batches::waiting`] where both are.
+    pub(super) mark: Mutex<Mark>,
+    pub(super) kept: Mutex<KeptSegments>,
+    /// Held while the mark is written, so that an older one never replaces a newer one.
+    writing: Mutex<()>,
     /// The file lacks something that it should say.
     mark_is_due: AtomicBool,
-    kept: Mutex<KeptSegments>,
-    /// The sum of all batches of a recovered writer before its first one that waits, where known.
-    bases: Mutex<BTreeMap<WriterId, (BatchSeq, i128)>>,
+    /// See [`Batches::epoch`]. Changed only while `mark` is locked.
+    pub(super) epoch: AtomicU64,
 }
 
-/// A store that went back, brought forward as far as this node can.
+/// What became of a batch in whose place the ledger stands already.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Rewound {
-    /// Counts that are going to be delivered again.
-    pub delivered_again: i128,
-    /// Counts that nobody has any more; `None`: not known how many.
-    pub missing: Option<i128>,
+pub enum Settled {
+    /// The store holds exactly it.
+    Stored,
+    /// The store holds something else there: its segment was set aside. `lacking`: how many of its counts
+    /// the store does not have.
+    Aside { batches: usize, lacking: i128 },
+    /// Nothing: what the store has said is no longer true.
+    Waits,
 }
 
 impl Custody {
     pub(super) fn new(dir: &DataDir, mark: Mark) -> Self {
-        let (kept, bases) = (Mutex::default(), Mutex::default());
+        let (kept, writing, epoch) = (Mutex::default(), Mutex::default(), AtomicU64::new(0));
         let mark_is_due = AtomicBool::new(false);
-        Self { files: Arc::clone(&dir.root), mark: Mutex::new(mark), mark_is_due, kept, bases }
+        Self { files: Arc::clone(&dir.root), mark: Mutex::new(mark), kept, writing, mark_is_due, epoch }
     }
 
     /// Takes note of a segment that was found committed.
@@ -54,57 +61,101 @@ impl Custody {
         self.kept.lock().push(id, bytes);
     }
 
-    pub(super) fn note_base(&self, id: BatchId, base: i128) {
-        self.bases.lock().entry(id.writer).or_insert((id.seq, base));
+    /// What the mark says of a writer.
+    pub(super) fn known(&self, writer: WriterId) -> Option<Confirmed> {
+        self.mark.lock().confirmed.get(&writer).copied()
     }
 
-    /// Gives the version that was known before.
+    /// `id` is the first batch of its writer that waits: all before it have been settled, and its segment
+    /// says what the ledger stood at then. A mark that says something else was written later.
+    pub(super) fn note_base(&self, id: BatchId, base: i128) {
+        let is_known = self.known(id.writer).is_some_and(|known| known.total.is_some());
+        if id.seq > BatchSeq::FIRST && !is_known {
+            self.confirm_found(id.writer, BatchSeq(id.seq.0 - 1), Some(base));
+        }
+    }
+
+    /// Gives the version of the catalog that was known before.
     pub(super) fn note_catalog(&self, version: u64) -> Option<u64> {
         self.mark.lock().catalog.replace(version)
     }
 
-    pub(super) fn base(&self, id: BatchId) -> Option<i128> {
-        self.bases.lock().get(&id.writer).filter(|(seq, _)| *seq == id.seq).map(|(_, base)| *base)
-    }
-
+    /// Takes note of how far the store has confirmed a writer, where that is news.
     pub(super) fn confirm_found(&self, writer: WriterId, seq: BatchSeq, total: Option<i128>) {
         let mut mark = self.mark.lock();
-        if mark.confirmed.get(&writer).is_none_or(|known| known.seq < seq) {
+        let is_news = mark
+            .confirmed
+            .get(&writer)
+            .is_none_or(|known| known.seq < seq || (known.seq == seq && known.total.is_none()));
+        if is_news {
             mark.confirm(writer, seq, total);
         }
+    }
+
+    /// To be called with `mark` locked. Whatever was read of the store before is void.
+    pub(super) fn begin_epoch(&self) {
+        self.epoch.fetch_add(1, Ordering::AcqRel);
     }
 }
 
 impl Batches {
-    /// What the store is known to have confirmed, by writer. Take it *before* asking the store: then no
-    /// answer may be lower.
+    /// Changes whenever the store turns out to hold something else than this node believed. What was read
+    /// or asked before that must not be used after it.
     #[must_use]
-    pub fn confirmed(&self) -> BTreeMap<WriterId, Confirmed> {
-        self.custody.mark.lock().confirmed.clone()
+    pub fn epoch(&self) -> u64 {
+        self.custody.epoch.load(Ordering::Acquire)
+    }
+
+    /// What the store is known to have confirmed, by writer, and the epoch. Take it *before* asking the
+    /// store, and before what is pending: then no answer may be lower.
+    #[must_use]
+    pub fn confirmed(&self) -> (u64, BTreeMap<WriterId, Confirmed>) {
+        let mark = self.custody.mark.lock();
+        (self.epoch(), mark.confirmed.clone())
+    }
+
+    /// What the store is known to have confirmed of one writer.
+    #[must_use]
+    pub fn confirmed_of(&self, writer: WriterId) -> Option<Confirmed> {
+        self.custody.mark.lock().confirmed.get(&writer).copied()
     }
 
     /// The batch that the store's ledger must stand at before `batch`.
     #[must_use]
     pub fn confirmed_before(&self, batch: &SealedBatch) -> BatchSeq {
-        let mark = self.custody.mark.lock();
         let previous = BatchSeq(batch.id.seq.0.saturating_sub(1));
-        // Never the batch itself: the ledger would take it once more.
-        mark.confirmed.get(&batch.id.writer).map_or(previous, |confirmed| confirmed.seq.min(previous))
+        // A copied folder can hold a batch that a copied mark says was confirmed long ago.
+        self.confirmed_of(batch.id.writer).map_or(previous, |confirmed| confirmed.seq.min(previous))
     }
 
-    /// The sum of all batches of the writer through `batch`, if it is known.
-    #[must_use]
-    pub fn total_through(&self, batch: &SealedBatch) -> Option<i128> {
-        let writer = batch.id.writer;
-        let (first, base) = self.custody.bases.lock().get(&writer).copied().or_else(|| {
-            let mark = self.custody.mark.lock();
-            let confirmed = mark.confirmed.get(&writer)?;
-            Some((confirmed.seq.next(), confirmed.total?))
-        })?;
-        let through = self.sealed_through(writer, batch.id.seq);
-        let is_contiguous = through.first().is_some_and(|oldest| oldest.id.seq == first)
-            && through.len() as u64 == batch.id.seq.0 + 1 - first.0;
-        is_contiguous.then(|| base + through.iter().map(|batch| batch.total()).sum::<i128>())
+    /// Where the store is believed to stand with a writer: the last batch that is settled, and the
+    /// ledger's total there, where that is known.
+    pub(super) fn standing(&self, mark: &Mark, writer: WriterId) -> (BatchSeq, Option<i128>) {
+        if let Some(confirmed) = mark.confirmed.get(&writer) {
+            return (confirmed.seq, confirmed.total);
+        }
+        let first = self.waiting.lock().sealed.iter().filter(|batch| batch.id.writer == writer).map(|b| b.id.seq).min();
+        match first {
+            Some(BatchSeq::FIRST) | None => (BatchSeq(0), Some(0)),
+            Some(first) => (BatchSeq(first.0 - 1), None),
+        }
+    }
+
+    /// The sum of the batches of a writer that wait, after `after` and through `through`.
+    pub(super) fn waiting_within(&self, writer: WriterId, after: BatchSeq, through: BatchSeq) -> i128 {
+        let waiting = self.waiting.lock();
+        let within = waiting
+            .sealed
+            .iter()
+            .filter(|batch| batch.id.writer == writer && batch.id.seq > after && batch.id.seq <= through);
+        within.map(|batch| batch.total()).sum()
+    }
+
+    /// What the ledger is going to say of the writer just before this batch is committed.
+    pub(super) fn total_before(&self, id: BatchId) -> Option<i128> {
+        let mark = self.custody.mark.lock();
+        let (seq, total) = self.standing(&mark, id.writer);
+        Some(total? + self.waiting_within(id.writer, seq, BatchSeq(id.seq.0.saturating_sub(1))))
     }
 
     /// Whose ledger positions decide about the pending batches, and about all that this node has
@@ -119,172 +170,190 @@ impl Batches {
         writers
     }
 
-    /// Lets go of a batch that the store holds exactly; `total`: what the ledger says of its writer, if
-    /// that is known.
+    /// Lets go of a batch that was committed just now. `epoch`: as it was before the store was asked;
+    /// when it has changed since, the batch goes on waiting.
     ///
     /// # Errors
     /// When its segment keeps its name. The batch stays then: a segment that outlives its successors
     /// would look like a hole in the journal to the next start.
-    pub fn discard(&self, batch: &SealedBatch, rows: Arc<[HourlyCount]>, total: Option<i128>) -> io::Result<()> {
-        let through = self.total_through(batch).or(total);
-        let bytes = batch.segment.bytes();
+    pub fn discard(&self, batch: &SealedBatch, rows: Arc<[HourlyCount]>, epoch: u64) -> io::Result<()> {
+        let _tidying = self.tidying.lock();
+        if self.epoch() != epoch {
+            return Ok(());
+        }
         self.note_stored(batch);
         self.retire(batch, Kind::Committed)?;
-        self.custody.kept.lock().push(batch.id, bytes);
-        self.settle(batch, through, Some(rows));
+        {
+            let mut mark = self.custody.mark.lock();
+            let (seq, total) = self.standing(&mark, batch.id.writer);
+            if batch.id.seq > seq {
+                mark.confirm(batch.id.writer, batch.id.seq, total.map(|total| total + batch.total()));
+            }
+            self.leave(batch, Some(rows));
+        }
+        self.tell_committed(batch.id);
         Ok(())
     }
 
-    /// Sets a batch aside because the store holds another one under its identity, which is told from it
-    /// by its digest: its segment stays in the folder. `missing`: how many of its counts the store lacks;
-    /// `found`: where the ledger stands.
+    /// The ledger stands at `found`, at or past `batch`, with this digest of its last one. Lets go of the
+    /// batch, and of those behind it through there, if the store holds exactly them; else their segments
+    /// are set aside. `epoch`: as in [`Batches::discard`].
+    ///
+    /// All versions of a batch are prefixes of one another, and a process that is past a batch has settled
+    /// it. So sums tell what the store lacks.
     ///
     /// # Errors
-    /// When its segment keeps its name; the batch goes on waiting.
-    pub fn set_aside(&self, batch: &SealedBatch, missing: i128, found: (BatchSeq, i128)) -> io::Result<()> {
-        self.retire(batch, Kind::Differing)?;
-        if batch.id.writer == self.writer {
-            self.waiting.lock().set_aside.insert(batch.id.seq);
-        }
-        if missing > 0 {
-            *self.custody.mark.lock().missing.entry(batch.id.writer).or_default() += missing;
-        }
-        self.lower_base(batch.id.writer, missing);
-        self.settle(batch, None, None);
-        if found.0 == batch.id.seq {
-            self.custody.mark.lock().confirm(batch.id.writer, found.0, Some(found.1));
-        }
-        self.write_mark_or_log();
-        Ok(())
-    }
-
-    fn settle(&self, batch: &SealedBatch, total: Option<i128>, rows: Option<Arc<[HourlyCount]>>) {
-        let BatchId { writer, seq } = batch.id;
-        {
-            let mut waiting = self.waiting.lock();
-            let before = waiting.sealed.len();
-            waiting.sealed.retain(|sealed| sealed.id != batch.id);
-            // A flush that was cut off may have done it.
-            if waiting.sealed.len() < before
-                && let Some(rows) = rows
-            {
-                waiting.commits.push(batch.id, batch.catalog, rows);
-            }
-        }
-        self.custody.bases.lock().remove(&writer);
-        self.custody.mark.lock().confirm(writer, seq, total);
-        if let Some(total) = total {
-            self.custody.note_base(BatchId { writer, seq: seq.next() }, total);
-        }
-        self.note_committed(batch.id);
-    }
-
-    fn retire(&self, batch: &SealedBatch, kind: Kind) -> io::Result<()> {
+    /// When a segment keeps its name; its batch goes on waiting.
+    pub fn settle(
+        &self,
+        batch: &SealedBatch,
+        found: (BatchSeq, i128),
+        digest: Option<Digest>,
+        epoch: u64,
+    ) -> io::Result<Settled> {
+        let writer = batch.id.writer;
         let _tidying = self.tidying.lock();
+        if self.epoch() != epoch {
+            return Ok(Settled::Waits);
+        }
+        let mut through = self.sealed_through(writer, found.0);
+        through.sort_unstable_by_key(|batch| batch.id.seq);
+        let last = through.last().filter(|last| last.id.seq == found.0);
+        let is_same = last.is_some_and(|last| digest.is_none_or(|found| found == self.digest(last)));
+        let mut mark = self.custody.mark.lock();
+        let (seq, total) = self.standing(&mark, writer);
+        let unsettled = self.waiting_within(writer, seq, found.0);
+        let lacking = match (last, total) {
+            (Some(_), Some(total)) => total + unsettled - found.1,
+            (Some(_), None) if is_same => 0,
+            (Some(_), None) => unsettled,
+            // Another process has gone on past it, so it held the whole of it.
+            (None, _) if writer != self.writer => 0,
+            (None, _) => unsettled,
+        };
+        if is_same && lacking <= 0 {
+            mark.add_missing(writer, lacking);
+            drop(mark);
+            for batch in &through {
+                self.note_stored(batch);
+                self.retire(batch, Kind::Committed)?;
+            }
+            let mut mark = self.custody.mark.lock();
+            mark.confirm(writer, found.0, Some(found.1));
+            for batch in &through {
+                self.leave(batch, Some(self.sealed_rows(batch).into()));
+            }
+            if lacking < 0 {
+                // It holds more than these batches, which kept rows do not have.
+                self.void_locked(&mark);
+            }
+            drop(mark);
+            self.lower_base(writer, lacking);
+            through.iter().for_each(|batch| self.tell_committed(batch.id));
+            return Ok(Settled::Stored);
+        }
+        // A version of the batch that is longer than ours gives back nothing that was missing.
+        let lacking = lacking.max(0);
+        mark.add_missing(writer, lacking);
+        mark.confirm(writer, found.0, Some(found.1));
+        drop(mark);
+        self.lower_base(writer, lacking);
+        // First: a batch that still waits at the next start is known to be settled then.
+        self.write_mark_or_log();
+        for batch in &through {
+            self.retire(batch, Kind::Differing)?;
+        }
+        let mark = self.custody.mark.lock();
+        for batch in &through {
+            if writer == self.writer {
+                self.waiting.lock().set_aside.insert(batch.id.seq);
+            }
+            self.leave(batch, None);
+        }
+        self.void_locked(&mark);
+        drop(mark);
+        through.iter().for_each(|batch| self.tell_committed(batch.id));
+        Ok(Settled::Aside { batches: through.len(), lacking })
+    }
+
+    /// Stands for the batch's exact rows.
+    #[must_use]
+    pub fn digest(&self, batch: &SealedBatch) -> Digest {
+        *batch.digest.get_or_init(|| Digest::of(&self.sealed_rows(batch)))
+    }
+
+    /// Whether the ledger stands within what this node has pending, and surely by somebody else: at a
+    /// batch that is still open, or at one that waits and has another digest.
+    #[must_use]
+    pub fn is_preempted(&self, writer: WriterId, seq: BatchSeq, digest: Option<Digest>) -> bool {
+        let open = self.open.read().seq;
+        if writer == self.writer && seq >= open {
+            return true;
+        }
+        let at = self.waiting.lock().sealed.iter().find(|batch| batch.id == BatchId { writer, seq }).cloned();
+        at.zip(digest).is_some_and(|(batch, found)| self.digest(&batch) != found)
+    }
+
+    /// The file takes the name of another kind. A committed one is kept for a while.
+    fn retire(&self, batch: &SealedBatch, kind: Kind) -> io::Result<()> {
+        let bytes = batch.segment.bytes();
         self.journal.retire(&batch.segment, kind)?;
         batch.retired.store(true, Ordering::Release);
+        if kind == Kind::Committed {
+            self.custody.kept.lock().push(batch.id, bytes);
+        }
         Ok(())
     }
 
     /// Its segment may keep its name for a while; nobody has to wait for that.
     fn note_stored(&self, batch: &SealedBatch) {
         batch.stored.store(true, Ordering::Release);
-        self.note_committed(batch.id);
+        self.tell_committed(batch.id);
     }
 
-    fn note_committed(&self, BatchId { writer, seq }: BatchId) {
-        if writer == self.writer {
+    /// The batch waits no longer.
+    fn leave(&self, batch: &SealedBatch, rows: Option<Arc<[HourlyCount]>>) {
+        let mut waiting = self.waiting.lock();
+        let before = waiting.sealed.len();
+        waiting.sealed.retain(|sealed| sealed.id != batch.id);
+        // A flush that was cut off may have done it.
+        if waiting.sealed.len() < before
+            && let Some(rows) = rows
+        {
+            waiting.commits.push(batch.id, batch.catalog, rows);
+        }
+    }
+
+    fn tell_committed(&self, id: BatchId) {
+        if id.writer == self.writer {
             self.committed.send_if_modified(|through| {
-                let further = *through < seq;
-                *through = seq.max(*through);
+                let further = *through < id.seq;
+                *through = id.seq.max(*through);
                 further
             });
         }
     }
 
-    /// The store says that it stands at `found` for this writer, which is less than what it had
-    /// confirmed: what is kept of the difference waits for its commit again, the rest is missing. Touches
-    /// the disk.
-    pub fn rewind(&self, writer: WriterId, found: (BatchSeq, i128)) -> Rewound {
-        let _tidying = self.tidying.lock();
-        let Some(confirmed) = self.custody.mark.lock().confirmed.get(&writer).copied() else {
-            return Rewound { delivered_again: 0, missing: None };
-        };
-        let lost = self.custody.kept.lock().take(|id| id.writer == writer && id.seq > found.0);
-        // The newest first, so that those that wait are contiguous wherever this ends.
-        let again: Vec<_> = lost.iter().rev().filter_map(|id| self.take_back(*id)).collect();
-        // An error poisons the journal, which is all that can be done about it.
-        let _ = self.journal.sync_folder();
-        let delivered_again = again.iter().map(|batch| batch.total()).sum::<i128>();
-        let missing = confirmed.total.map(|total| (total - found.1 - delivered_again).max(0));
-        {
-            let mut mark = self.custody.mark.lock();
-            mark.confirm(writer, found.0, Some(found.1));
-            if let Some(missing) = missing.filter(|missing| *missing > 0) {
-                *mark.missing.entry(writer).or_default() += missing;
-            }
-        }
-        self.lower_base(writer, missing.unwrap_or(0));
-        self.custody.bases.lock().remove(&writer);
-        self.wait_again(again);
-        self.write_mark_or_log();
-        Rewound { delivered_again, missing }
+    /// Whatever was read of the store so far can't be used any more.
+    pub fn void(&self) {
+        let mark = self.custody.mark.lock();
+        self.void_locked(&mark);
+    }
+
+    /// `_locked`: that no reader gets a new epoch with old batches.
+    pub(super) fn void_locked(&self, _locked: &Mark) {
+        self.waiting.lock().commits.forget();
+        self.custody.begin_epoch();
+        self.changes.fetch_add(1, Ordering::Release);
     }
 
     /// What is missing in the store is in none of its sums: from now on, neither in ours.
-    fn lower_base(&self, writer: WriterId, missing: i128) {
+    pub(super) fn lower_base(&self, writer: WriterId, missing: i128) {
         if writer == self.writer && missing != 0 {
             let mut base = self.sealing.lock();
             *base -= missing;
             self.journal.append_base(*base);
         }
-    }
-
-    /// A kept segment as a batch that waits; `None` when nothing of it can be read.
-    fn take_back(&self, id: BatchId) -> Option<Arc<SealedBatch>> {
-        let files = self.journal.files();
-        // What is damaged is lost in any case, and counted as missing.
-        let replayed = replay::replay(files, id, Kind::Committed, true).inspect_err(|error| {
-            tracing::error!(%error, "A kept segment can't be read");
-        });
-        let replayed = replayed.ok()?;
-        if let Err(error) = files.rename(&file_name(id, Kind::Committed), &file_name(id, Kind::Pending)) {
-            // It is delivered from memory; should that fail, the next start finds it as it is.
-            tracing::warn!(%error, "A kept segment can't be renamed");
-        }
-        let counts = Counts::with_capacity(replayed.counts.len());
-        for ((hour, event), count) in &replayed.counts {
-            counts.add(self.names.learn(event, 0), *hour, *count);
-        }
-        let segment = SealedSegment::new(id, 0);
-        self.journal.note_length(&segment, replayed.length);
-        let catalog = replayed.catalog.unwrap_or(u64::MAX);
-        Some(Arc::new(SealedBatch {
-            id,
-            catalog,
-            counts: Arc::new(counts),
-            total: OnceLock::new(),
-            segment,
-            end: None,
-            unwritten: AtomicU64::new(0),
-            incomplete: AtomicBool::new(false),
-            retired: AtomicBool::new(false),
-            stored: AtomicBool::new(false),
-        }))
-    }
-
-    /// `batches`: newest first.
-    fn wait_again(&self, batches: Vec<Arc<SealedBatch>>) {
-        let mut waiting = self.waiting.lock();
-        for batch in batches {
-            waiting.sealed.push_front(batch);
-        }
-        // Those that wait for their segments to be retired may have been lost, too.
-        waiting.sealed.iter().for_each(|batch| batch.stored.store(false, Ordering::Release));
-        // Rows that were read before are not what the store has now.
-        waiting.commits.forget();
-        drop(waiting);
-        self.changes.fetch_add(1, Ordering::Release);
     }
 
     /// Forgets that `missing` counts are missing: an administrator has confirmed that they are gone.
@@ -311,26 +380,6 @@ impl Batches {
         self.write_mark_or_log();
     }
 
-    /// Another database takes the place of the one that confirmed what is confirmed: all of it is
-    /// missing there.
-    pub fn forget_confirmed(&self) {
-        let mut mark = self.custody.mark.lock();
-        let confirmed = std::mem::take(&mut mark.confirmed);
-        mark.catalog = None;
-        for (writer, Confirmed { total, .. }) in confirmed {
-            if let Some(total) = total.filter(|total| *total > 0) {
-                *mark.missing.entry(writer).or_default() += total;
-            }
-        }
-        drop(mark);
-        self.custody.bases.lock().clear();
-    }
-
-    /// Takes the ledger's word for where the store stands with this writer.
-    pub fn confirm_found(&self, writer: WriterId, found: (BatchSeq, i128)) {
-        self.custody.mark.lock().confirm(writer, found.0, Some(found.1));
-    }
-
     /// Fills in the totals that the ledger tells and this node did not know.
     pub fn note_ledger(&self, writer: WriterId, found: (BatchSeq, i128)) {
         let mut mark = self.custody.mark.lock();
@@ -347,8 +396,9 @@ impl Batches {
     /// # Errors
     /// The disk's.
     pub fn write_mark(&self) -> io::Result<()> {
-        let mark = self.custody.mark.lock();
-        let written = mark.write(&*self.custody.files, self.journal.reserve());
+        let _writing = self.custody.writing.lock();
+        // Readers need the mark, so it is not locked while the disk takes its time.
+        let written = self.mark().write(&*self.custody.files, self.journal.reserve());
         self.custody.mark_is_due.store(written.is_err(), Ordering::Release);
         written
     }
@@ -358,7 +408,7 @@ impl Batches {
         if self.custody.mark_is_due.load(Ordering::Acquire) { self.write_mark() } else { Ok(()) }
     }
 
-    fn write_mark_or_log(&self) {
+    pub(super) fn write_mark_or_log(&self) {
         if let Err(error) = self.write_mark() {
             tracing::warn!(%error, "What the store has confirmed can't be noted; this is tried again");
         }

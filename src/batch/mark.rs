@@ -75,6 +75,15 @@ impl Mark {
         }
     }
 
+    /// Changes how many counts of a writer are missing. No more can come back than are missing.
+    pub(super) fn add_missing(&mut self, writer: WriterId, change: i128) {
+        let missing = self.missing.entry(writer).or_default();
+        *missing = missing.saturating_add(change).max(0);
+        if *missing == 0 {
+            self.missing.remove(&writer);
+        }
+    }
+
     fn text(&self) -> String {
         let mut text = format!("{FIRST_LINE}\n");
         if let Some(identity) = &self.identity {

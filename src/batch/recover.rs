@@ -1,6 +1,6 @@
 //! Start-up: what the journal holds becomes sealed batches again.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, OnceLock};
@@ -9,7 +9,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, watch};
 
 use super::custody::Custody;
-use super::mark::{self, Mark};
+use super::mark::{self, Confirmed, Mark};
 use super::renew::UNKNOWN;
 use super::{Batches, OpenBatch, RecentCommits, SealedBatch, Waiting};
 use crate::counts::Counts;
@@ -66,17 +66,14 @@ impl Batches {
         let is_confirmed =
             |id: BatchId| mark.confirmed.get(&id.writer).is_some_and(|confirmed| id.seq <= confirmed.seq);
         let mut segments = replay::find_unconfirmed(&**files, is_confirmed)?;
+        // Their names were not on disk when the power went, or they are a copy's. The store tells whether it
+        // has exactly them.
+        segments.pending.append(&mut segments.misnamed);
+        segments.pending.sort_unstable();
         let mut replayed = Vec::new();
         for id in segments.pending {
             replayed.push(replay::replay(&**files, id, Kind::Pending, options.accept_damage)?);
         }
-
-        for id in segments.misnamed {
-            files.rename(&file_name(id, Kind::Pending), &file_name(id, Kind::Committed)).map_err(io_error)?;
-            segments.committed.push(id);
-        }
-        segments.committed.sort_unstable();
-        segments.committed.dedup();
 
         // Copies that an earlier start did not finish.
         for name in files.list().map_err(io_error)?.iter().filter(|name| name.ends_with(".rewrite")) {
@@ -163,20 +160,29 @@ fn read_mark(root: &dyn Files, accept_damage: bool) -> Result<Mark, RecoverError
     }
 }
 
-/// The newest committed segment of each writer tells how far the store has confirmed it, which the mark
-/// may not say yet.
+/// The committed segments tell how far the store has confirmed each writer, which the mark may not say yet.
 fn note_committed(custody: &Custody, files: &dyn Files, committed: &[BatchId]) -> Result<(), ReplayError> {
-    let newest: BTreeMap<WriterId, BatchSeq> = committed.iter().map(|id| (id.writer, id.seq)).collect();
     for id in committed {
         let length = files.open(&file_name(*id, Kind::Committed)).and_then(|file| file.length());
         custody.note_kept(*id, length.unwrap_or(0));
     }
-    for (writer, seq) in newest {
-        let id = BatchId { writer, seq };
-        // What is damaged here is in the store: there is nothing to refuse.
-        let Ok(replayed) = replay::replay(files, id, Kind::Committed, true) else { continue };
-        let base = replayed.base.or_else(|| (seq == BatchSeq::FIRST).then_some(0));
-        custody.confirm_found(writer, seq, base.map(|base| base + replayed.total()));
+    for of_writer in committed.chunk_by(|a, b| a.writer == b.writer) {
+        let (Some(newest), known) = (of_writer.last(), custody.known(of_writer[0].writer)) else { continue };
+        let (after, mut total) = match known {
+            Some(Confirmed { seq, total: Some(total), .. }) => (seq, Some(total)),
+            // The newest one says what was before it.
+            _ => (BatchSeq(newest.seq.0 - 1), None),
+        };
+        for id in of_writer.iter().filter(|id| id.seq > after) {
+            // What is damaged here is in the store: there is nothing to refuse.
+            let replayed = replay::replay(files, *id, Kind::Committed, true).ok();
+            let before = total.or_else(|| replayed.as_ref()?.base);
+            let before = before.or_else(|| (id.seq == BatchSeq::FIRST).then_some(0));
+            total = before.zip(replayed).map(|(before, replayed)| before + replayed.total());
+        }
+        if newest.seq > after {
+            custody.confirm_found(newest.writer, newest.seq, total);
+        }
     }
     Ok(())
 }
@@ -199,6 +205,7 @@ fn sealed_batch(names: &Names, segment: Replayed, bytes: u64) -> Arc<SealedBatch
         catalog: segment.catalog.unwrap_or(u64::MAX),
         counts: Arc::new(counts),
         total: OnceLock::new(),
+        digest: OnceLock::new(),
         segment: SealedSegment::new(segment.id, bytes),
         end: None,
         unwritten: AtomicU64::new(0),

@@ -31,7 +31,7 @@ impl Batches {
         let sealed: Vec<_> = self.waiting.lock().sealed.iter().cloned().collect();
         for batch in sealed {
             if !batch.retired.load(Ordering::Acquire) && self.is_too_long(batch.segment.bytes(), &batch.counts) {
-                let base = self.custody.base(batch.id);
+                let base = self.total_before(batch.id);
                 let (_, length) = self.snapshot(batch.id, &batch.counts, batch.catalog, base, true)?;
                 self.journal.note_length(&batch.segment, length);
                 shortened = true;
@@ -130,7 +130,7 @@ impl Batches {
         let _tidying = self.tidying.lock();
         for batch in sealed {
             if !batch.retired.load(Ordering::Acquire) {
-                let base = self.custody.base(batch.id);
+                let base = self.total_before(batch.id);
                 let (_, length) = self.snapshot(batch.id, &batch.counts, batch.catalog, base, true)?;
                 self.journal.note_length(&batch.segment, length);
                 batch.unwritten.store(0, Ordering::Release);

@@ -112,8 +112,7 @@ where
     let mut begun = None;
     let make = async {
         // Before the rows: they may be newer than their tag says, then the next poll gets them again.
-        let version = state.query.version().await?;
-        let (first, listing) = begin().await?;
+        let (version, (first, listing)) = state.query.with_version(&begin).await?;
         let body = listing.done.then(|| first.clone());
         begun = Some((first, listing));
         Ok(Written { version, body })

@@ -1,11 +1,11 @@
 //! Every acknowledged count is in once, whatever dies or disconnects in between.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
+use crate::harness::fleet::copy_folder;
 use crate::harness::postgres::Cluster;
 use crate::harness::proxy::{Fault, Proxy};
 use crate::harness::{Backend, Tally, TestApp, Traffic, eventually, on_both_stores};
@@ -174,19 +174,6 @@ async fn two_nodes_on_one_database_add_up() {
     tally.settle(&totals);
     first.stop().await;
     assert_eq!(second.audit().await, totals.values().sum::<u64>());
-}
-
-fn copy_folder(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy_folder(&entry.path(), &target);
-        } else {
-            std::fs::copy(entry.path(), target).unwrap();
-        }
-    }
 }
 
 #[tokio::test]

@@ -25,7 +25,7 @@ async fn store_is(app: &TestApp, expected: &str) {
         let answer = app.get("/readyz").await;
         // A node whose store is down still counts, so it wants traffic.
         assert_eq!(answer.status, 200, "{}", answer.text());
-        answer.json()["response"]["store"] == expected
+        answer.json()["response"]["store"].as_str().is_some_and(|said| said.starts_with(expected))
     })
     .await;
 }
@@ -56,7 +56,7 @@ async fn counting_begins_while_the_database_is_down() {
     let mut app = setup.start().await;
     app.count("login", 41).await;
     reads_are_refused(&app).await;
-    store_is(&app, "unreachable").await;
+    store_is(&app, "unreachable: ").await;
     app.kill().await;
     app.restart().await;
     app.count("login", 1).await;
@@ -77,7 +77,7 @@ async fn counting_goes_on_while_the_database_is_gone() {
     cluster.kill();
     traffic.answered(300).await;
     reads_are_refused(&app).await;
-    store_is(&app, "unreachable").await;
+    store_is(&app, "unreachable: ").await;
     cluster.start();
     reads_work(&app).await;
     traffic.stop().await;
@@ -98,7 +98,7 @@ async fn a_database_that_hangs_holds_up_reads_no_longer_than_their_time_out_and_
     cluster.freeze();
     traffic.answered(300).await;
     reads_are_refused(&app).await;
-    store_is(&app, "unreachable").await;
+    store_is(&app, "unreachable: ").await;
     traffic.answered(500).await;
     cluster.thaw();
     reads_work(&app).await;
@@ -167,8 +167,8 @@ async fn a_long_outage_makes_the_journal_no_larger_than_its_counters() {
     let tally = Arc::new(Tally::default());
     let journal_bytes = || -> u64 {
         let files = std::fs::read_dir(app.data_dir().join("journal")).unwrap();
-        let segments = files.flatten().filter(|file| file.file_name() != "RESERVE");
-        segments.filter_map(|file| file.metadata().ok()).map(|metadata| metadata.len()).sum()
+        let waiting = files.flatten().filter(|file| file.file_name().to_string_lossy().ends_with(".journal"));
+        waiting.filter_map(|file| file.metadata().ok()).map(|metadata| metadata.len()).sum()
     };
     let long = "x".repeat(200);
     let mut written = 0;

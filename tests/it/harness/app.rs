@@ -149,6 +149,12 @@ impl TestApp {
         store::open(&options, &self.data_dir()).await.unwrap()
     }
 
+    /// The name of its database on the shared cluster.
+    pub fn database(&self) -> String {
+        let url = self.setup.database_url.as_deref().expect("it has a database");
+        url.rsplit('/').next().unwrap().to_owned()
+    }
+
     pub fn data_dir(&self) -> PathBuf {
         self.setup.data_dir.clone().unwrap_or_else(|| self.folder.path().join("data"))
     }
@@ -158,6 +164,11 @@ impl TestApp {
         let mut setup = self.setup.clone();
         (setup.rows, setup.data_dir) = (Vec::new(), None);
         setup.build().await
+    }
+
+    /// Changes one key from its next start on.
+    pub fn configure(&mut self, key: &str, value: impl ToString) {
+        self.setup = self.setup.clone().config(key, value);
     }
 
     /// A command of the program on the same data folder, database and settings.

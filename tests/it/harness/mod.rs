@@ -6,6 +6,7 @@ pub mod app;
 pub mod axe;
 pub mod browser;
 pub mod faulty_files;
+pub mod fleet;
 pub mod load;
 pub mod node;
 pub mod outages;
@@ -14,6 +15,7 @@ pub mod postgres;
 pub mod proxy;
 pub mod superuser;
 pub mod traffic;
+pub mod unsteady;
 
 pub use answer::Answer;
 pub use app::{Backend, TestApp};
