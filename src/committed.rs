@@ -203,6 +203,22 @@ impl Committed {
     /// # Errors
     /// The store's.
     pub async fn foreign_version(&self) -> Result<(u64, u64), StoreError> {
+        let foreign = self.foreign().await?;
+        Ok((foreign.epoch, foreign.version))
+    }
+
+    /// Sees to it that the catalog is that of the store, also at most [`VERIFY_INTERVAL`] old.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn keep_catalog_current(&self) -> Result<(), StoreError> {
+        if self.foreign().await?.catalog != self.catalog.view().catalog().version {
+            self.catalog.refresh().await?;
+        }
+        Ok(())
+    }
+
+    async fn foreign(&self) -> Result<Foreign, StoreError> {
         let holds = |last: &Result<Foreign, _>| {
             let is_new = |seen: &Foreign| {
                 seen.epoch == self.reconciler.epoch()
@@ -211,8 +227,7 @@ impl Committed {
             };
             last.as_ref().is_ok_and(is_new)
         };
-        let foreign = self.foreign.get(holds, self.look()).await?;
-        Ok((foreign.epoch, foreign.version))
+        self.foreign.get(holds, self.look()).await
     }
 
     async fn look(&self) -> Result<Foreign, StoreError> {

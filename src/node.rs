@@ -184,7 +184,8 @@ impl Node {
         loop {
             tokio::time::sleep(interval).await;
             if *self.met.borrow() {
-                let _ = self.look().await;
+                // The store's health tells why not.
+                let _ = self.query.keep_current().await;
             }
         }
     }

@@ -77,6 +77,15 @@ impl Query {
         self.health.status()
     }
 
+    /// Looks whether the store still has what it confirmed, and whether the catalog has changed, together
+    /// with whoever reads at that time.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn keep_current(&self) -> Result<(), StoreError> {
+        self.committed.keep_catalog_current().await
+    }
+
     /// Gives back the memory of rows that nobody has asked for lately.
     pub fn forget_idle(&self) {
         self.committed.forget_idle();

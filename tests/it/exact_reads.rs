@@ -11,7 +11,7 @@ use crate::harness::{Answer, Backend, Tally, TestApp, Traffic, on_both_stores};
 on_both_stores!(reads_never_miss_what_was_acknowledged_nor_show_what_was_not_sent, hours_sum_up_to_totals,);
 
 /// Of each reader.
-const READS: usize = 200;
+const READS: usize = 80;
 
 type Counts = BTreeMap<String, u64>;
 

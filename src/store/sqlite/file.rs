@@ -145,7 +145,10 @@ impl DataFile {
         match (&expected, before) {
             (Some(_), None) => return Err(self.unavailable("the file is gone: put it back")),
             (Some(expected), Some(_)) => self.meet(expected)?,
-            (None, None) if role == Role::Read => drop(connection::open_to_write(&self.path)?),
+            // Also a file that is empty so far: somebody has just made it.
+            (None, before) if role == Role::Read && (before.is_none() || connection::look(&self.path)?.is_none()) => {
+                drop(connection::open_to_write(&self.path)?);
+            }
             _ => {}
         }
         let connection = match role {

@@ -165,10 +165,14 @@ impl Fleet {
     /// Meets the store and flushes; says whether that went well.
     pub async fn flush(&mut self, number: usize) -> bool {
         let Some(node) = self.node(number) else { return true };
-        let flushed = node.meet_store().await.is_ok() && node.flusher.flush().await.is_ok();
+        let met = node.meet_store().await;
+        let flushed = match met {
+            Ok(()) => node.flusher.flush().await.map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
         let (mark, writer) = (node.batches.mark(), node.batches.writer());
-        self.tell(format!("flush {number}, {writer}: {flushed}, {mark:?}"));
-        flushed
+        self.tell(format!("flush {number}, {writer}: {flushed:?}, {mark:?}"));
+        flushed.is_ok()
     }
 
     pub async fn look(&mut self, number: usize) {

@@ -54,6 +54,8 @@ pub struct Held {
 
 impl Unsteady {
     pub fn open(path: &Path) -> Arc<Self> {
+        // An existing file gets its schema now, so that every saved state is of this database.
+        std::fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
         let store: Arc<dyn Store> = Arc::new(SqliteStore::open(path).unwrap());
         Arc::new(Self {
             path: Mutex::new(path.to_owned()),
