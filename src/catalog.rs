@@ -161,7 +161,7 @@ impl LiveCatalog {
     pub async fn refresh(&self) -> Result<Arc<CatalogView>, StoreError> {
         // One at a time, so that an older catalog never replaces a newer one.
         let _loading = self.loading.lock().await;
-        let catalog = self.store.catalog().await?;
+        let catalog = self.read().await?;
         if catalog.version != self.view.load().catalog.version {
             self.load(catalog, Vec::new()).await?;
         }
@@ -175,8 +175,19 @@ impl LiveCatalog {
     /// The store's.
     pub async fn meet(&self, writers: Vec<WriterId>) -> Result<LedgerPosition, StoreError> {
         let _loading = self.loading.lock().await;
-        let catalog = self.store.catalog().await?;
+        let catalog = self.read().await?;
         self.load(catalog, writers).await
+    }
+
+    async fn read(&self) -> Result<Catalog, StoreError> {
+        let newest = self.newest();
+        let catalog = self.store.catalog().await?;
+        if catalog.version < newest {
+            // The store has gone back behind what this node had heard of before it asked. Unless it has heard
+            // more meanwhile, that is the newest version now; else nothing would ever be kept again.
+            let _ = self.newest.compare_exchange(newest, catalog.version, Ordering::AcqRel, Ordering::Relaxed);
+        }
+        Ok(catalog)
     }
 
     async fn load(&self, catalog: Catalog, writers: Vec<WriterId>) -> Result<LedgerPosition, StoreError> {
