@@ -1,11 +1,10 @@
 //! What a data folder holds, read without taking part: also while a service uses it.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
 use super::mark::Mark;
-use crate::domain::{BatchId, BatchSeq, WriterId};
+use crate::domain::BatchId;
 use crate::journal::files::{Files, OsFiles};
 use crate::journal::replay::{self, ReplayError, Replayed};
 use crate::journal::segment::Kind;
@@ -41,19 +40,11 @@ impl Inventory {
             (found.committed, Kind::Committed, &mut inventory.kept),
             (found.differing, Kind::Differing, &mut inventory.differing),
         ] {
-            let mut newest: BTreeMap<WriterId, (BatchSeq, Option<i128>)> = BTreeMap::new();
             for id in ids {
                 let Some(replayed) = read(&journal, id, kind)? else { continue };
-                let base = replayed.base.or_else(|| (id.seq == BatchSeq::FIRST).then_some(0));
-                newest.insert(id.writer, (id.seq, base.map(|base| base + replayed.total())));
                 sums.push((id, replayed.total()));
-            }
-            if kind == Kind::Committed {
-                // The mark is written rarely; these tell how far the store has confirmed since.
-                for (writer, (seq, total)) in newest {
-                    if inventory.mark.confirmed.get(&writer).is_none_or(|known| known.seq < seq) {
-                        inventory.mark.confirm(writer, seq, total);
-                    }
+                if kind == Kind::Committed {
+                    inventory.mark.note_committed(id, replayed.base, replayed.total());
                 }
             }
         }

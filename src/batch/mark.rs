@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io;
 
-use crate::domain::{BatchSeq, WriterId};
+use crate::domain::{BatchId, BatchSeq, WriterId};
 use crate::journal::files::{self, Files};
 use crate::journal::reserve::Reserve;
 
@@ -82,6 +82,19 @@ impl Mark {
         if *missing == 0 {
             self.missing.remove(&writer);
         }
+    }
+
+    /// Takes note of a committed segment, of each writer in order: the mark is written rarely, and these tell
+    /// how far the store has confirmed since. `base`: what the segment says was before it, which counts only
+    /// where the mark says nothing.
+    pub(super) fn note_committed(&mut self, id: BatchId, base: Option<i128>, total: i128) {
+        let known = self.confirmed.get(&id.writer).copied();
+        if known.is_some_and(|known| known.seq >= id.seq) {
+            return;
+        }
+        let before = known.and_then(|known| known.total).or(base);
+        let before = before.or_else(|| (id.seq == BatchSeq::FIRST).then_some(0));
+        self.confirm(id.writer, id.seq, before.map(|before| before + total));
     }
 
     fn text(&self) -> String {
