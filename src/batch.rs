@@ -122,6 +122,12 @@ pub struct SealedBatch {
 }
 
 impl SealedBatch {
+    /// Stands for `rows`, which must be the batch's: [`Batches::sealed_rows`].
+    #[must_use]
+    pub fn digest_of(&self, rows: &[HourlyCount]) -> Digest {
+        *self.digest.get_or_init(|| Digest::of(rows))
+    }
+
     /// The sum of its counts.
     #[must_use]
     pub fn total(&self) -> i128 {

@@ -155,7 +155,7 @@ impl Flusher {
         let request = CommitRequest {
             id: batch.id,
             after: self.batches.confirmed_before(batch),
-            digest: self.batches.digest(batch),
+            digest: batch.digest_of(&rows),
             catalog: batch.catalog,
             rows: Arc::clone(&rows),
         };
