@@ -174,13 +174,13 @@ impl TestApp {
     /// A command of the program on the same data folder, database and settings.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let program = env!("CARGO_BIN_EXE_event-tracker");
-        let mut command = match &self.setup.shell {
-            None => Command::new(program),
-            Some(commands) => {
-                let mut shell = Command::new("/bin/sh");
-                shell.args(["-c", &format!("{commands}\nexec \"$0\" \"$@\""), program]);
-                shell
-            }
+        // The tests may run in the background, where a shell has some signals ignored; the program would keep
+        // to that.
+        let mut command = Command::new("/usr/bin/env");
+        command.arg("--default-signal");
+        match &self.setup.shell {
+            None => command.arg(program),
+            Some(commands) => command.args(["/bin/sh", "-c", &format!("{commands}\nexec \"$0\" \"$@\""), program]),
         };
         command.args(arguments).current_dir(self.folder.path()).stdin(Stdio::null()).env_clear();
         command.env("EVENT_TRACKER__HTTP__LISTEN", "127.0.0.1:0");
