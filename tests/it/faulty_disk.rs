@@ -25,7 +25,7 @@ const SIDE_BY_SIDE: usize = 12;
 /// A life takes a tenth of a second, on a busy machine some seconds.
 const LIFE_MAX: Duration = Duration::from_secs(300);
 /// Of faults that stay, one is taken of so many neighbours: they differ little.
-const STRIDE: u64 = 3;
+const STRIDE: u64 = 5;
 /// Shown of many.
 const FAILURES_MAX: usize = 12;
 
