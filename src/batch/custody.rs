@@ -117,7 +117,7 @@ impl Batches {
     /// What the store is known to have confirmed of one writer.
     #[must_use]
     pub fn confirmed_of(&self, writer: WriterId) -> Option<Confirmed> {
-        self.custody.mark.lock().confirmed.get(&writer).copied()
+        self.custody.known(writer)
     }
 
     /// The batch that the store's ledger must stand at before `batch`.
