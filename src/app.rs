@@ -132,7 +132,12 @@ impl App {
     /// `data_dir`, wherever the journal is.
     async fn recover(config: Config, dir: DataDir) -> anyhow::Result<Self> {
         let store = store::open(&config.store, &config.data_dir).await?;
-        let options = node::Options { journal: config.journal, flush: config.flush, limits: config.limits };
+        let options = node::Options {
+            journal: config.journal,
+            flush: config.flush,
+            fold_interval_ms: config.store.fold_interval_ms,
+            limits: config.limits,
+        };
         let (node, recovered) = Node::recover(dir, store, options, Arc::new(SystemTime::now))?;
         log_recovered(&recovered);
         Ok(Self { config, node: Arc::new(node) })

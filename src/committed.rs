@@ -10,8 +10,6 @@
 //!
 //! Anything else is read anew. Concurrent reads of the same rows wait for one another.
 
-use std::cmp::Ordering;
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::hash::Hash;
 use std::sync::Arc;
@@ -22,8 +20,9 @@ use tokio::sync::Mutex;
 
 use crate::batch::{Batches, RecentCommits};
 use crate::catalog::{CatalogView, LiveCatalog};
-use crate::domain::{EventTotal, HourRange, HourlyCount, Sum, SumBy, SumOf};
+use crate::domain::{EventTotal, HourRange, HourlyCount, Sum, SumBy};
 use crate::reconcile::{Baseline, Reconciler};
+use crate::rows::{Row, merge, sums_of, totals_of};
 use crate::shared::Shared;
 use crate::store::{HourlyQuery, LedgerPosition, Snapshot, Store, StoreError};
 
@@ -39,45 +38,6 @@ const IDLE_MAX: Duration = Duration::from_secs(60);
 
 /// Rows and the position they stand for.
 pub type Rows<T> = Snapshot<Arc<Vec<T>>>;
-
-/// Something the store has a sorted list of, one item a key.
-pub trait Row: Clone {
-    fn compare(&self, other: &Self) -> Ordering;
-    /// Adds the other item of the same key.
-    fn absorb(&mut self, other: &Self);
-}
-
-impl Row for HourlyCount {
-    fn compare(&self, other: &Self) -> Ordering {
-        (&self.event, self.hour).cmp(&(&other.event, other.hour))
-    }
-
-    fn absorb(&mut self, other: &Self) {
-        self.count += other.count;
-    }
-}
-
-impl Row for EventTotal {
-    fn compare(&self, other: &Self) -> Ordering {
-        self.event.cmp(&other.event)
-    }
-
-    fn absorb(&mut self, other: &Self) {
-        self.count += other.count;
-        self.first_hour = self.first_hour.min(other.first_hour);
-        self.last_hour = self.last_hour.max(other.last_hour);
-    }
-}
-
-impl Row for Sum {
-    fn compare(&self, other: &Self) -> Ordering {
-        self.of.cmp(&other.of)
-    }
-
-    fn absorb(&mut self, other: &Self) {
-        self.count = self.count.saturating_add(other.count);
-    }
-}
 
 /// One kept list, locked by who reads or renews it.
 type Slot<T> = Arc<Mutex<Option<Kept<T>>>>;
@@ -95,7 +55,8 @@ struct Kept<T> {
 #[derive(Clone, Copy)]
 struct Foreign {
     epoch: u64,
-    version: u64,
+    /// As [`LedgerPosition::beside`].
+    version: (u64, i128),
     catalog: u64,
     /// When the read began that saw it.
     at: Instant,
@@ -202,7 +163,7 @@ impl Committed {
     ///
     /// # Errors
     /// The store's.
-    pub async fn foreign_version(&self) -> Result<(u64, u64), StoreError> {
+    pub async fn foreign_version(&self) -> Result<(u64, (u64, i128)), StoreError> {
         let foreign = self.foreign().await?;
         Ok((foreign.epoch, foreign.version))
     }
@@ -235,10 +196,15 @@ impl Committed {
             let (at, baseline) = (Instant::now(), self.reconciler.baseline());
             let position = self.store.position(self.batches.writers()).await?;
             if self.reconciler.check(&baseline, &position).await {
-                return Ok(Foreign::of(&position, baseline.epoch(), at));
+                return Ok(self.foreign_of(&position, baseline.epoch(), at));
             }
         }
         Err(StoreError::Unavailable("the store goes back again and again".into()))
+    }
+
+    fn foreign_of(&self, position: &LedgerPosition, epoch: u64, at: Instant) -> Foreign {
+        let version = position.beside(&self.batches.writers());
+        Foreign { epoch, version, catalog: position.catalog, at }
     }
 
     async fn current<T: Row, R>(
@@ -262,7 +228,7 @@ impl Committed {
             && kept.rows.position.catalog == view.catalog().version
             && kept.rows.position.catalog >= self.catalog.newest()
             && kept.discarded >= commits.before
-            && (kept.epoch, kept.rows.position.foreign_version()) == self.foreign_version().await?
+            && (kept.epoch, kept.rows.position.beside(&self.batches.writers())) == self.foreign_version().await?
         {
             for (batch, catalog, rows) in &commits.batches {
                 if !kept.rows.position.includes(*batch) {
@@ -282,7 +248,7 @@ impl Committed {
         if !self.reconciler.check(baseline, &position).await {
             return Ok(None);
         }
-        let seen = Foreign::of(&position, baseline.epoch(), at);
+        let seen = self.foreign_of(&position, baseline.epoch(), at);
         self.foreign
             .put(|last| Ok(last.and_then(|last| last.as_ref().ok()).map_or(seen, |last| seen.after(last))))
             .await;
@@ -293,10 +259,6 @@ impl Committed {
 }
 
 impl Foreign {
-    fn of(position: &LedgerPosition, epoch: u64, at: Instant) -> Self {
-        Self { epoch, version: position.foreign_version(), catalog: position.catalog, at }
-    }
-
     /// What is known by both. A slow read must not bring back what was true when it began.
     fn after(self, last: &Self) -> Self {
         if (self.epoch, self.version, self.catalog) < (last.epoch, last.version, last.catalog) {
@@ -334,56 +296,10 @@ fn select(query: &HourlyQuery, rows: &[HourlyCount]) -> Vec<HourlyCount> {
     rows.iter().filter(wanted).cloned().collect()
 }
 
-/// The sums per event of sorted rows.
-#[must_use]
-pub fn totals_of(rows: &[HourlyCount]) -> Vec<EventTotal> {
-    let of_event = |rows: &[HourlyCount]| EventTotal {
-        event: rows[0].event.clone(),
-        count: rows.iter().map(|row| row.count).sum(),
-        first_hour: rows[0].hour,
-        last_hour: rows[rows.len() - 1].hour,
-    };
-    rows.chunk_by(|a, b| a.event == b.event).map(of_event).collect()
-}
-
-/// The sums per hour or per event of sorted rows.
-#[must_use]
-pub fn sums_of<'a>(rows: impl Iterator<Item = &'a HourlyCount>, by: SumBy) -> Vec<Sum> {
-    let mut sums: BTreeMap<SumOf, u64> = BTreeMap::new();
-    for row in rows {
-        let of = match by {
-            SumBy::Hour => SumOf::Hour(row.hour),
-            SumBy::Event => SumOf::Event(row.event.clone()),
-        };
-        let sum = sums.entry(of).or_default();
-        *sum = sum.saturating_add(row.count);
-    }
-    sums.into_iter().map(|(of, count)| Sum { of, count }).collect()
-}
-
 /// From so many rows on, work on them takes milliseconds.
 const MANY_ROWS: usize = 20_000;
 
 /// Works on `rows` rows. While that takes long, other threads take over what this one serves besides.
 pub fn yielding<T>(rows: usize, work: impl FnOnce() -> T) -> T {
     if rows < MANY_ROWS { work() } else { tokio::task::block_in_place(work) }
-}
-
-/// Merges two sorted lists; items of the same key become one.
-#[must_use]
-pub fn merge<T: Row>(committed: &[T], more: Vec<T>) -> Vec<T> {
-    let mut merged = Vec::with_capacity(committed.len() + more.len());
-    let mut more = more.into_iter().peekable();
-    for row in committed {
-        while let Some(earlier) = more.next_if(|next| next.compare(row).is_lt()) {
-            merged.push(earlier);
-        }
-        let mut row = row.clone();
-        if let Some(same) = more.next_if(|next| next.compare(&row).is_eq()) {
-            row.absorb(&same);
-        }
-        merged.push(row);
-    }
-    merged.extend(more);
-    merged
 }

@@ -82,11 +82,15 @@ pub mod journal;
 
 pub mod batch;
 
+pub mod rows;
+
 pub mod store;
 
 pub mod reconcile;
 
 pub mod flusher;
+
+pub mod folder;
 
 pub mod catalog;
 

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::batch::{Batches, RecoverError, Recovered};
 use crate::catalog::LiveCatalog;
 use crate::flusher::{self, Flusher};
+use crate::folder::Folder;
 use crate::journal::files::remove_if_there;
 use crate::journal::{self, DataDir, Health};
 use crate::names::{Limits, Names};
@@ -35,6 +36,8 @@ pub const ACCEPT: &str = "ACCEPT";
 pub struct Options {
     pub journal: journal::Options,
     pub flush: flusher::Options,
+    /// Time from one fold of the store's log to the next.
+    pub fold_interval_ms: u64,
     pub limits: Limits,
 }
 
@@ -47,6 +50,7 @@ pub struct Node {
     pub catalog: Arc<LiveCatalog>,
     pub query: Arc<Query>,
     pub flusher: Flusher,
+    pub folder: Folder,
     pub clock: Clock,
     reconciler: Arc<Reconciler>,
     met: watch::Sender<bool>,
@@ -98,8 +102,10 @@ impl Node {
             Arc::clone(&health),
             options.flush,
         );
+        let folder = Folder::new(Arc::clone(&store), Duration::from_millis(options.fold_interval_ms));
         let (met, meeting) = (watch::Sender::new(false), Mutex::new(()));
-        let node = Self { dir, batches, store, health, catalog, query, flusher, clock, reconciler, met, meeting };
+        let node =
+            Self { dir, batches, store, health, catalog, query, flusher, folder, clock, reconciler, met, meeting };
         Ok((node, recovered))
     }
 
@@ -147,7 +153,7 @@ impl Node {
         }
     }
 
-    /// Meets the store, flushes, looks at the catalog and keeps the folder tidy, until `stop`. For one
+    /// Meets the store, flushes, folds, looks at the catalog and keeps the folder tidy, until `stop`. For one
     /// caller at a time, on a thread that serves no requests.
     pub async fn run(&self, stop: CancellationToken) {
         let flushing = async {
@@ -168,7 +174,13 @@ impl Node {
                 () = self.keep_tidy() => {}
             }
         };
-        tokio::join!(flushing, looking, tidying);
+        let folding = async {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = self.keep_folding() => {}
+            }
+        };
+        tokio::join!(flushing, looking, tidying, folding);
     }
 
     async fn keep_meeting(&self) {
@@ -176,6 +188,13 @@ impl Node {
             // The store's health tells why.
             tokio::time::sleep(MEETING_RETRY).await;
         }
+    }
+
+    async fn keep_folding(&self) {
+        let mut met = self.met.subscribe();
+        // The sender is a part of this node.
+        let _ = met.wait_for(|met| *met).await;
+        self.folder.run().await;
     }
 
     /// Sees changes of the catalog, and a store that went back, also while nobody reads.

@@ -16,10 +16,11 @@ use std::sync::Arc;
 use crate::batch::{Batches, Pending};
 use crate::catalog::{CatalogView, LiveCatalog};
 pub use crate::committed::yielding;
-use crate::committed::{Committed, Rows, merge, sums_of, totals_of};
+use crate::committed::{Committed, Rows};
 use crate::domain::{Day, EventName, EventTotal, Hour, HourRange, HourlyCount, Sum, SumBy, SumOf, WriterId};
 use crate::histogram::Series;
 use crate::reconcile::{Baseline, Reconciler};
+use crate::rows::{merge, sums_of, totals_of};
 pub use crate::store::StoreError;
 use crate::store::{HourlyQuery, Store, StoreHealth, StoreStatus};
 
@@ -40,15 +41,15 @@ pub struct DataVersion {
     changes: u64,
     /// How often the store has gone back.
     epoch: u64,
-    foreign: u64,
+    foreign: (u64, i128),
 }
 
 /// Short enough for an `ETag`.
 impl fmt::Display for DataVersion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { writer, changes, epoch, foreign } = self;
+        let Self { writer, changes, epoch, foreign: (foreign, total) } = self;
         let process = u64::from_be_bytes([0, 1, 2, 3, 4, 5, 6, 7].map(|i| writer.0[i]));
-        write!(f, "{process:x}-{changes:x}-{epoch:x}-{foreign:x}")
+        write!(f, "{process:x}-{changes:x}-{epoch:x}-{foreign:x}-{total:x}")
     }
 }
 

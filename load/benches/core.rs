@@ -12,7 +12,6 @@ use std::time::Duration;
 use divan::counter::{BytesCount, ItemsCount};
 use divan::{Bencher, black_box};
 use event_tracker::batch::Batches;
-use event_tracker::committed;
 use event_tracker::counts::Counts;
 use event_tracker::domain::{Ack, Day, EventName, EventTotal, Hour};
 use event_tracker::histogram::{self, Format, Series, Size};
@@ -21,6 +20,7 @@ use event_tracker::journal::segment::HEADER_BYTES;
 use event_tracker::journal::segment::Kind;
 use event_tracker::journal::{self, DataDir, record, replay};
 use event_tracker::names::{Limits, NameId, Names};
+use event_tracker::rows;
 use rand::Rng;
 
 /// The allocator of the service: times and memory are to be the service's.
@@ -144,7 +144,7 @@ fn merge_10_000_totals_with_1_000_pending(bencher: Bencher) {
     };
     let committed = totals(COMMITTED_EVENTS, 1);
     let pending = totals(PENDING_EVENTS, COMMITTED_EVENTS / PENDING_EVENTS);
-    bencher.with_inputs(|| pending.clone()).bench_values(|pending| committed::merge(&committed, pending));
+    bencher.with_inputs(|| pending.clone()).bench_values(|pending| rows::merge(&committed, pending));
 }
 
 /// 1000 x 500 pixels.

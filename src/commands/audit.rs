@@ -48,6 +48,7 @@ struct Sums<'a> {
     removed: i128,
     ledger: i128,
     totals: i128,
+    hours: i128,
     pending: i128,
     missing: i128,
     another_database: bool,
@@ -125,15 +126,16 @@ fn lost(inventory: &Inventory, position: &LedgerPosition) -> i128 {
 }
 
 fn as_json(label: &str, books: &Books, folder: Folder) -> anyhow::Result<String> {
-    let &Books { rows, totals, removed, ledger } = books;
+    let &Books { rows, totals, hours, removed, ledger } = books;
     let Folder { pending, missing, another_database } = folder;
     let balanced = books.balance();
-    let sums = Sums { store: label, balanced, rows, removed, ledger, totals, pending, missing, another_database };
+    let sums =
+        Sums { store: label, balanced, rows, removed, ledger, totals, hours, pending, missing, another_database };
     Ok(serde_json::to_string(&sums)? + "\n")
 }
 
 fn as_text(label: &str, books: &Books, folder: Folder) -> String {
-    let &Books { rows, totals, removed, ledger } = books;
+    let &Books { rows, totals, hours, removed, ledger } = books;
     let mut sums = vec![("hourly counts", rows), ("removed", removed), ("ledger", ledger), ("totals", totals)];
     if folder.pending != 0 {
         sums.push(("pending", folder.pending));
@@ -152,6 +154,9 @@ fn as_text(label: &str, books: &Books, folder: Folder) -> String {
     if totals != rows {
         text += &format!("totals differ from the hourly counts by {}\n", totals - rows);
     }
+    if hours != rows {
+        text += &format!("sums of hours differ from the hourly counts by {}\n", hours - rows);
+    }
     text + if books.balance() { "balanced\n" } else { "not balanced\n" }
 }
 
@@ -163,7 +168,7 @@ mod tests {
 
     #[test]
     fn balanced_books_are_printed_aligned() {
-        let books = Books { rows: 12_000, totals: 12_000, removed: -5, ledger: 11_995 };
+        let books = Books { rows: 12_000, totals: 12_000, hours: 12_000, removed: -5, ledger: 11_995 };
         let text = as_text("SQLite at data", &books, Folder::default());
         assert_eq!(
             text,
@@ -173,9 +178,10 @@ mod tests {
 
     #[test]
     fn books_that_do_not_balance_say_what_differs_and_by_how_much() {
-        let text = as_text("x", &Books { rows: 10, totals: 12, removed: 0, ledger: 11 }, Folder::default());
+        let text = as_text("x", &Books { rows: 10, totals: 12, hours: 13, removed: 0, ledger: 11 }, Folder::default());
         assert!(text.contains("differ from the ledger by -1\n"), "{text}");
         assert!(text.contains("totals differ from the hourly counts by 2\n"), "{text}");
+        assert!(text.contains("sums of hours differ from the hourly counts by 3\n"), "{text}");
         assert!(text.ends_with("not balanced\n"), "{text}");
     }
 
@@ -184,14 +190,14 @@ mod tests {
         let huge = i128::from(i64::MAX) * 3;
         let json = as_json(
             "x",
-            &Books { rows: huge, totals: huge, removed: 0, ledger: huge },
+            &Books { rows: huge, totals: huge, hours: huge, removed: 0, ledger: huge },
             Folder { pending: 3, missing: huge, another_database: false },
         )
         .unwrap();
         assert_eq!(
             json,
             format!(
-                r#"{{"store":"x","balanced":true,"rows":{huge},"removed":0,"ledger":{huge},"totals":{huge},"pending":3,"missing":{huge},"another_database":false}}"#
+                r#"{{"store":"x","balanced":true,"rows":{huge},"removed":0,"ledger":{huge},"totals":{huge},"hours":{huge},"pending":3,"missing":{huge},"another_database":false}}"#
             ) + "\n"
         );
     }

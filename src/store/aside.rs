@@ -47,11 +47,11 @@ impl<'a> Search<'a> {
         }
         Ok(())
     }
+}
 
-    /// What the books must say was removed.
-    pub(super) fn amount(&self) -> i128 {
-        self.refused.iter().map(|refused| i128::from(refused.row.count)).sum()
-    }
+/// What the books must say was removed.
+pub(super) fn amount(refused: &[Refused<'_>]) -> i128 {
+    refused.iter().map(|refused| i128::from(refused.row.count)).sum()
 }
 
 /// Why the books say that it was removed.

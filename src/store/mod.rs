@@ -98,7 +98,11 @@ pub struct LedgerPosition {
     pub version: u64,
     /// How many changes administrators have made: equal numbers mean equal catalogs.
     pub catalog: u64,
-    /// What the ledger says of each writer that was asked for; absent: none of its batches.
+    /// The sum of all counts that all writers ever applied. With the version it tells apart what a store
+    /// that went back and on again holds.
+    pub total: i128,
+    /// What the ledger says of each writer that was asked for, and of others that have committed lately;
+    /// absent: none of its batches.
     pub applied: BTreeMap<WriterId, LedgerEntry>,
 }
 
@@ -109,21 +113,25 @@ impl LedgerPosition {
         self.applied.get(&batch.writer).is_some_and(|entry| entry.last_seq >= batch.seq)
     }
 
-    /// Takes note of the commit of one more batch of an asked-for writer.
+    /// Takes note of the commit of one more batch of a writer that is known.
     pub fn advance(&mut self, batch: BatchId, batch_total: i128) {
         let none = LedgerEntry { last_seq: BatchSeq(0), total: 0, digest: None };
         let entry = self.applied.entry(batch.writer).or_insert(none);
         if batch.seq > entry.last_seq {
             self.version += batch.seq.0 - entry.last_seq.0;
+            self.total += batch_total;
             *entry = LedgerEntry { last_seq: batch.seq, total: entry.total + batch_total, digest: None };
         }
     }
 
-    /// The part of the version that the asked-for writers have not moved: while it stands still,
+    /// The part of the version and of the total that these writers have not moved: while it stands still,
     /// nobody else has changed the store.
     #[must_use]
-    pub fn foreign_version(&self) -> u64 {
-        self.version.wrapping_sub(self.applied.values().map(|entry| entry.last_seq.0).sum())
+    pub fn beside(&self, own: &[WriterId]) -> (u64, i128) {
+        let own = own.iter().filter_map(|writer| self.applied.get(writer));
+        own.fold((self.version, self.total), |(version, total), entry| {
+            (version.wrapping_sub(entry.last_seq.0), total - entry.total)
+        })
     }
 }
 
@@ -144,13 +152,16 @@ pub struct HourlyQuery {
     pub rows_max: usize,
 }
 
-/// The sums whose balance proves the store: `rows + removed == ledger`, and `totals == rows`.
+/// The sums whose balance proves the store: `rows + removed == ledger`, and `totals == hours == rows`. In
+/// each of them is what the log holds and what is not folded yet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Books {
     /// Sum of all hourly rows.
     pub rows: i128,
     /// Sum of the all-time totals kept per event.
     pub totals: i128,
+    /// Sum of the totals kept per hour.
+    pub hours: i128,
     /// Sum of what administrators removed; what they added counts negative.
     pub removed: i128,
     /// Sum of the writers' cumulative totals in the ledger.
@@ -160,8 +171,17 @@ pub struct Books {
 impl Books {
     #[must_use]
     pub fn balance(&self) -> bool {
-        self.rows + self.removed == self.ledger && self.totals == self.rows
+        self.rows + self.removed == self.ledger && self.totals == self.rows && self.hours == self.rows
     }
+}
+
+/// What one fold has added to the counts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Folded {
+    /// Entries of the log.
+    pub batches: u64,
+    /// Counters in them.
+    pub counters: u64,
 }
 
 /// A database that holds hourly counts and the ledger of the batches they came from.
@@ -174,6 +194,10 @@ pub trait Store: AdminStore + Send + Sync + 'static {
     /// first statement is the ledger's. Counts of an alias go to the event that it stands for in that
     /// very moment. Safe to repeat: the ledger tells whether the batch is in already.
     async fn commit(&self, request: CommitRequest) -> Result<Commit, StoreError>;
+
+    /// Adds what the log has gathered to the counts that are stored row by row. Changes no answer. Nothing
+    /// is done while another node is at it, and where commits do it themselves.
+    async fn fold(&self) -> Result<Folded, StoreError>;
 
     /// From now on every new session checks the identity of its database. `Some`: one of another
     /// identity, or without this program's schema, gives [`StoreError::AnotherDatabase`], and nothing

@@ -29,6 +29,11 @@ pub struct Options {
     pub tls_root_cert: String,
     /// Connections for reads, besides the one for commits.
     pub read_connections: usize,
+    /// Time from one fold to the next. While the log is long, reads of it take longer.
+    pub fold_interval_ms: u64,
+    /// How long an entry of the log is kept after its commit: for reads that catch up, and for batches that
+    /// are delivered twice and have to be compared.
+    pub log_keep_ms: u64,
 }
 
 impl Default for Options {
@@ -43,6 +48,8 @@ impl Default for Options {
             tls_accept_invalid_certs: false,
             tls_root_cert: String::new(),
             read_connections: 4,
+            fold_interval_ms: 1_000,
+            log_keep_ms: 600_000,
         }
     }
 }
@@ -86,6 +93,8 @@ impl fmt::Debug for Options {
             tls_accept_invalid_certs,
             tls_root_cert,
             read_connections,
+            fold_interval_ms,
+            log_keep_ms,
         } = self;
         f.debug_struct("Options")
             .field("url", &without_password(url))
@@ -97,6 +106,8 @@ impl fmt::Debug for Options {
             .field("tls_accept_invalid_certs", tls_accept_invalid_certs)
             .field("tls_root_cert", tls_root_cert)
             .field("read_connections", read_connections)
+            .field("fold_interval_ms", fold_interval_ms)
+            .field("log_keep_ms", log_keep_ms)
             .finish()
     }
 }

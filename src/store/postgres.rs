@@ -1,21 +1,24 @@
-//! PostgreSQL: sessions for commits, for small looks, for administrators and for reads, each made at its
-//! first use, so that none of the four waits for another.
+//! PostgreSQL: sessions for commits, for folds, for small looks, for administrators and for reads, each made
+//! at its first use, so that none of them waits for another.
 //!
 //! Session settings are set inside each transaction (`set local`) and statements are unnamed, so the
 //! store works through a transaction pooler as well. No statement depends on the session's time zone.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future::{try_join, try_join3};
 
 use super::{
-    Books, Commit, CommitRequest, HourlyQuery, LedgerPosition, Options, Snapshot, Store, StoreError, StoreUrlError,
+    Books, Commit, CommitRequest, Folded, HourlyQuery, LedgerPosition, Options, Snapshot, Store, StoreError,
+    StoreUrlError,
 };
 use crate::domain::{EventTotal, HourRange, HourlyCount, Sum, SumBy, WriterId};
 use client::Client;
 use connector::Connector;
+use fold::Trimming;
 use session::{Pool, Session};
 
 mod accounts;
@@ -26,6 +29,7 @@ mod client;
 mod commit;
 mod connector;
 mod error;
+mod fold;
 mod hosts;
 mod rows;
 mod schema;
@@ -36,6 +40,7 @@ mod url;
 pub struct PostgresStore {
     connector: Connector,
     commits: Pool,
+    folds: Pool,
     looks: Pool,
     administrators: Pool,
     reads: Pool,
@@ -43,6 +48,7 @@ pub struct PostgresStore {
     begin_read: String,
     label: String,
     set_aside: AtomicU64,
+    trimming: Trimming,
 }
 
 impl PostgresStore {
@@ -76,6 +82,7 @@ impl PostgresStore {
         Ok(Self {
             connector: Connector::new(&target, options, for_audit)?,
             commits: Pool::new(1),
+            folds: Pool::new(1),
             looks: Pool::new(1),
             administrators: Pool::new(2),
             reads: Pool::new(options.read_connections),
@@ -84,11 +91,16 @@ impl PostgresStore {
             begin_read,
             label: target.label,
             set_aside: AtomicU64::new(0),
+            trimming: Trimming::new(Duration::from_millis(options.log_keep_ms)),
         })
     }
 
-    fn pools(&self) -> [&Pool; 4] {
-        [&self.commits, &self.looks, &self.administrators, &self.reads]
+    fn pools(&self) -> [&Pool; 5] {
+        [&self.commits, &self.folds, &self.looks, &self.administrators, &self.reads]
+    }
+
+    fn note_set_aside(&self, rows: usize) {
+        self.set_aside.fetch_add(rows as u64, Ordering::Relaxed);
     }
 
     /// Runs `work` on a session of its own, which is used again only if that succeeds.
@@ -157,8 +169,17 @@ impl Store for PostgresStore {
         let begin = &self.begin_commit;
         let commit = self.on_session(&self.commits, async |session| commit::commit(session, begin, &request).await);
         let (outcome, set_aside) = commit.await?;
-        self.set_aside.fetch_add(set_aside as u64, Ordering::Relaxed);
+        self.note_set_aside(set_aside);
         Ok(outcome)
+    }
+
+    async fn fold(&self) -> Result<Folded, StoreError> {
+        let begin = &self.begin_commit;
+        let trim = self.trimming.due();
+        let fold = self.on_session(&self.folds, async |session| fold::fold(session, begin, trim).await);
+        let (folded, set_aside) = fold.await?;
+        self.note_set_aside(set_aside);
+        Ok(folded)
     }
 
     fn expect(&self, identity: Option<String>) {

@@ -7,7 +7,9 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::admin::{AccountChange, AdminKey, AdminStore, Catalog, Change, Changed, LoggedChange, Session, Superuser};
 use super::health::Use;
-use super::{Books, Commit, CommitRequest, HourlyQuery, LedgerPosition, Snapshot, Store, StoreError, StoreHealth};
+use super::{
+    Books, Commit, CommitRequest, Folded, HourlyQuery, LedgerPosition, Snapshot, Store, StoreError, StoreHealth,
+};
 use crate::domain::{EventName, EventTotal, HourRange, HourlyCount, Sum, SumBy, WriterId};
 
 /// Passes everything on. Commits and looks tell how the store is; what else is asked of it may be
@@ -45,6 +47,12 @@ impl Store for Watched {
         let committed = self.note(Use::Commit, self.store.commit(request).await);
         self.health.note_set_aside(self.store.set_aside());
         committed
+    }
+
+    async fn fold(&self) -> Result<Folded, StoreError> {
+        let folded = self.pass(self.store.fold().await);
+        self.health.note_set_aside(self.store.set_aside());
+        folded
     }
 
     fn expect(&self, identity: Option<String>) {

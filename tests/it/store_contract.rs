@@ -10,6 +10,7 @@ use crate::harness::postgres::Cluster;
 
 mod commits;
 mod encryption;
+mod log;
 mod outages;
 mod reads;
 mod schema;

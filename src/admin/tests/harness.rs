@@ -47,6 +47,7 @@ impl Dashboard {
         let of_node = node::Options {
             journal: journal::Options { ack: Ack::Memory, ..journal::Options::default() },
             flush: flusher::Options { interval_ms: 1000, shutdown_timeout_ms: 1000, retry_backoff_max_ms: 1000 },
+            fold_interval_ms: 1000,
             limits: Limits { events_max: 1000 },
         };
         let (node, _) = Node::recover(dir, store, of_node, clock).unwrap();

@@ -4,8 +4,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 use hyper::StatusCode;
 
 use super::harness::{Browser, Dashboard};
-use crate::committed::sums_of;
 use crate::domain::{EventName, Hour, HourRange, Sum, SumBy, SumOf};
+use crate::rows::sums_of;
 use crate::store::admin::Change;
 
 async fn opened_at(now: &str) -> (Dashboard, Browser) {

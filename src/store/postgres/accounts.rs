@@ -33,7 +33,7 @@ pub(super) async fn change(
     at: DateTime<Utc>,
 ) -> Result<bool, StoreError> {
     let Some(account) = make(client, change, at).await? else { return Ok(false) };
-    let sql = "update catalog_state set version = version + 1 returning version";
+    let sql = "update catalog_version set version = version + 1 returning version";
     let number: i64 = column(&client.query_typed_one(sql, &[]).await?, 0)?;
     let params: [Param<'_>; 6] = [
         (&number, Type::INT8),

@@ -1,1 +1,1 @@
-select count(*) from ledger where updated_at > now() - interval '1 minute'
+select count(*) from ledger where live and updated_at > now() - interval '1 minute'

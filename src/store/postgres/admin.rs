@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 
-use super::{PostgresStore, accounts, change};
+use super::{PostgresStore, accounts, change, session};
 use crate::domain::EventName;
 use crate::store::StoreError;
 use crate::store::admin::{
@@ -18,10 +18,11 @@ impl AdminStore for PostgresStore {
 
     async fn change(&self, change: Change, who: &str, at: DateTime<Utc>) -> Result<Changed, StoreError> {
         let at = at.trunc_subsecs(6);
-        self.transaction(&self.administrators, &self.begin_commit, async |client| {
-            change::change(client, &change, who, at).await
-        })
-        .await
+        let begin = &self.begin_commit;
+        let work = async |session: &session::Session| change::change(session, begin, &change, who, at).await;
+        let (changed, set_aside) = self.on_session(&self.administrators, work).await?;
+        self.note_set_aside(set_aside);
+        Ok(changed)
     }
 
     async fn due_purges(&self, grace: TimeDelta) -> Result<Vec<EventName>, StoreError> {

@@ -1,23 +1,21 @@
-//! The commit of a batch of which the database refuses a row: everything else goes in.
+//! The fold of a batch of which the database refuses a row: everything else goes in.
 
 use tokio_postgres::types::Type;
 
 use super::client::{Client, Param};
-use super::commit::{CHUNK_ROWS, Failure, Write};
+use super::fold::{Failure, add};
 use crate::domain::{BatchId, HourlyCount};
 use crate::store::StoreError;
-use crate::store::aside::{Search, removal_reason};
-use crate::store::columns::{event_deltas, stored_hour, stored_seq};
+use crate::store::aside::{Refused, Search, amount, removal_reason};
+use crate::store::columns::{stored_hour, stored_seq};
 use crate::store::migration::random_identity;
 
-/// In an open transaction whose ledger stands at the batch already.
+/// In an open transaction that checks constraints at once, so that one tells which row it does not want.
 pub(super) async fn write<'a>(client: &Client, rows: &'a [HourlyCount]) -> Result<Search<'a>, StoreError> {
-    // So that a constraint that is checked at the end tells now which row it does not want.
-    client.batch_execute("set constraints all immediate").await?;
-    let mut search = Search::of(rows, CHUNK_ROWS);
+    let mut search = Search::of(rows, rows.len().max(1));
     while let Some(part) = search.next_part() {
         client.batch_execute("savepoint part").await?;
-        match client.in_time(async { Ok::<_, StoreError>(both_tables(client, part).await) }).await? {
+        match client.in_time(async { Ok::<_, StoreError>(add(client.driver(), part).await) }).await? {
             Ok(()) => client.batch_execute("release part").await?,
             Err(Failure::Row(reason)) => {
                 client.batch_execute("rollback to part; release part").await?;
@@ -29,14 +27,7 @@ pub(super) async fn write<'a>(client: &Client, rows: &'a [HourlyCount]) -> Resul
     Ok(search)
 }
 
-async fn both_tables(client: &Client, part: &[HourlyCount]) -> Result<(), Failure> {
-    Write::Rows(part).run(client.driver()).await?;
-    let deltas = event_deltas(part).map_err(Failure::of_value)?;
-    Write::Totals(&deltas).run(client.driver()).await
-}
-
-pub(super) async fn set_aside(client: &Client, id: BatchId, search: &Search<'_>) -> Result<(), StoreError> {
-    let refused = &search.refused;
+pub(super) async fn set_aside(client: &Client, id: BatchId, refused: &[Refused<'_>]) -> Result<(), StoreError> {
     let (writer, seq) = (id.writer.0.as_slice(), stored_seq(id.seq)?);
     let events: Vec<&str> = refused.iter().map(|refused| refused.row.event.as_str()).collect();
     let hours: Vec<i32> = refused.iter().map(|refused| stored_hour(refused.row.hour)).collect();
@@ -54,7 +45,7 @@ pub(super) async fn set_aside(client: &Client, id: BatchId, search: &Search<'_>)
     let removal = random_identity()?;
     let params: [Param<'_>; 3] = [
         (&removal.as_slice(), Type::BYTEA),
-        (&search.amount().to_string(), Type::TEXT),
+        (&amount(refused).to_string(), Type::TEXT),
         (&removal_reason(id, refused.len()), Type::TEXT),
     ];
     let sql = "insert into removals (id, amount, reason) values ($1, cast($2 as numeric), $3)";

@@ -1,6 +1,5 @@
 //! The catalog and its log: what administrators change, in one transaction each.
 
-use std::borrow::Cow;
 use std::time::SystemTime;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -9,53 +8,21 @@ use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
 use super::client::{Client, Param};
+use super::fold;
 use super::rows::{column, time, time_or_none};
-use crate::domain::{BatchId, EventName, HourlyCount};
+use super::session::Session;
+use crate::domain::{EventName, HourlyCount};
 use crate::store::StoreError;
 use crate::store::admin::due::{Deleted, REMEMBERED};
 use crate::store::admin::log::{CountChange, Recorded, read_entries, stored_entries};
 use crate::store::admin::plan::{History, Plan, State, events_of, plan};
-use crate::store::admin::{Catalog, CatalogEntry, Change, Changed, Facts, Landing, LoggedChange, Overtaken, Told};
+use crate::store::admin::{Catalog, CatalogEntry, Change, Changed, Facts, LoggedChange, Told};
 use crate::store::columns::{event_name, hour, hourly_count, stored_count, stored_hour, unsigned};
 use crate::store::migration::random_identity;
 
-/// Keeps changes away until the end of the transaction, and says where the rows of a batch land that was
-/// opened with version `known` of the catalog. The later statements see what was committed while the first
-/// one waited.
-pub(super) async fn share_landing(client: &Client, known: u64) -> Result<Landing<'static>, StoreError> {
-    let known = i64::try_from(known).unwrap_or(i64::MAX);
-    let params: [Param<'_>; 1] = [(&known, Type::INT8)];
-    let (_, aliases, purged) = try_join3(
-        client.query_typed("select version from catalog_state for share", &[]),
-        client.query_typed("select event, alias_of from catalog where alias_of is not null", &[]),
-        client.query_typed("select event from purge_marks where version > $1", &params),
-    )
-    .await?;
-    let alias = |row: &Row| Ok::<_, StoreError>((event_name(column(row, 0)?)?, event_name(column(row, 1)?)?));
-    Ok(Landing {
-        aliases: Cow::Owned(aliases.iter().map(alias).collect::<Result<_, _>>()?),
-        purged: purged.iter().map(|row| event_name(column(row, 0)?)).collect::<Result<_, _>>()?,
-    })
-}
-
-/// Books counts of a batch as removed that a purge has overtaken.
-pub(super) async fn book_overtaken(client: &Client, overtaken: &[Overtaken], batch: BatchId) -> Result<(), StoreError> {
-    if overtaken.is_empty() {
-        return Ok(());
-    }
-    let ids = overtaken.iter().map(|_| random_identity()).collect::<Result<Vec<_>, _>>()?;
-    let ids: Vec<&[u8]> = ids.iter().map(<[u8; 16]>::as_slice).collect();
-    let amounts: Vec<String> = overtaken.iter().map(|gone| gone.count.to_string()).collect();
-    let reasons: Vec<String> = overtaken.iter().map(|gone| gone.reason(batch)).collect();
-    let params: [Param<'_>; 3] =
-        [(&ids, Type::BYTEA_ARRAY), (&amounts, Type::TEXT_ARRAY), (&reasons, Type::TEXT_ARRAY)];
-    client.execute_typed(include_str!("overtaken_insert.sql"), &params).await?;
-    Ok(())
-}
-
 pub(super) async fn catalog(client: &Client) -> Result<Catalog, StoreError> {
     let (version, rows, purges) = try_join3(
-        client.query_typed_one("select version from catalog_state", &[]),
+        client.query_typed_one("select version from catalog_version", &[]),
         client.query_typed("select event, description, inactive, deleted_at, alias_of from catalog", &[]),
         client.query_typed("select event, version from purge_marks", &[]),
     )
@@ -112,15 +79,38 @@ pub(super) async fn due_purges(client: &Client, grace: TimeDelta) -> Result<Vec<
     deleted.iter().filter(|entry| entry.is_ripe(grace, now)).map(|entry| event_name(&entry.event)).collect()
 }
 
-/// Within a transaction that is committed whatever this gives.
+/// Makes a change, in a transaction of its own; also gives how many rows were set aside for it. Any error
+/// leaves the transaction open or broken: the caller must drop the session.
 pub(super) async fn change(
-    client: &Client,
+    session: &Session,
+    begin: &str,
     change: &Change,
     who: &str,
     at: DateTime<Utc>,
-) -> Result<Changed, StoreError> {
-    // Waits for the commits that share it; later ones wait for this change.
-    client.query_typed("select version from catalog_state for update", &[]).await?;
+) -> Result<(Changed, usize), StoreError> {
+    let client = &session.client;
+    let mut set_aside = 0;
+    loop {
+        session.begin(begin).await?;
+        client.query_typed("select version from catalog_version for update", &[]).await?;
+        // A change counts what is stored row by row, so all that is committed has to be there. What is
+        // committed from now on is folded by what the catalog says after this change.
+        let has_purges = fold::lock(client).await?;
+        match fold::all(client, has_purges).await {
+            Ok(_) => break,
+            Err(fold::Failure::Row(_)) => {
+                client.batch_execute("rollback").await?;
+                set_aside += fold::carefully(session, begin).await?.1;
+            }
+            Err(fold::Failure::Other(error)) => return Err(error),
+        }
+    }
+    let changed = make(client, change, who, at).await?;
+    client.commit().await?;
+    Ok((changed, set_aside))
+}
+
+async fn make(client: &Client, change: &Change, who: &str, at: DateTime<Utc>) -> Result<Changed, StoreError> {
     let (now, Catalog { version, entries, .. }) = try_join(now(client), catalog(client)).await?;
     let recorded = match change {
         Change::Undo { change } => recorded(client, *change).await?,
@@ -144,7 +134,7 @@ pub(super) async fn change(
         Err(reason) => return Ok(Changed::Refused { reason }),
     };
     let number = stored_count(version + 1)?;
-    client.execute_typed("update catalog_state set version = $1", &[(&number, Type::INT8)]).await?;
+    client.execute_typed("update catalog_version set version = $1", &[(&number, Type::INT8)]).await?;
     write_counts(client, &plan).await?;
     write_catalog(client, &plan).await?;
     write_purges(client, &plan, number).await?;
@@ -209,6 +199,10 @@ async fn write_counts(client: &Client, plan: &Plan) -> Result<(), StoreError> {
             client.execute_typed(sql, &params).await?;
         }
     }
+    let hours: Vec<i32> = plan.counts.iter().map(|count| stored_hour(count.hour)).collect();
+    let deltas: Vec<i64> = plan.counts.iter().map(|count| count.delta).collect();
+    let params: [Param<'_>; 2] = [(&hours, Type::INT4_ARRAY), (&deltas, Type::INT8_ARRAY)];
+    client.execute_typed(include_str!("hour_totals_add.sql"), &params).await?;
     Ok(())
 }
 

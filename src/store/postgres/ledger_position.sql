@@ -1,9 +1,22 @@
--- One row. The arrays are aggregated from the same rows in the same order.
+-- One row. The arrays are aggregated from the same rows in the same order: the live writers and those asked
+-- for. Costs the number of these, however many writers there have ever been.
 select
-    cast(coalesce(sum(last_seq), 0) as bigint) + (select version from catalog_state) as version,
-    (select version from catalog_state) as catalog,
-    coalesce(array_agg(writer) filter (where writer = any($1)), '{}') as writers,
-    coalesce(array_agg(last_seq) filter (where writer = any($1)), '{}') as last_seqs,
-    coalesce(array_agg(cast(total as text)) filter (where writer = any($1)), '{}') as totals,
-    coalesce(array_agg(digest) filter (where writer = any($1)), '{}') as digests
-from ledger
+    cast(retired_writers.batches + (select coalesce(sum(last_seq), 0) from ledger where live) + version as bigint)
+        as version,
+    version as catalog,
+    cast(retired_writers.total + (select coalesce(sum(total), 0) from ledger where live) as text) as total,
+    shown.writers, shown.last_seqs, shown.totals, shown.digests
+from catalog_version
+cross join retired_writers
+cross join (
+    select
+        coalesce(array_agg(writer), '{}') as writers,
+        coalesce(array_agg(last_seq), '{}') as last_seqs,
+        coalesce(array_agg(cast(total as text)), '{}') as totals,
+        coalesce(array_agg(digest), '{}') as digests
+    from (
+        select writer, last_seq, total, digest from ledger where live
+        union
+        select writer, last_seq, total, digest from ledger where writer = any($1)
+    ) as writers
+) as shown

@@ -3,11 +3,13 @@
 use std::time::SystemTime;
 
 use chrono::{DateTime, Utc};
+use futures_util::future::try_join;
 use tokio_postgres::Row;
 use tokio_postgres::types::{FromSql, Type};
 
 use super::client::{Client, Param};
 use crate::domain::{EventTotal, HourRange, HourlyCount, Sum, SumBy, SumOf, WriterId};
+use crate::rows::{Row as _, merge, sums_of, totals_of};
 use crate::store::columns::{
     event_name, event_total, exact_sum, hour, hourly_count, ledger_entry, stored_hour, unsigned,
 };
@@ -32,9 +34,10 @@ pub(super) async fn position(client: &Client, writers: &[WriterId]) -> Result<Le
     let sql = include_str!("ledger_position.sql");
     let row = client.query_typed_one(sql, &[(&asked, Type::BYTEA_ARRAY)]).await?;
     let (version, catalog) = (unsigned(column(&row, 0)?)?, unsigned(column(&row, 1)?)?);
-    let mut position = LedgerPosition { version, catalog, ..LedgerPosition::default() };
-    let (found, last_seqs): (Vec<&[u8]>, Vec<i64>) = (column(&row, 2)?, column(&row, 3)?);
-    let (totals, digests): (Vec<&str>, Vec<Option<&[u8]>>) = (column(&row, 4)?, column(&row, 5)?);
+    let total = exact_sum(column(&row, 2)?)?;
+    let mut position = LedgerPosition { version, catalog, total, ..LedgerPosition::default() };
+    let (found, last_seqs): (Vec<&[u8]>, Vec<i64>) = (column(&row, 3)?, column(&row, 4)?);
+    let (totals, digests): (Vec<&str>, Vec<Option<&[u8]>>) = (column(&row, 5)?, column(&row, 6)?);
     for (writer, ((last_seq, total), digest)) in found.into_iter().zip(last_seqs.into_iter().zip(totals).zip(digests)) {
         let writer =
             writer.try_into().map_err(|_| StoreError::Rejected("a writer's id is not 16 bytes long".into()))?;
@@ -43,38 +46,88 @@ pub(super) async fn position(client: &Client, writers: &[WriterId]) -> Result<Le
     Ok(position)
 }
 
-/// At most `rows_max + 1` rows; one more than asked for tells the caller that there are too many.
+/// At most `rows_max + 1` folded rows, with what is not folded added to them; more than `rows_max` tell
+/// the caller that there are too many.
 pub(super) async fn hourly(client: &Client, query: &HourlyQuery) -> Result<Vec<HourlyCount>, StoreError> {
     let (first, last) = (stored_hour(query.range.first), stored_hour(query.range.last));
     let limit = i64::try_from(query.rows_max).unwrap_or(i64::MAX).saturating_add(1);
     let event = query.event.as_ref().map(|event| event.as_str());
     let mut params: Vec<Param<'_>> = vec![(&first, Type::INT4), (&last, Type::INT4), (&limit, Type::INT8)];
-    let sql = match &event {
-        None => include_str!("hourly_all.sql"),
+    let (folded, unfolded) = match &event {
+        None => (include_str!("hourly_all.sql"), unfolded(client, query.range, None, Unfolded::All)),
         Some(event) => {
             params.push((event, Type::TEXT));
-            include_str!("hourly_event.sql")
+            (include_str!("hourly_event.sql"), unfolded(client, query.range, Some(event), Unfolded::All))
         }
     };
+    let (folded, unfolded) = try_join(hourly_rows(client, folded, &params), unfolded).await?;
+    Ok(if unfolded.is_empty() { folded } else { merge(&folded, unfolded) })
+}
+
+async fn hourly_rows(client: &Client, sql: &str, params: &[Param<'_>]) -> Result<Vec<HourlyCount>, StoreError> {
     let mut rows = Vec::new();
     let on_row = |row: &Row| {
         rows.push(hourly_count(column(row, 0)?, column(row, 1)?, column(row, 2)?)?);
         Ok(())
     };
-    client.each_row(sql, &params, on_row).await?;
+    client.each_row(sql, params, on_row).await?;
     Ok(rows)
 }
 
+enum Unfolded {
+    All,
+    /// Without deleted events.
+    Shown,
+}
+
+/// What the log holds beside the folded rows of the same snapshot.
+async fn unfolded(
+    client: &Client,
+    range: HourRange,
+    event: Option<&&str>,
+    which: Unfolded,
+) -> Result<Vec<HourlyCount>, StoreError> {
+    let (first, last) = (stored_hour(range.first), stored_hour(range.last));
+    let mut params: Vec<Param<'_>> = vec![(&first, Type::INT4), (&last, Type::INT4)];
+    let sql = match (event, which) {
+        (None, Unfolded::All) => include_str!("unfolded_all.sql"),
+        (None, Unfolded::Shown) => include_str!("unfolded_shown.sql"),
+        (Some(event), _) => {
+            params.push((event, Type::TEXT));
+            include_str!("unfolded_event.sql")
+        }
+    };
+    hourly_rows(client, sql, &params).await
+}
+
 pub(super) async fn totals(client: &Client) -> Result<Vec<EventTotal>, StoreError> {
-    let mut totals = Vec::new();
-    each_total(client, &mut |total| totals.push(total)).await?;
-    Ok(totals)
+    let mut folded = Vec::new();
+    let unfolded = unfolded(client, HourRange::ALL, None, Unfolded::All);
+    let (unfolded, ()) = try_join(unfolded, each_folded_total(client, |total| folded.push(total))).await?;
+    Ok(if unfolded.is_empty() { folded } else { merge(&folded, totals_of(&unfolded)) })
 }
 
 pub(super) async fn each_total(
     client: &Client,
     on_total: &mut (dyn FnMut(EventTotal) + Send),
 ) -> Result<(), StoreError> {
+    let unfolded = totals_of(&unfolded(client, HourRange::ALL, None, Unfolded::All).await?);
+    let mut unfolded = unfolded.into_iter().peekable();
+    let on_folded = |mut total: EventTotal| {
+        while let Some(earlier) = unfolded.next_if(|next| next.event < total.event) {
+            on_total(earlier);
+        }
+        if let Some(same) = unfolded.next_if(|next| next.event == total.event) {
+            total.absorb(&same);
+        }
+        on_total(total);
+    };
+    each_folded_total(client, on_folded).await?;
+    unfolded.for_each(on_total);
+    Ok(())
+}
+
+async fn each_folded_total(client: &Client, mut on_total: impl FnMut(EventTotal)) -> Result<(), StoreError> {
     let on_row = |row: &Row| {
         on_total(event_total(column(row, 0)?, column(row, 1)?, column(row, 2)?, column(row, 3)?)?);
         Ok(())
@@ -88,12 +141,18 @@ pub(super) async fn sums(client: &Client, range: HourRange, by: SumBy) -> Result
         SumBy::Hour => include_str!("sums_by_hour.sql"),
         SumBy::Event => include_str!("sums_by_event.sql"),
     };
-    let rows = client.query_typed(sql, &[(&first, Type::INT4), (&last, Type::INT4)]).await?;
+    let params: [Param<'_>; 2] = [(&first, Type::INT4), (&last, Type::INT4)];
+    let unfolded = unfolded(client, range, None, Unfolded::Shown);
+    let (rows, unfolded) = try_join(client.query_typed(sql, &params), unfolded).await?;
     let of = |row| match by {
         SumBy::Hour => Ok::<_, StoreError>(SumOf::Hour(hour(column(row, 0)?)?)),
         SumBy::Event => Ok(SumOf::Event(event_name(column(row, 0)?)?)),
     };
-    rows.iter().map(|row| Ok(Sum { of: of(row)?, count: unsigned(column(row, 1)?)? })).collect()
+    let folded = rows.iter().map(|row| Ok(Sum { of: of(row)?, count: unsigned(column(row, 1)?)? }));
+    let folded = folded.collect::<Result<Vec<_>, StoreError>>()?;
+    let mut sums = merge(&folded, sums_of(unfolded.iter(), by));
+    sums.iter_mut().for_each(|sum| sum.count = sum.count.min(i64::MAX.unsigned_abs()));
+    Ok(sums)
 }
 
 pub(super) async fn active_writers(client: &Client) -> Result<u64, StoreError> {
@@ -104,7 +163,7 @@ pub(super) async fn active_writers(client: &Client) -> Result<u64, StoreError> {
 pub(super) async fn books(client: &Client) -> Result<Books, StoreError> {
     let row = client.query_typed_one(include_str!("books.sql"), &[]).await?;
     let sum = |index| exact_sum(column(&row, index)?);
-    Ok(Books { rows: sum(0)?, totals: sum(1)?, removed: sum(2)?, ledger: sum(3)? })
+    Ok(Books { rows: sum(0)?, totals: sum(1)?, hours: sum(2)?, removed: sum(3)?, ledger: sum(4)? })
 }
 
 pub(super) async fn identity(client: &Client) -> Result<String, StoreError> {

@@ -104,7 +104,7 @@ fn set_aside(transaction: &Transaction<'_>, request: &CommitRequest, search: &Se
         insert.execute(params![id.writer.0, stored_seq(id.seq)?, row.event.as_str(), hour, count, reason])?;
     }
     let mut book = transaction.prepare_cached("insert into removals (id, amount, reason) values (?1, ?2, ?3)")?;
-    let mut amount = search.amount();
+    let mut amount = aside::amount(&search.refused);
     while amount > 0 {
         // The column has 63 bits, a count may have 64.
         let part = i64::try_from(amount).unwrap_or(i64::MAX);

@@ -19,11 +19,15 @@ pub(super) fn entry(snapshot: &Transaction<'_>, writer: WriterId) -> Result<Opti
 }
 
 pub(super) fn position(snapshot: &Transaction<'_>, writers: &[WriterId]) -> Result<LedgerPosition, StoreError> {
-    let (batches, catalog): (i64, i64) = snapshot
-        .prepare_cached("select (select coalesce(sum(last_seq), 0) from ledger), version from catalog_state")?
-        .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    let (batches, catalog) = (unsigned(batches)?, unsigned(catalog)?);
-    let mut position = LedgerPosition { version: batches + catalog, catalog, ..LedgerPosition::default() };
+    let catalog: i64 = snapshot.prepare_cached("select version from catalog_state")?.query_row([], |row| row.get(0))?;
+    let catalog = unsigned(catalog)?;
+    let mut position = LedgerPosition { version: catalog, catalog, ..LedgerPosition::default() };
+    let mut ledger = snapshot.prepare_cached("select last_seq, total from ledger")?;
+    let mut rows = ledger.query([])?;
+    while let Some(row) = rows.next()? {
+        position.version += unsigned(row.get(0)?)?;
+        position.total += exact_sum(row.get_ref(1)?.as_str().map_err(rusqlite::Error::from)?)?;
+    }
     for writer in writers {
         if let Some(entry) = entry(snapshot, *writer)? {
             position.applied.insert(*writer, entry);
@@ -124,7 +128,8 @@ pub(super) fn books(snapshot: &Transaction<'_>) -> Result<Books, StoreError> {
         .prepare("select total from ledger")?
         .query_and_then([], |row| exact_sum(&row.get::<_, String>(0)?))?
         .sum::<Result<i128, StoreError>>()?;
-    Ok(Books { rows, totals, removed, ledger })
+    // There are no other sums of hours here.
+    Ok(Books { rows, totals, hours: rows, removed, ledger })
 }
 
 pub(super) fn identity(connection: &Connection) -> Result<String, StoreError> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use event_tracker::store::{Commit, StoreError};
+use event_tracker::store::{Commit, Folded, StoreError};
 
 use super::*;
 
@@ -115,52 +115,49 @@ async fn until_waiting(database: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_commit_that_meets_a_change_waits_and_lands_where_it_points() {
+async fn a_commit_never_waits_for_a_change_or_a_fold_and_lands_where_the_change_points() {
     let bench = Bench::postgres().await;
     let Bench::Postgres { database } = &bench else { unreachable!() };
     let store = bench.store().await;
     store.commit(request(batch(1, 1), rows([("a", 1, 1), ("b", 1, 10)]))).await.unwrap();
-    // A change that has its lock and takes its time.
+    // A change that has its locks and takes its time.
     let change = crate::harness::postgres::Cluster::shared().connect(database).await;
-    change.batch_execute("begin; select version from catalog_state for update").await.unwrap();
-    let committing = tokio::spawn({
-        let store = bench.store().await;
-        async move { store.commit(request(batch(1, 2), rows([("a", 1, 100)]))).await }
-    });
-    until_waiting(database).await;
+    change
+        .batch_execute("begin; select version from catalog_version for update; select from fold_lock for update")
+        .await
+        .unwrap();
+    assert_eq!(store.commit(request(batch(1, 2), rows([("a", 1, 100)]))).await, Ok(Commit::Applied));
+    assert_eq!(store.fold().await, Ok(Folded::default()));
+    assert_eq!(totals(&store).await, [("a".into(), 101), ("b".into(), 10)]);
     change
         .batch_execute(
-            "update catalog_state set version = version + 1;
+            "update catalog_version set version = version + 1;
              insert into catalog (event, description, inactive, alias_of) values ('a', '', false, 'b'); commit",
         )
         .await
         .unwrap();
-    assert_eq!(committing.await.unwrap(), Ok(Commit::Applied));
-    assert_eq!(totals(&store).await, [("a".into(), 1), ("b".into(), 110)]);
+    assert_eq!(totals(&store).await, [("b".into(), 111)]);
+    assert_eq!(store.fold().await, Ok(Folded { batches: 2, counters: 3 }));
+    assert_eq!(totals(&store).await, [("b".into(), 111)]);
+    balanced_books(&store).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_change_that_meets_a_commit_waits_and_moves_its_counts() {
+async fn a_change_that_meets_a_fold_waits_and_moves_all_that_is_committed() {
     let bench = Bench::postgres().await;
     let Bench::Postgres { database } = &bench else { unreachable!() };
     let store = bench.store().await;
     store.commit(request(batch(1, 1), rows([("a", 1, 1), ("b", 1, 10)]))).await.unwrap();
-    // A commit that has the catalog's lock and takes its time.
-    let commit = crate::harness::postgres::Cluster::shared().connect(database).await;
-    commit.batch_execute("begin; select version from catalog_state for share").await.unwrap();
+    // A fold that takes its time.
+    let fold = crate::harness::postgres::Cluster::shared().connect(database).await;
+    fold.batch_execute("begin; select from fold_lock for update").await.unwrap();
     let changing = tokio::spawn({
         let store = bench.store().await;
         async move { store.change(relocate("a", "b"), "ada", now()).await }
     });
     until_waiting(database).await;
-    commit
-        .batch_execute(
-            "update hourly_counts set count = count + 100 where event = 'a';
-             update event_totals set total = total + 100 where event = 'a';
-             insert into ledger (writer, last_seq, total) values ('x', 1, 100); commit",
-        )
-        .await
-        .unwrap();
+    assert_eq!(store.commit(request(batch(1, 2), rows([("a", 1, 100)]))).await, Ok(Commit::Applied));
+    fold.batch_execute("commit").await.unwrap();
     assert_eq!(changing.await.unwrap(), Ok(Changed::Done { change: 1 }));
     assert_eq!(totals(&store).await, [("b".into(), 111)]);
     balanced_books(&store).await;

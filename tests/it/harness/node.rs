@@ -16,6 +16,7 @@ pub fn options() -> Options {
     Options {
         journal: journal::Options { ack: Ack::Memory, ..journal::Options::default() },
         flush: flusher::Options { interval_ms: 10, shutdown_timeout_ms: 10_000, retry_backoff_max_ms: 10 },
+        fold_interval_ms: 15,
         limits: Limits { events_max: 100_000 },
     }
 }

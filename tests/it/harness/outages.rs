@@ -9,7 +9,9 @@ use event_tracker::domain::{EventName, EventTotal, HourRange, HourlyCount, Sum, 
 use event_tracker::store::admin::{
     AccountChange, AdminKey, AdminStore, Catalog, Change, Changed, LoggedChange, Session, Superuser,
 };
-use event_tracker::store::{Books, Commit, CommitRequest, HourlyQuery, LedgerPosition, Snapshot, Store, StoreError};
+use event_tracker::store::{
+    Books, Commit, CommitRequest, Folded, HourlyQuery, LedgerPosition, Snapshot, Store, StoreError,
+};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
@@ -52,6 +54,10 @@ impl Store for Outages {
             return Err(StoreError::Unavailable("the answer was lost".into()));
         }
         self.up()?.commit(request).await
+    }
+
+    async fn fold(&self) -> Result<Folded, StoreError> {
+        self.up()?.fold().await
     }
 
     fn expect(&self, identity: Option<String>) {

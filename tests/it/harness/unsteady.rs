@@ -12,7 +12,9 @@ use event_tracker::store::admin::{
     AccountChange, AdminKey, AdminStore, Catalog, Change, Changed, LoggedChange, Session, Superuser,
 };
 use event_tracker::store::sqlite::SqliteStore;
-use event_tracker::store::{Books, Commit, CommitRequest, HourlyQuery, LedgerPosition, Snapshot, Store, StoreError};
+use event_tracker::store::{
+    Books, Commit, CommitRequest, Folded, HourlyQuery, LedgerPosition, Snapshot, Store, StoreError,
+};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
@@ -151,6 +153,10 @@ impl Store for Unsteady {
             Some(Fate::Late) => self.late.lock().push(request),
         }
         Err(StoreError::Unavailable("the answer is lost".into()))
+    }
+
+    async fn fold(&self) -> Result<Folded, StoreError> {
+        self.up().await?.fold().await
     }
 
     fn expect(&self, identity: Option<String>) {

@@ -113,6 +113,7 @@ async fn a_zombie_that_commits_wins_and_one_that_rolls_back_loses() {
                  insert into ledger (writer, last_seq, total) values (decode(repeat('01', 16), 'hex'), 1, 10) \
                  on conflict (writer) do update set last_seq = 2, total = ledger.total + 10; \
                  insert into hourly_counts values ('a', 9, 10); \
+                 insert into hour_totals values (9, 10); \
                  insert into event_totals values ('a', 10, 9, 9) \
                  on conflict (event) do update set total = event_totals.total + 10",
             )

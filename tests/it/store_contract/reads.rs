@@ -169,7 +169,7 @@ async fn an_empty_store_answers_with_nothing(bench: Bench) {
     assert_eq!(stored(&store).await, []);
     assert_eq!(totals(&store).await, []);
     assert_eq!(store.position(vec![writer(1)]).await, Ok(store::LedgerPosition::default()));
-    let nothing = Books { rows: 0, totals: 0, removed: 0, ledger: 0 };
+    let nothing = Books { rows: 0, totals: 0, hours: 0, removed: 0, ledger: 0 };
     assert_eq!(balanced_books(&store).await, nothing);
 }
 
@@ -190,7 +190,8 @@ async fn the_position_moves_with_every_commit_of_any_writer(bench: Bench) {
     let entry = |seq, total| LedgerEntry { last_seq: BatchSeq(seq), total, digest };
     assert_eq!(position.applied, [(writer(1), entry(3, 3)), (writer(2), entry(1, 1))].into());
     let hourly = store.hourly(everything(), vec![writer(2)]).await.unwrap().position;
-    assert_eq!((hourly.version, hourly.applied), (position.version, [(writer(2), entry(1, 1))].into()));
+    assert_eq!(hourly.version, position.version);
+    assert_eq!(hourly.applied.get(&writer(2)), Some(&entry(1, 1)));
 }
 
 async fn totals_come_one_by_one_with_the_position_of_their_snapshot(bench: Bench) {

@@ -58,19 +58,25 @@ async fn many_that_start_at_once_make_one_schema(bench: Bench) {
 }
 
 /// The steps of each kind of database, as they were published.
-const SQLITE_STEPS: [&str; 3] = [
+const SQLITE_STEPS: [&str; 6] = [
     include_str!("../../../src/store/sqlite/0001_counts.sql"),
     include_str!("../../../src/store/sqlite/0002_admin.sql"),
     include_str!("../../../src/store/sqlite/0003_account_log.sql"),
+    include_str!("../../../src/store/sqlite/0004_digest.sql"),
+    include_str!("../../../src/store/sqlite/0005_purge_marks.sql"),
+    include_str!("../../../src/store/sqlite/0006_change_facts.sql"),
 ];
-const POSTGRES_STEPS: [&str; 3] = [
+const POSTGRES_STEPS: [&str; 6] = [
     include_str!("../../../src/store/postgres/0001_counts.sql"),
     include_str!("../../../src/store/postgres/0002_admin.sql"),
     include_str!("../../../src/store/postgres/0003_account_log.sql"),
+    include_str!("../../../src/store/postgres/0004_digest.sql"),
+    include_str!("../../../src/store/postgres/0005_purge_marks.sql"),
+    include_str!("../../../src/store/postgres/0006_change_facts.sql"),
 ];
 
 async fn the_schema_of_every_older_version_is_brought_up_to_date_and_keeps_its_counts(first: Bench) {
-    for version in 1..=3 {
+    for version in 1..=6 {
         let another = match first {
             Bench::Sqlite(_) => Bench::sqlite(),
             Bench::Postgres { .. } => Bench::postgres().await,

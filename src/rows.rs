@@ -1,0 +1,91 @@
+//! Sorted lists of counts: what they have in common, and how two become one.
+
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+
+use crate::domain::{EventTotal, HourlyCount, Sum, SumBy, SumOf};
+
+/// An item of a list that has one for each key, sorted by them.
+pub trait Row: Clone {
+    fn compare(&self, other: &Self) -> Ordering;
+    /// Adds the other item of the same key.
+    fn absorb(&mut self, other: &Self);
+}
+
+impl Row for HourlyCount {
+    fn compare(&self, other: &Self) -> Ordering {
+        (&self.event, self.hour).cmp(&(&other.event, other.hour))
+    }
+
+    fn absorb(&mut self, other: &Self) {
+        self.count += other.count;
+    }
+}
+
+impl Row for EventTotal {
+    fn compare(&self, other: &Self) -> Ordering {
+        self.event.cmp(&other.event)
+    }
+
+    fn absorb(&mut self, other: &Self) {
+        self.count += other.count;
+        self.first_hour = self.first_hour.min(other.first_hour);
+        self.last_hour = self.last_hour.max(other.last_hour);
+    }
+}
+
+impl Row for Sum {
+    fn compare(&self, other: &Self) -> Ordering {
+        self.of.cmp(&other.of)
+    }
+
+    fn absorb(&mut self, other: &Self) {
+        self.count = self.count.saturating_add(other.count);
+    }
+}
+
+/// Merges two sorted lists; items of the same key become one.
+#[must_use]
+pub fn merge<T: Row>(committed: &[T], more: Vec<T>) -> Vec<T> {
+    let mut merged = Vec::with_capacity(committed.len() + more.len());
+    let mut more = more.into_iter().peekable();
+    for row in committed {
+        while let Some(earlier) = more.next_if(|next| next.compare(row).is_lt()) {
+            merged.push(earlier);
+        }
+        let mut row = row.clone();
+        if let Some(same) = more.next_if(|next| next.compare(&row).is_eq()) {
+            row.absorb(&same);
+        }
+        merged.push(row);
+    }
+    merged.extend(more);
+    merged
+}
+
+/// The sums per event of sorted rows.
+#[must_use]
+pub fn totals_of(rows: &[HourlyCount]) -> Vec<EventTotal> {
+    let of_event = |rows: &[HourlyCount]| EventTotal {
+        event: rows[0].event.clone(),
+        count: rows.iter().map(|row| row.count).sum(),
+        first_hour: rows[0].hour,
+        last_hour: rows[rows.len() - 1].hour,
+    };
+    rows.chunk_by(|a, b| a.event == b.event).map(of_event).collect()
+}
+
+/// The sums per hour or per event of sorted rows.
+#[must_use]
+pub fn sums_of<'a>(rows: impl Iterator<Item = &'a HourlyCount>, by: SumBy) -> Vec<Sum> {
+    let mut sums: BTreeMap<SumOf, u64> = BTreeMap::new();
+    for row in rows {
+        let of = match by {
+            SumBy::Hour => SumOf::Hour(row.hour),
+            SumBy::Event => SumOf::Event(row.event.clone()),
+        };
+        let sum = sums.entry(of).or_default();
+        *sum = sum.saturating_add(row.count);
+    }
+    sums.into_iter().map(|(of, count)| Sum { of, count }).collect()
+}

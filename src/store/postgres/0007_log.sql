@@ -1,0 +1,86 @@
+-- Version 7: a commit appends one entry to a log; the entries are added up later, many at a time.
+
+-- Nodes of earlier versions, which would add to the counts themselves, lock it by its old name with each
+-- commit: they can't commit any more, and are turned away when they connect again.
+alter table catalog_state rename to catalog_version;
+comment on table catalog_version is
+    'One row. Every change of an administrator locks it first. A batch lands by what the catalog says when it is folded.';
+
+alter table ledger add column live boolean not null default false;
+create index ledger_live on ledger (writer) where live;
+comment on table ledger is
+    'Which batches are in the log or in the counts. Never delete a row: a batch that its writer still holds would be counted twice.';
+comment on column ledger.live is
+    'Has committed lately and has a row in folded. Those that have not are summed up in retired_writers.';
+
+create table retired_writers (
+    only_row boolean primary key check (only_row),
+    batches numeric not null,
+    total numeric not null
+);
+comment on table retired_writers is
+    'One row: the sums of ledger.last_seq and ledger.total of the writers that are not live, so that nobody has to look at each of them.';
+insert into retired_writers (only_row, batches, total)
+    select true, coalesce(sum(last_seq), 0), coalesce(sum(total), 0) from ledger;
+
+create table deltas (
+    writer bytea not null,
+    seq bigint not null,
+    after bigint not null,
+    catalog bigint not null,
+    total numeric not null,
+    entries integer not null,
+    events text[] collate "C" not null,
+    hours integer[] not null,
+    counts bigint[] not null,
+    at timestamptz not null default now(),
+    primary key (writer, seq)
+) with (autovacuum_vacuum_scale_factor = 0.05, toast.autovacuum_vacuum_scale_factor = 0.05);
+create index deltas_by_time on deltas (at);
+comment on table deltas is
+    'The log: one row a committed batch, with what it counted. Kept for some minutes after it is folded.';
+comment on column deltas.seq is 'Number of the batch; the entry is folded when folded.seq of its writer has reached it.';
+comment on column deltas.after is 'Where the ledger of the writer stood before.';
+comment on column deltas.catalog is 'The version of the catalog that the node knew before it counted the first of these.';
+comment on column deltas.total is 'Sum of counts.';
+comment on column deltas.entries is 'How many there are in each of the three arrays, which belong together.';
+comment on column deltas.events is 'The names as they were counted, also those of aliases.';
+comment on column deltas.hours is 'Hours since 1970-01-01 00:00 UTC.';
+
+create table folded (
+    writer bytea primary key,
+    seq bigint not null
+) with (fillfactor = 50);
+comment on table folded is 'How far the log of each live writer is in hourly_counts, event_totals and hour_totals.';
+
+create table fold_lock (
+    only_row boolean primary key check (only_row)
+);
+comment on table fold_lock is 'One row. Locked by the node that folds, and by every change of an administrator.';
+insert into fold_lock (only_row) values (true);
+
+create table hour_totals (
+    hour integer primary key,
+    total numeric not null
+) with (fillfactor = 80);
+comment on table hour_totals is 'The total of each hour over all events: the sum of its hourly_counts, changed in the same transaction.';
+insert into hour_totals (hour, total) select hour, sum(count) from hourly_counts group by hour;
+
+create view unfolded_entries as
+    select
+        deltas.writer,
+        deltas.seq,
+        coalesce(catalog.alias_of, counted.event) as event,
+        counted.event as counted_as,
+        counted.hour,
+        counted.count,
+        purge_marks.event is not null as is_overtaken
+    from folded
+    cross join lateral (
+        select * from deltas where deltas.writer = folded.writer and deltas.seq > folded.seq
+    ) as deltas
+    cross join lateral unnest(deltas.events, deltas.hours, deltas.counts) as counted (event, hour, count)
+    left join catalog on catalog.event = counted.event and catalog.alias_of is not null
+    left join purge_marks on purge_marks.event = counted.event and purge_marks.version > deltas.catalog;
+comment on view unfolded_entries is
+    'What is in the log and not yet in hourly_counts. Overtaken are counts of a batch that began before its event was purged: they belong to nothing.';

@@ -1,0 +1,215 @@
+//! The fold: what the log has gathered is added to the counts.
+
+use std::time::{Duration, Instant};
+
+use futures_util::TryStreamExt;
+use parking_lot::Mutex;
+use tokio_postgres::types::Type;
+
+use super::careful;
+use super::client::{Client, Param};
+use super::error::is_about_rows;
+use super::rows::column;
+use super::session::Session;
+use crate::domain::{BatchId, BatchSeq, HourlyCount, WriterId};
+use crate::store::aside;
+use crate::store::columns::{
+    EventDelta, event_deltas, event_name, exact_sum, hour, stored_count, stored_hour, unsigned,
+};
+use crate::store::{Folded, StoreError};
+
+/// What was folded, and how many rows were set aside for it.
+pub(super) type Done = (Folded, usize);
+
+const TRIM_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Rows in one statement of a careful fold.
+const CHUNK_ROWS: usize = 10_000;
+
+/// More memory than usual: a fold sorts what many nodes have counted for a while.
+const MEMORY: &str = "set local work_mem = '64MB'";
+
+/// When old entries of the log are deleted.
+pub(super) struct Trimming {
+    keep: Duration,
+    last: Mutex<Option<Instant>>,
+}
+
+impl Trimming {
+    pub(super) fn new(keep: Duration) -> Self {
+        Self { keep, last: Mutex::new(None) }
+    }
+
+    /// How long entries are kept, if it is time to delete those that are older.
+    pub(super) fn due(&self) -> Option<Duration> {
+        let mut last = self.last.lock();
+        let is_due = last.is_none_or(|last| last.elapsed() >= TRIM_INTERVAL);
+        is_due.then(|| {
+            *last = Some(Instant::now());
+            self.keep
+        })
+    }
+}
+
+/// Folds all that is in the log, in a transaction of its own. Somebody else who folds at the moment is not
+/// waited for. `trim`: deletes entries that are folded and older than this. Any error leaves the transaction open or broken: the caller must drop the session.
+pub(super) async fn fold(session: &Session, begin: &str, trim: Option<Duration>) -> Result<Done, StoreError> {
+    let client = &session.client;
+    session.begin(&format!("{begin}; {MEMORY}")).await?;
+    let sql = "select exists (select from purge_marks) from fold_lock for update skip locked";
+    let Some(row) = client.query_typed_opt(sql, &[]).await? else {
+        client.batch_execute("rollback").await?;
+        return Ok((Folded::default(), 0));
+    };
+    match all(client, column(&row, 0)?).await {
+        Ok(folded) => {
+            if let Some(keep) = trim {
+                self::trim(client, keep).await?;
+            }
+            client.commit().await?;
+            Ok((folded, 0))
+        }
+        Err(Failure::Row(_)) => {
+            client.batch_execute("rollback").await?;
+            carefully(session, begin).await
+        }
+        Err(Failure::Other(error)) => Err(error),
+    }
+}
+
+/// Why a part of the rows is not in.
+pub(super) enum Failure {
+    /// The database does not want a row of it.
+    Row(String),
+    Other(StoreError),
+}
+
+impl Failure {
+    /// Of a value that the database has no room for.
+    fn of_value(error: StoreError) -> Self {
+        match error {
+            StoreError::Rejected(reason) => Self::Row(reason),
+            error => Self::Other(error),
+        }
+    }
+}
+
+impl From<tokio_postgres::Error> for Failure {
+    fn from(error: tokio_postgres::Error) -> Self {
+        let is_row = error.code().is_some_and(is_about_rows);
+        match StoreError::from(error) {
+            StoreError::Rejected(reason) if is_row => Self::Row(reason),
+            error => Self::Other(error),
+        }
+    }
+}
+
+/// Waits for a fold that is under way, and keeps others away until the end of the transaction. Says whether
+/// there are marks of purges, which only change with this lock held.
+pub(super) async fn lock(client: &Client) -> Result<bool, StoreError> {
+    let sql = "select exists (select from purge_marks) from fold_lock for update";
+    column(&client.query_typed_one(sql, &[]).await?, 0)
+}
+
+/// Within a transaction that holds the lock. It is of no use any more when a row is refused. `has_purges`:
+/// counts of purged events may be among the rest.
+pub(super) async fn all(client: &Client, has_purges: bool) -> Result<Folded, Failure> {
+    // A constraint may be checked only at the end: then it is to be known now.
+    let immediate = "set constraints all immediate";
+    client.answered(client.driver().batch_execute(immediate)).await.map_err(Failure::Other)??;
+    let overtaken = if has_purges { include_str!("fold_all_overtaken.sql") } else { "" };
+    let sql = include_str!("fold.sql").replace("/* overtaken */", overtaken);
+    let fold = client.driver().query_typed_one(&sql, &[]);
+    let row = client.answered(fold).await.map_err(Failure::Other)??;
+    let number = |index| column::<i64>(&row, index).and_then(unsigned);
+    Ok(Folded { batches: number(0).map_err(Failure::Other)?, counters: number(1).map_err(Failure::Other)? })
+}
+
+/// Gives the space of old entries back, and sums up the writers that have none left.
+async fn trim(client: &Client, keep: Duration) -> Result<(), StoreError> {
+    let keep_s = keep.as_secs_f64();
+    let keep: [Param<'_>; 1] = [(&keep_s, Type::FLOAT8)];
+    client.execute_typed(include_str!("log_trim.sql"), &keep).await?;
+    client.execute_typed(include_str!("ledger_retire.sql"), &keep).await?;
+    Ok(())
+}
+
+/// Folds entry by entry, when the database refuses a row: everything else goes in.
+pub(super) async fn carefully(session: &Session, begin: &str) -> Result<Done, StoreError> {
+    let client = &session.client;
+    session.begin(&format!("{begin}; {MEMORY}; set constraints all immediate")).await?;
+    lock(client).await?;
+    let (mut folded, mut set_aside) = (Folded::default(), 0);
+    for id in unfolded(client).await? {
+        let writer = id.writer.0.as_slice();
+        let seq = i64::try_from(id.seq.0).unwrap_or(i64::MAX);
+        let entry: [Param<'_>; 2] = [(&writer, Type::BYTEA), (&seq, Type::INT8)];
+        client.execute_typed(include_str!("fold_overtaken.sql"), &entry).await?;
+        let rows = rows_of(client, &entry).await?;
+        let search = careful::write(client, &rows).await?;
+        if !search.refused.is_empty() {
+            careful::set_aside(client, id, &search.refused).await?;
+        }
+        client.execute_typed("update folded set seq = $2 where writer = $1", &entry).await?;
+        aside::tell(id, &search.refused);
+        set_aside += search.refused.len();
+        folded.batches += 1;
+        folded.counters += rows.len() as u64;
+    }
+    client.commit().await?;
+    Ok((folded, set_aside))
+}
+
+async fn unfolded(client: &Client) -> Result<Vec<BatchId>, StoreError> {
+    let sql = "select deltas.writer, deltas.seq from deltas join folded on folded.writer = deltas.writer
+         where deltas.seq > folded.seq order by deltas.writer, deltas.seq";
+    let rows = client.query_typed(sql, &[]).await?;
+    rows.iter()
+        .map(|row| {
+            let writer = column::<&[u8]>(row, 0)?.try_into();
+            let writer = writer.map_err(|_| StoreError::Rejected("a writer's id is not 16 bytes long".into()))?;
+            Ok(BatchId { writer: WriterId(writer), seq: BatchSeq(unsigned(column(row, 1)?)?) })
+        })
+        .collect()
+}
+
+async fn rows_of(client: &Client, entry: &[Param<'_>]) -> Result<Vec<HourlyCount>, StoreError> {
+    let sql = "select event, hour, cast(sum(count) as text) from unfolded_entries
+         where writer = $1 and seq = $2 and not is_overtaken group by event, hour order by event, hour";
+    let rows = client.in_time(client.driver().query_typed_raw(sql, entry.iter().cloned())).await?;
+    let rows = rows.map_err(StoreError::from).and_then(|row| async move {
+        let count = u64::try_from(exact_sum(column(&row, 2)?)?).unwrap_or(u64::MAX);
+        Ok(HourlyCount { event: event_name(column(&row, 0)?)?, hour: hour(column(&row, 1)?)?, count })
+    });
+    client.in_time(rows.try_collect()).await
+}
+
+/// Adds some rows of a careful fold to all tables.
+pub(super) async fn add(client: &tokio_postgres::Client, rows: &[HourlyCount]) -> Result<(), Failure> {
+    for rows in rows.chunks(CHUNK_ROWS) {
+        let events: Vec<&str> = rows.iter().map(|row| row.event.as_str()).collect();
+        let hours: Vec<i32> = rows.iter().map(|row| stored_hour(row.hour)).collect();
+        let counts = rows.iter().map(|row| stored_count(row.count)).collect::<Result<Vec<i64>, _>>();
+        let counts = counts.map_err(Failure::of_value)?;
+        let params: [Param<'_>; 3] =
+            [(&events, Type::TEXT_ARRAY), (&hours, Type::INT4_ARRAY), (&counts, Type::INT8_ARRAY)];
+        client.execute_typed(include_str!("hourly_upsert.sql"), &params).await?;
+        let params: [Param<'_>; 2] = [(&hours, Type::INT4_ARRAY), (&counts, Type::INT8_ARRAY)];
+        client.execute_typed(include_str!("hour_totals_add.sql"), &params).await?;
+    }
+    let deltas: Vec<EventDelta<'_>> = event_deltas(rows).map_err(Failure::of_value)?;
+    for deltas in deltas.chunks(CHUNK_ROWS) {
+        let events: Vec<&str> = deltas.iter().map(|delta| delta.event).collect();
+        let counts: Vec<i64> = deltas.iter().map(|delta| delta.count).collect();
+        let first_hours: Vec<i32> = deltas.iter().map(|delta| delta.first_hour).collect();
+        let last_hours: Vec<i32> = deltas.iter().map(|delta| delta.last_hour).collect();
+        let params: [Param<'_>; 4] = [
+            (&events, Type::TEXT_ARRAY),
+            (&counts, Type::INT8_ARRAY),
+            (&first_hours, Type::INT4_ARRAY),
+            (&last_hours, Type::INT4_ARRAY),
+        ];
+        client.execute_typed(include_str!("totals_upsert.sql"), &params).await?;
+    }
+    Ok(())
+}

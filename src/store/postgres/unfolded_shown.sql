@@ -1,0 +1,7 @@
+-- Without deleted events.
+select event, hour, cast(least(sum(count), 9223372036854775807) as bigint)
+from unfolded_entries
+where hour between $1 and $2 and not is_overtaken
+    and event not in (select event from catalog where deleted_at is not null)
+group by event, hour
+order by event, hour

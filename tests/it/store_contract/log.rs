@@ -1,0 +1,141 @@
+//! PostgreSQL's log: what is not folded shows in every read, and a fold changes none.
+
+use event_tracker::domain::SumBy;
+use event_tracker::store::Folded;
+
+use super::*;
+
+/// All that reads give.
+async fn answers(store: &Arc<dyn Store>) -> String {
+    let totals = store.totals(vec![]).await.unwrap();
+    let mut one_by_one = Vec::new();
+    store.each_total(vec![], &mut |total| one_by_one.push(total)).await.unwrap();
+    assert_eq!(one_by_one, totals.value);
+    let range = HourRange { first: hour(2), last: hour(8) };
+    let by_hour = store.sums(range, SumBy::Hour, vec![]).await.unwrap().value;
+    let by_event = store.sums(range, SumBy::Event, vec![]).await.unwrap().value;
+    let of_b = HourlyQuery { event: Some(EventName::parse("b").unwrap()), ..everything() };
+    let of_b = store.hourly(of_b, vec![]).await.unwrap().value;
+    let books = balanced_books(store).await;
+    format!("{:?}\n{totals:?}\n{by_hour:?}\n{by_event:?}\n{of_b:?}\n{books:?}", stored(store).await)
+}
+
+async fn postgres() -> (Bench, Arc<dyn Store>) {
+    let bench = Bench::postgres().await;
+    let store = bench.store().await;
+    (bench, store)
+}
+
+#[tokio::test]
+async fn a_fold_changes_no_answer() {
+    let (_bench, store) = postgres().await;
+    let sent = [
+        rows([("a", 1, 1), ("b", 2, 20), ("b", 3, 30)]),
+        rows([("a", 9, 5), ("b", 1, 10), ("c", 4, 4)]),
+        rows([("Z", 2, 7), ("b", 2, 2), ("ü", 8, 8)]),
+    ];
+    for folded_before in 0..=sent.len() {
+        let (_bench, store) = postgres().await;
+        for (rows, number) in sent.iter().zip(1..) {
+            // Two writers, and one of them twice.
+            let id = if number == 3 { batch(1, 2) } else { batch(number, 1) };
+            store.commit(request(id, rows.clone())).await.unwrap();
+            if usize::from(number) == folded_before {
+                assert_eq!(store.fold().await.unwrap().batches, u64::from(number));
+            }
+        }
+        let before = answers(&store).await;
+        let left = (sent.len() - folded_before) as u64;
+        assert_eq!(store.fold().await.unwrap().batches, left);
+        assert_eq!(answers(&store).await, before, "{folded_before} folded before");
+        assert_eq!(store.fold().await, Ok(Folded::default()));
+        assert_eq!(answers(&store).await, before);
+    }
+    assert_eq!(store.fold().await, Ok(Folded::default()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_node_folds_at_once_and_nothing_is_folded_twice() {
+    let (bench, store) = postgres().await;
+    let (done, mut folders) = (Arc::new(AtomicBool::new(false)), Vec::new());
+    for _ in 0..3 {
+        let (store, done) = (bench.store().await, Arc::clone(&done));
+        folders.push(tokio::spawn(async move {
+            let mut folded = 0;
+            while !done.load(Ordering::Relaxed) {
+                folded += store.fold().await.unwrap().batches;
+            }
+            folded
+        }));
+    }
+    let mut writers = Vec::new();
+    for number in 1..=3 {
+        let store = bench.store().await;
+        writers.push(tokio::spawn(async move {
+            for seq in 1..=40 {
+                let sent = rows([("mine", u32::from(number), 1), ("ours", 1, 1)]);
+                assert_eq!(store.commit(request(batch(number, seq), sent)).await, Ok(Commit::Applied));
+            }
+        }));
+    }
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    done.store(true, Ordering::Relaxed);
+    let mut folded = 0;
+    for folder in folders {
+        folded += folder.await.unwrap();
+    }
+    folded += store.fold().await.unwrap().batches;
+    assert_eq!(folded, 120);
+    assert_eq!(totals(&store).await, [("mine".into(), 120), ("ours".into(), 120)]);
+    assert_eq!(balanced_books(&store).await.ledger, 240);
+}
+
+#[tokio::test]
+async fn old_entries_are_deleted_once_they_are_folded_and_their_writers_summed_up() {
+    let (bench, store) = postgres().await;
+    let Bench::Postgres { database } = &bench else { unreachable!() };
+    let client = Cluster::shared().connect(database).await;
+    let number = async |sql: &str| client.query_one(sql, &[]).await.unwrap().get::<_, i64>(0);
+    for writer in [1, 2] {
+        store.commit(request(batch(writer, 1), rows([("a", 1, 1)]))).await.unwrap();
+    }
+    store.fold().await.unwrap();
+    let position = store.position(vec![writer(2)]).await.unwrap();
+    store.commit(request(batch(1, 2), rows([("a", 1, 1)]))).await.unwrap();
+    // An hour passes.
+    bench.execute("update deltas set at = at - interval '1 hour'").await;
+    bench.execute("update ledger set updated_at = updated_at - interval '1 hour' where last_seq = 1").await;
+    // Another process, which has not trimmed lately.
+    bench.store().await.fold().await.unwrap();
+    assert_eq!(number("select count(*) from deltas").await, 0);
+    assert_eq!(number("select count(*) from folded").await, 1);
+    assert_eq!(number("select count(*) from ledger where live").await, 1);
+    let now = store.position(vec![writer(2)]).await.unwrap();
+    assert_eq!((now.version, now.total), (position.version + 1, position.total + 1));
+    assert_eq!(now.applied.get(&writer(2)), position.applied.get(&writer(2)));
+    assert!(!store.position(vec![]).await.unwrap().applied.contains_key(&writer(2)));
+    // A writer that was away for long goes on, and is told what it has.
+    let again = request(batch(2, 1), rows([("a", 1, 1)]));
+    assert_eq!(store.commit(again).await, Ok(stands(1, 1, &rows([("a", 1, 1)]))));
+    assert_eq!(store.commit(request(batch(2, 2), rows([("b", 1, 5)]))).await, Ok(Commit::Applied));
+    assert_eq!(store.position(vec![]).await.unwrap().version, position.version + 2);
+    assert_eq!(number("select count(*) from ledger where live").await, 2);
+    assert_eq!(totals(&store).await, [("a".into(), 3), ("b".into(), 5)]);
+    balanced_books(&store).await;
+    store.fold().await.unwrap();
+    balanced_books(&store).await;
+}
+
+#[tokio::test]
+async fn an_entry_that_is_not_folded_is_never_deleted() {
+    let (bench, store) = postgres().await;
+    store.commit(request(batch(1, 1), rows([("a", 1, 1)]))).await.unwrap();
+    bench.execute("update deltas set at = at - interval '1 hour'").await;
+    // Nothing but the deletion is tried, as if the fold had been cut off before it.
+    bench.execute(include_str!("../../../src/store/postgres/log_trim.sql").replace("$1", "600").as_str()).await;
+    bench.execute(include_str!("../../../src/store/postgres/ledger_retire.sql").replace("$1", "0").as_str()).await;
+    assert_eq!(totals(&store).await, [("a".into(), 1)]);
+    balanced_books(&store).await;
+}
