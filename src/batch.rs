@@ -138,7 +138,7 @@ impl SealedBatch {
 /// Guarded together, so that no batch is in neither or in both.
 struct Waiting {
     sealed: VecDeque<Arc<SealedBatch>>,
-    commits: RecentCommits,
+    commits: Arc<RecentCommits>,
     /// Batches of this process's writer that the store has not taken as they are.
     set_aside: BTreeSet<BatchSeq>,
 }
@@ -266,7 +266,13 @@ impl Batches {
         let id = BatchId { writer: self.writer, seq: open.seq };
         let (counts, overtaken) = (Arc::clone(&open.counts), BTreeSet::new());
         batches.push(PendingBatch { id, catalog: open.catalog, counts, overtaken });
-        Pending { batches, names: Arc::clone(&self.names), commits: waiting.commits.clone() }
+        Pending { batches, names: Arc::clone(&self.names), commits: Arc::clone(&waiting.commits) }
+    }
+
+    /// What this process has committed lately.
+    #[must_use]
+    pub fn recent_commits(&self) -> Arc<RecentCommits> {
+        Arc::clone(&self.waiting.lock().commits)
     }
 
     /// Whether nothing waits to be committed.

@@ -1,14 +1,15 @@
 //! What this node has read of the store, kept current, so that what dashboards poll costs the store
 //! next to nothing.
 //!
-//! Rows are kept with the ledger position of the snapshot they came from. To use them again:
-//! - Batches that this process has committed since are folded in, from memory.
-//! - Rows from before an administrator's change, or from before the store went back, are of no use any
-//!   more.
-//! - That nobody else has changed the store, another node or a command beside this one, is asked with
-//!   one small query at most every [`VERIFY_INTERVAL`].
+//! Rows are kept with the ledger position of the snapshot they came from. To use them again they are
+//! brought forward, by what was committed since:
+//! - What this process has committed it has in memory.
+//! - What others have committed, another node or a command beside this one, is asked of the store's log, at
+//!   most every [`VERIFY_INTERVAL`], and once for all kept lists.
 //!
-//! Anything else is read anew. Concurrent reads of the same rows wait for one another.
+//! The sums of both positions must agree then. Rows from before an administrator's change, or from before
+//! the store went back, are of no use any more. Anything else is read anew. Concurrent reads of the same
+//! rows wait for one another.
 
 use std::future::Future;
 use std::hash::Hash;
@@ -22,9 +23,12 @@ use crate::batch::{Batches, RecentCommits};
 use crate::catalog::{CatalogView, LiveCatalog};
 use crate::domain::{EventTotal, HourRange, HourlyCount, Sum, SumBy};
 use crate::reconcile::{Baseline, Reconciler};
-use crate::rows::{Row, merge, sums_of, totals_of};
+use crate::rows::{Row, add, sum_up, sums_of, totals_of};
 use crate::shared::Shared;
-use crate::store::{HourlyQuery, LedgerPosition, Snapshot, Store, StoreError};
+use crate::store::{HourlyQuery, Since, Snapshot, Store, StoreError};
+use recent::{RecentDeltas, follow};
+
+mod recent;
 
 /// How old the knowledge may be that nobody else has committed. Adds to the interval at which
 /// that node flushes.
@@ -46,9 +50,8 @@ struct Kept<T> {
     rows: Rows<T>,
     /// As in [`Reconciler::epoch`].
     epoch: u64,
-    /// How many batches of this process had been discarded when the rows were asked for: all of
-    /// those are in them.
-    discarded: u64,
+    /// When the store was asked whose answer they are brought forward to.
+    at: Instant,
 }
 
 /// What the store's foreign version was last seen to be.
@@ -71,6 +74,9 @@ pub struct Committed {
     ranges: Cache<HourlyQuery, Slot<HourlyCount>>,
     sums: Cache<(HourRange, SumBy), Slot<Sum>>,
     foreign: Shared<Result<Foreign, StoreError>>,
+    recent: parking_lot::Mutex<RecentDeltas>,
+    /// When somebody last wanted a list.
+    read_at: parking_lot::Mutex<Option<Instant>>,
 }
 
 impl Committed {
@@ -82,7 +88,8 @@ impl Committed {
         reconciler: Arc<Reconciler>,
     ) -> Self {
         let (totals, ranges, sums) = (Slot::default(), by_rows(), by_rows());
-        Self { batches, store, catalog, reconciler, totals, ranges, sums, foreign: Shared::default() }
+        let (foreign, recent, read_at) = <(Shared<_>, _, _)>::default();
+        Self { batches, store, catalog, reconciler, totals, ranges, sums, foreign, recent, read_at }
     }
 
     /// Take it before what is pending.
@@ -194,17 +201,34 @@ impl Committed {
     async fn look(&self) -> Result<Foreign, StoreError> {
         for _ in 0..LOOKS_MAX {
             let (at, baseline) = (Instant::now(), self.reconciler.baseline());
-            let position = self.store.position(self.batches.writers()).await?;
-            if self.reconciler.check(&baseline, &position).await {
-                return Ok(self.foreign_of(&position, baseline.epoch(), at));
+            let since = self.since(baseline.epoch()).await?;
+            if self.reconciler.check(&baseline, &since.position).await {
+                let version = since.position.beside(&self.batches.writers());
+                let foreign = Foreign { epoch: baseline.epoch(), version, catalog: since.position.catalog, at };
+                self.recent.lock().go_on(baseline.epoch(), since);
+                return Ok(foreign);
             }
         }
         Err(StoreError::Unavailable("the store goes back again and again".into()))
     }
 
-    fn foreign_of(&self, position: &LedgerPosition, epoch: u64, at: Instant) -> Foreign {
-        let version = position.beside(&self.batches.writers());
-        Foreign { epoch, version, catalog: position.catalog, at }
+    /// Where the store stands, and what led there since the last look, if somebody reads.
+    async fn since(&self, epoch: u64) -> Result<Since, StoreError> {
+        let is_read = self.read_at.lock().is_some_and(|at| at.elapsed() < IDLE_MAX);
+        let known = {
+            let mut recent = self.recent.lock();
+            if !is_read {
+                recent.forget();
+            }
+            recent.known(epoch, &self.batches.recent_commits())
+        };
+        match known {
+            Some(known) => self.store.since(known, self.batches.writers()).await,
+            None => {
+                let position = self.store.position(self.batches.writers()).await?;
+                Ok(Since { position, deltas: None })
+            }
+        }
     }
 
     async fn current<T: Row, R>(
@@ -218,6 +242,7 @@ impl Committed {
     where
         R: Future<Output = Result<Snapshot<Vec<T>>, StoreError>>,
     {
+        *self.read_at.lock() = Some(Instant::now());
         let mut slot = slot.lock().await;
         if self.reconciler.epoch() != baseline.epoch() {
             return Ok(None);
@@ -227,52 +252,57 @@ impl Committed {
             && kept.epoch == baseline.epoch()
             && kept.rows.position.catalog == view.catalog().version
             && kept.rows.position.catalog >= self.catalog.newest()
-            && kept.discarded >= commits.before
-            && (kept.epoch, kept.rows.position.beside(&self.batches.writers())) == self.foreign_version().await?
         {
-            for (batch, catalog, rows) in &commits.batches {
-                if !kept.rows.position.includes(*batch) {
-                    kept.rows.value = yielding(kept.rows.value.len() + rows.len(), || {
-                        let (landed, _) = view.landing(*catalog).of(rows);
-                        let items = items_of(&view, &landed);
-                        Arc::new(merge(&kept.rows.value, items))
-                    });
-                    kept.rows.position.advance(*batch, total_of(rows));
-                }
+            let foreign = self.foreign().await?;
+            let reached = self.bring_forward(kept, commits, |rows| items_of(&view, rows), &view);
+            let has_own = commits.through.iter().all(|(writer, seq)| kept.rows.position.last_seq(*writer) >= *seq);
+            let is_current = kept.at >= foreign.at
+                || kept.rows.position.beside(&self.batches.writers()) == reached.unwrap_or(foreign.version);
+            if has_own && is_current && (kept.epoch, view.catalog().version) == (foreign.epoch, foreign.catalog) {
+                kept.at = kept.at.max(foreign.at);
+                return Ok(Some((kept.rows.clone(), false)));
             }
-            kept.discarded = kept.discarded.max(commits.discarded());
-            return Ok(Some((kept.rows.clone(), false)));
         }
+        *slot = None;
         let at = Instant::now();
         let Snapshot { value, position } = read().await?;
         if !self.reconciler.check(baseline, &position).await {
             return Ok(None);
         }
-        let seen = self.foreign_of(&position, baseline.epoch(), at);
-        self.foreign
-            .put(|last| Ok(last.and_then(|last| last.as_ref().ok()).map_or(seen, |last| seen.after(last))))
-            .await;
+        self.recent.lock().begin(baseline.epoch(), &position);
         let rows = Snapshot { value: Arc::new(value), position };
-        *slot = Some(Kept { rows: rows.clone(), epoch: baseline.epoch(), discarded: commits.discarded() });
+        *slot = Some(Kept { rows: rows.clone(), epoch: baseline.epoch(), at });
         Ok(Some((rows, true)))
     }
-}
 
-impl Foreign {
-    /// What is known by both. A slow read must not bring back what was true when it began.
-    fn after(self, last: &Self) -> Self {
-        if (self.epoch, self.version, self.catalog) < (last.epoch, last.version, last.catalog) {
-            return *last;
+    /// Adds what was committed since: by others as far as the last look told, and by this process. Gives
+    /// where that look saw the others.
+    fn bring_forward<T: Row>(
+        &self,
+        kept: &mut Kept<T>,
+        commits: &RecentCommits,
+        items_of: impl Fn(&[HourlyCount]) -> Vec<T>,
+        view: &CatalogView,
+    ) -> Option<(u64, i128)> {
+        let (position, own) = (&mut kept.rows.position, self.batches.writers());
+        let (mut lacking, reached) = self.recent.lock().behind(kept.epoch, position, &own);
+        lacking.extend(follow(&commits.batches, position));
+        if lacking.is_empty() {
+            return reached;
         }
-        if (self.epoch, self.version, self.catalog) == (last.epoch, last.version, last.catalog) {
-            return Self { at: self.at.max(last.at), ..self };
-        }
-        self
+        let rows = lacking.iter().map(|delta| delta.rows.len()).sum();
+        yielding(rows, || {
+            let mut landed: Vec<HourlyCount> = Vec::with_capacity(rows);
+            for delta in &lacking {
+                landed.extend(view.landing(delta.catalog).of(&delta.rows).0.iter().cloned());
+            }
+            if lacking.len() > 1 {
+                sum_up(&mut landed);
+            }
+            add(&mut kept.rows.value, items_of(&landed));
+        });
+        reached
     }
-}
-
-fn total_of(rows: &[HourlyCount]) -> i128 {
-    rows.iter().map(|row| i128::from(row.count)).sum()
 }
 
 /// A cache that is bounded by the rows in it.

@@ -4,6 +4,7 @@
 //! need not check it again, and no store, journal or page can be upset by it.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use chrono::{DateTime, Datelike, NaiveDate, Utc};
@@ -401,6 +402,20 @@ impl fmt::Display for BatchSeq {
 pub struct BatchId {
     pub writer: WriterId,
     pub seq: BatchSeq,
+}
+
+/// One batch as it was committed: an entry of the store's log.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Delta {
+    pub id: BatchId,
+    /// Where the ledger of its writer stood before it.
+    pub after: BatchSeq,
+    /// The version of the catalog that its node knew before it counted the first of the rows.
+    pub catalog: u64,
+    /// What it added to the ledger's total.
+    pub total: i128,
+    /// Distinct, sorted by event bytes, then hour.
+    pub rows: Arc<[HourlyCount]>,
 }
 
 /// Stands for the exact rows of a batch: SHA-256 over them, cut to 16 bytes. The ledger keeps that of

@@ -2,8 +2,12 @@
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::domain::{EventTotal, HourlyCount, Sum, SumBy, SumOf};
+
+/// Looking an item up costs as much as copying some.
+const MERGE_GAIN: usize = 16;
 
 /// An item of a list that has one for each key, sorted by them.
 pub trait Row: Clone {
@@ -61,6 +65,38 @@ pub fn merge<T: Row>(committed: &[T], more: Vec<T>) -> Vec<T> {
     }
     merged.extend(more);
     merged
+}
+
+/// Adds a sorted list to another one. Where few are added to many, and nobody else has the list, it costs
+/// these few.
+pub fn add<T: Row>(list: &mut Arc<Vec<T>>, more: Vec<T>) {
+    let mut new = more;
+    if let Some(list) = Arc::get_mut(list)
+        && new.len() * MERGE_GAIN < list.len()
+    {
+        new.retain(|item| match list.binary_search_by(|own| own.compare(item)) {
+            Ok(index) => {
+                list[index].absorb(item);
+                false
+            }
+            Err(_) => true,
+        });
+    }
+    if !new.is_empty() {
+        *list = Arc::new(merge(list, new));
+    }
+}
+
+/// Sorts rows by event bytes, then hour, and makes one of those of the same counter.
+pub fn sum_up(rows: &mut Vec<HourlyCount>) {
+    rows.sort_unstable();
+    rows.dedup_by(|later, first| {
+        let same = (&later.event, later.hour) == (&first.event, first.hour);
+        if same {
+            first.absorb(later);
+        }
+        same
+    });
 }
 
 /// The sums per event of sorted rows.

@@ -44,14 +44,6 @@ impl<T: Clone> Shared<T> {
         answer
     }
 
-    /// Lets `choose` make the last answer of one that was made elsewhere and of the last one so far: it is
-    /// given as long as it `holds`.
-    pub async fn put(&self, choose: impl FnOnce(Option<&T>) -> T) {
-        let mut last = self.last.lock().await;
-        let answer = choose(last.as_ref().map(|made| &made.answer));
-        *last = Some(Made { answer, asked: 0 });
-    }
-
     /// Looks at the last answer, unless a new one is being made.
     pub fn peek<R>(&self, look: impl FnOnce(&T) -> R) -> Option<R> {
         self.last.try_lock().ok()?.as_ref().map(|made| look(&made.answer))
@@ -95,15 +87,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_answer_that_holds_is_given_again_also_one_made_elsewhere() {
+    async fn an_answer_that_holds_is_given_again() {
         let shared = Shared::<u32>::default();
         let get = async |answer, holds| shared.get(|_| holds, async { answer }).await;
         assert_eq!(get(1, true).await, 1);
         assert_eq!(get(2, true).await, 1);
         assert_eq!(get(3, false).await, 3);
-        shared.put(|last| last.copied().unwrap_or(0) + 1).await;
-        assert_eq!(get(5, true).await, 4);
-        assert_eq!(get(5, false).await, 5);
     }
 
     #[tokio::test]

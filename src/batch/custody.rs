@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use super::kept::KeptSegments;
 use super::mark::{Confirmed, Mark};
 use super::{Batches, SealedBatch};
-use crate::domain::{BatchId, BatchSeq, Digest, HourlyCount, WriterId};
+use crate::domain::{BatchId, BatchSeq, Delta, Digest, HourlyCount, WriterId};
 use crate::journal::DataDir;
 use crate::journal::files::{Files, remove_if_there};
 use crate::journal::segment::{Kind, file_name};
@@ -320,7 +320,9 @@ impl Batches {
         if waiting.sealed.len() < before
             && let Some(rows) = rows
         {
-            waiting.commits.push(batch.id, batch.catalog, rows);
+            let (id, after) = (batch.id, BatchSeq(batch.id.seq.0.saturating_sub(1)));
+            let delta = Delta { id, after, catalog: batch.catalog, total: batch.total(), rows };
+            Arc::make_mut(&mut waiting.commits).push(delta);
         }
     }
 
@@ -342,7 +344,7 @@ impl Batches {
 
     /// `_locked`: that no reader gets a new epoch with old batches.
     pub(super) fn void_locked(&self, _locked: &Mark) {
-        self.waiting.lock().commits.forget();
+        self.waiting.lock().commits = Arc::default();
         self.custody.begin_epoch();
         self.changes.fetch_add(1, Ordering::Release);
     }

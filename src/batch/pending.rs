@@ -1,13 +1,14 @@
 //! What is pending, for readers.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::counts::Counts;
-use crate::domain::{BatchId, EventName, Hour, HourRange, HourlyCount};
+use crate::domain::{BatchId, BatchSeq, Delta, EventName, Hour, HourRange, HourlyCount, WriterId};
 use crate::names::{NameId, Names};
 
-const RECENT_COMMITS_MAX: usize = 32;
+/// What the store has of older ones is asked of it.
+const RECENT_COMMITS_MAX: usize = 1_000;
 /// About 10 MB.
 const RECENT_ROWS_MAX: usize = 200_000;
 
@@ -17,7 +18,7 @@ pub struct Pending {
     pub(super) batches: Vec<PendingBatch>,
     pub(super) names: Arc<Names>,
     /// What left the pending batches lately, for who knows older rows of the store.
-    pub commits: RecentCommits,
+    pub commits: Arc<RecentCommits>,
 }
 
 /// One batch that is not known to be in the store.
@@ -30,36 +31,24 @@ pub struct PendingBatch {
     pub(super) overtaken: BTreeSet<NameId>,
 }
 
-/// The last batches that were committed and discarded, so that rows which were read before can be
-/// brought up to date without asking the store again.
+/// The last batches of this process that were committed and discarded, so that rows which were read
+/// before can be brought forward without asking the store again.
 #[derive(Clone, Default)]
 pub struct RecentCommits {
-    /// How many batches were discarded before the first of these.
-    pub before: u64,
-    /// With the catalog's version of each.
-    pub batches: VecDeque<(BatchId, u64, Arc<[HourlyCount]>)>,
+    /// The last batch of each writer that was ever discarded.
+    pub through: BTreeMap<WriterId, BatchSeq>,
+    pub batches: VecDeque<Arc<Delta>>,
+    rows: usize,
 }
 
 impl RecentCommits {
-    /// How many batches were ever discarded.
-    #[must_use]
-    pub fn discarded(&self) -> u64 {
-        self.before + self.batches.len() as u64
-    }
-
-    /// From now on nothing that was read before can be brought up to date.
-    pub(super) fn forget(&mut self) {
-        self.before = self.discarded() + 1;
-        self.batches.clear();
-    }
-
-    pub(super) fn push(&mut self, id: BatchId, catalog: u64, rows: Arc<[HourlyCount]>) {
-        self.batches.push_back((id, catalog, rows));
-        while self.batches.len() > RECENT_COMMITS_MAX
-            || self.batches.iter().map(|(_, _, rows)| rows.len()).sum::<usize>() > RECENT_ROWS_MAX
-        {
-            self.batches.pop_front();
-            self.before += 1;
+    pub(super) fn push(&mut self, delta: Delta) {
+        self.through.insert(delta.id.writer, delta.id.seq);
+        self.rows += delta.rows.len();
+        self.batches.push_back(Arc::new(delta));
+        while self.batches.len() > RECENT_COMMITS_MAX || self.rows > RECENT_ROWS_MAX {
+            let Some(first) = self.batches.pop_front() else { break };
+            self.rows -= first.rows.len();
         }
     }
 }

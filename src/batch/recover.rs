@@ -11,7 +11,7 @@ use tokio::sync::{Notify, watch};
 use super::custody::Custody;
 use super::mark::{self, Confirmed, Mark};
 use super::renew::UNKNOWN;
-use super::{Batches, OpenBatch, RecentCommits, SealedBatch, Waiting};
+use super::{Batches, OpenBatch, SealedBatch, Waiting};
 use crate::counts::Counts;
 use crate::domain::{BatchId, BatchSeq, WriterId};
 use crate::journal::files::{Files, remove_if_there};
@@ -129,7 +129,7 @@ impl Batches {
         let recovered_bytes = sealed.iter().map(|batch| batch.segment.bytes()).sum();
         let journal = Journal::start(Arc::clone(files), reserve, options, first, recovered_bytes).map_err(io_error)?;
         let counts = Arc::new(Counts::with_capacity(0));
-        let commits = RecentCommits::default();
+        let commits = Arc::default();
         let batches = Self {
             writer,
             journal,

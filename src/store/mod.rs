@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::domain::{BatchId, BatchSeq, Digest, EventName, EventTotal, HourRange, HourlyCount, Sum, SumBy, WriterId};
+use crate::domain::{
+    BatchId, BatchSeq, Delta, Digest, EventName, EventTotal, HourRange, HourlyCount, Sum, SumBy, WriterId,
+};
 
 pub mod admin;
 mod aside;
@@ -107,13 +109,19 @@ pub struct LedgerPosition {
 }
 
 impl LedgerPosition {
+    /// The last batch of a writer that is part of the snapshot.
+    #[must_use]
+    pub fn last_seq(&self, writer: WriterId) -> BatchSeq {
+        self.applied.get(&writer).map_or(BatchSeq(0), |entry| entry.last_seq)
+    }
+
     /// Whether `batch` is part of the snapshot.
     #[must_use]
     pub fn includes(&self, batch: BatchId) -> bool {
-        self.applied.get(&batch.writer).is_some_and(|entry| entry.last_seq >= batch.seq)
+        self.last_seq(batch.writer) >= batch.seq
     }
 
-    /// Takes note of the commit of one more batch of a writer that is known.
+    /// Takes note of the commit of one more batch.
     pub fn advance(&mut self, batch: BatchId, batch_total: i128) {
         let none = LedgerEntry { last_seq: BatchSeq(0), total: 0, digest: None };
         let entry = self.applied.entry(batch.writer).or_insert(none);
@@ -140,6 +148,15 @@ impl LedgerPosition {
 pub struct Snapshot<T> {
     pub value: T,
     pub position: LedgerPosition,
+}
+
+/// What was committed since an earlier position.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Since {
+    pub position: LedgerPosition,
+    /// In the order of each writer. `None`: they are more than is worth the trouble, or the store does not
+    /// have all of them any more, or administrators have changed something since.
+    pub deltas: Option<Vec<Delta>>,
 }
 
 /// Which hourly rows a read wants.
@@ -232,6 +249,10 @@ pub trait Store: AdminStore + Send + Sync + 'static {
 
     /// Where the ledger stands now.
     async fn position(&self, writers: Vec<WriterId>) -> Result<LedgerPosition, StoreError>;
+
+    /// Where the ledger stands now, and what was committed since it stood at `known`, which is as a read for
+    /// `writers` gave it. Costs what was committed.
+    async fn since(&self, known: LedgerPosition, writers: Vec<WriterId>) -> Result<Since, StoreError>;
 
     /// All sums of the books in one snapshot. Costs the number of rows.
     async fn audit(&self) -> Result<Books, StoreError>;

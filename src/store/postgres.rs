@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use futures_util::future::{try_join, try_join3};
 
 use super::{
-    Books, Commit, CommitRequest, Folded, HourlyQuery, LedgerPosition, Options, Snapshot, Store, StoreError,
+    Books, Commit, CommitRequest, Folded, HourlyQuery, LedgerPosition, Options, Since, Snapshot, Store, StoreError,
     StoreUrlError,
 };
 use crate::domain::{EventTotal, HourRange, HourlyCount, Sum, SumBy, WriterId};
@@ -31,6 +31,7 @@ mod connector;
 mod error;
 mod fold;
 mod hosts;
+mod log;
 mod rows;
 mod schema;
 mod session;
@@ -230,6 +231,17 @@ impl Store for PostgresStore {
     async fn position(&self, writers: Vec<WriterId>) -> Result<LedgerPosition, StoreError> {
         self.on_session(&self.looks, async |session| {
             self.read(session, rows::position(&session.client, &writers)).await
+        })
+        .await
+    }
+
+    async fn since(&self, known: LedgerPosition, writers: Vec<WriterId>) -> Result<Since, StoreError> {
+        self.on_session(&self.looks, async |session| {
+            let client = &session.client;
+            let both = try_join(rows::position(client, &writers), log::since(client, &known));
+            let (position, deltas) = self.read(session, both).await?;
+            let deltas = log::whole(&known, &position, deltas);
+            Ok(Since { position, deltas })
         })
         .await
     }

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use rusqlite::Connection;
 use tokio::sync::mpsc;
 
-use super::{Books, Commit, CommitRequest, Folded, HourlyQuery, LedgerPosition, Snapshot, Store, StoreError};
+use super::{Books, Commit, CommitRequest, Folded, HourlyQuery, LedgerPosition, Since, Snapshot, Store, StoreError};
 use crate::domain::{EventTotal, HourRange, HourlyCount, Sum, SumBy, WriterId};
 use file::{DataFile, Role};
 use worker::{Slot, Worker};
@@ -184,6 +184,14 @@ impl Store for SqliteStore {
 
     async fn position(&self, writers: Vec<WriterId>) -> Result<LedgerPosition, StoreError> {
         self.read(move |connection| statements::position(&connection.transaction()?, &writers)).await
+    }
+
+    /// It has no log: what another process has committed is not told.
+    async fn since(&self, known: LedgerPosition, writers: Vec<WriterId>) -> Result<Since, StoreError> {
+        let position = self.position(writers).await?;
+        let is_same =
+            (position.version, position.total, position.catalog) == (known.version, known.total, known.catalog);
+        Ok(Since { position, deltas: is_same.then(Vec::new) })
     }
 
     async fn audit(&self) -> Result<Books, StoreError> {

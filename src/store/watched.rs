@@ -8,7 +8,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use super::admin::{AccountChange, AdminKey, AdminStore, Catalog, Change, Changed, LoggedChange, Session, Superuser};
 use super::health::Use;
 use super::{
-    Books, Commit, CommitRequest, Folded, HourlyQuery, LedgerPosition, Snapshot, Store, StoreError, StoreHealth,
+    Books, Commit, CommitRequest, Folded, HourlyQuery, LedgerPosition, Since, Snapshot, Store, StoreError, StoreHealth,
 };
 use crate::domain::{EventName, EventTotal, HourRange, HourlyCount, Sum, SumBy, WriterId};
 
@@ -90,6 +90,10 @@ impl Store for Watched {
 
     async fn position(&self, writers: Vec<WriterId>) -> Result<LedgerPosition, StoreError> {
         self.note(Use::Look, self.store.position(writers).await)
+    }
+
+    async fn since(&self, known: LedgerPosition, writers: Vec<WriterId>) -> Result<Since, StoreError> {
+        self.note(Use::Look, self.store.since(known, writers).await)
     }
 
     async fn audit(&self) -> Result<Books, StoreError> {

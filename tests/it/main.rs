@@ -7,6 +7,7 @@ mod api;
 mod api_reads;
 mod batches;
 mod beside_a_service;
+mod catch_up;
 mod clock;
 mod command_line;
 mod commands;

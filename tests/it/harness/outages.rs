@@ -10,7 +10,7 @@ use event_tracker::store::admin::{
     AccountChange, AdminKey, AdminStore, Catalog, Change, Changed, LoggedChange, Session, Superuser,
 };
 use event_tracker::store::{
-    Books, Commit, CommitRequest, Folded, HourlyQuery, LedgerPosition, Snapshot, Store, StoreError,
+    Books, Commit, CommitRequest, Folded, HourlyQuery, LedgerPosition, Since, Snapshot, Store, StoreError,
 };
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -95,6 +95,10 @@ impl Store for Outages {
 
     async fn position(&self, writers: Vec<WriterId>) -> Result<LedgerPosition, StoreError> {
         self.up()?.position(writers).await
+    }
+
+    async fn since(&self, known: LedgerPosition, writers: Vec<WriterId>) -> Result<Since, StoreError> {
+        self.up()?.since(known, writers).await
     }
 
     async fn audit(&self) -> Result<Books, StoreError> {

@@ -13,7 +13,7 @@ use event_tracker::store::admin::{
 };
 use event_tracker::store::sqlite::SqliteStore;
 use event_tracker::store::{
-    Books, Commit, CommitRequest, Folded, HourlyQuery, LedgerPosition, Snapshot, Store, StoreError,
+    Books, Commit, CommitRequest, Folded, HourlyQuery, LedgerPosition, Since, Snapshot, Store, StoreError,
 };
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
@@ -200,6 +200,10 @@ impl Store for Unsteady {
 
     async fn position(&self, writers: Vec<WriterId>) -> Result<LedgerPosition, StoreError> {
         self.up().await?.position(writers).await
+    }
+
+    async fn since(&self, known: LedgerPosition, writers: Vec<WriterId>) -> Result<Since, StoreError> {
+        self.up().await?.since(known, writers).await
     }
 
     async fn audit(&self) -> Result<Books, StoreError> {

@@ -1,0 +1,60 @@
+//! The log, for reads that catch up.
+
+use std::sync::Arc;
+
+use tokio_postgres::Row;
+use tokio_postgres::types::Type;
+
+use super::client::{Client, Param};
+use super::rows::column;
+use crate::domain::{BatchId, BatchSeq, Delta, HourlyCount, WriterId};
+use crate::store::columns::{event_name, exact_sum, hour, stored_seq, unreadable, unsigned};
+use crate::store::{LedgerPosition, StoreError};
+
+/// More entries than this are read as slowly as everything.
+const ENTRIES_MAX: i64 = 400_000;
+
+/// The entries of the log behind `known`, of one snapshot, as far as they are few enough.
+pub(super) async fn since(client: &Client, known: &LedgerPosition) -> Result<Vec<Delta>, StoreError> {
+    let writers: Vec<&[u8]> = known.applied.keys().map(|writer| writer.0.as_slice()).collect();
+    let seqs = known.applied.values().map(|entry| stored_seq(entry.last_seq)).collect::<Result<Vec<_>, _>>()?;
+    let params: [Param<'_>; 3] = [(&writers, Type::BYTEA_ARRAY), (&seqs, Type::INT8_ARRAY), (&ENTRIES_MAX, Type::INT8)];
+    let mut deltas = Vec::new();
+    let on_row = |row: &Row| {
+        deltas.push(delta(row)?);
+        Ok(())
+    };
+    client.each_row(include_str!("log_since.sql"), &params, on_row).await?;
+    Ok(deltas)
+}
+
+/// The entries, if they are all that lies between two positions. What a writer did before it was summed up
+/// with others is in neither of the two by itself, but in their sums.
+pub(super) fn whole(known: &LedgerPosition, now: &LedgerPosition, deltas: Vec<Delta>) -> Option<Vec<Delta>> {
+    if known.catalog != now.catalog {
+        return None;
+    }
+    let moved = deltas.iter().try_fold((known.version, known.total), |(version, total), delta| {
+        Some((version.checked_add(delta.id.seq.0.checked_sub(delta.after.0)?)?, total.checked_add(delta.total)?))
+    });
+    (moved? == (now.version, now.total)).then_some(deltas)
+}
+
+/// Reads back what a commit appended.
+fn delta(row: &Row) -> Result<Delta, StoreError> {
+    let writer = column::<&[u8]>(row, 0)?.try_into().map_err(|_| unreadable())?;
+    let seq = |index| Ok::<_, StoreError>(BatchSeq(unsigned(column(row, index)?)?));
+    let (events, hours): (Vec<&str>, Vec<i32>) = (column(row, 5)?, column(row, 6)?);
+    let counts: Vec<i64> = column(row, 7)?;
+    let entries = events.into_iter().zip(hours).zip(counts);
+    let rows = entries.map(|((event, number), count)| {
+        Ok(HourlyCount { event: event_name(event)?, hour: hour(number)?, count: unsigned(count)? })
+    });
+    Ok(Delta {
+        id: BatchId { writer: WriterId(writer), seq: seq(1)? },
+        after: seq(2)?,
+        catalog: unsigned(column(row, 3)?)?,
+        total: exact_sum(column(row, 4)?)?,
+        rows: rows.collect::<Result<Arc<[_]>, StoreError>>()?,
+    })
+}
