@@ -4,7 +4,6 @@
 //! Counting may use a catalog that is one flush interval old, since the store maps aliases itself when
 //! a batch is committed. Reading may not: rows and catalog are of one moment, or the read is repeated.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,8 +13,9 @@ use chrono::{DateTime, Utc};
 use tokio::sync::Mutex;
 
 use crate::batch::Batches;
-use crate::domain::{EventName, EventTotal, HourlyCount, WriterId};
+use crate::domain::{EventName, EventTotal, WriterId};
 use crate::names::Standing;
+use crate::rows::Named;
 use crate::store::admin::{Aliases, Catalog, CatalogEntry, Change, Changed, Landing};
 use crate::store::{LedgerPosition, Store, StoreError};
 
@@ -71,13 +71,10 @@ impl CatalogView {
         std::iter::once(event).chain(self.names.get(event).into_iter().flatten())
     }
 
-    /// Rows that are distinct and sorted by event bytes, then hour, under the events that they belong to.
+    /// A sorted list of what was counted, under the events that it belongs to.
     #[must_use]
-    pub fn belonging(&self, rows: Vec<HourlyCount>) -> Vec<HourlyCount> {
-        match self.aliases.apply(&rows) {
-            Cow::Borrowed(_) => rows,
-            Cow::Owned(mapped) => mapped,
-        }
+    pub fn belonging<T: Named>(&self, rows: Vec<T>) -> Vec<T> {
+        self.aliases.apply(rows)
     }
 
     /// The names that were purged after `version`.
@@ -86,10 +83,15 @@ impl CatalogView {
         some.into_iter().flatten().filter(move |(_, purged)| **purged > version).map(|(event, _)| event)
     }
 
-    /// Where the rows of a batch land that was opened with `version`.
+    /// Which rows of a batch count that was opened with `version`.
     #[must_use]
-    pub fn landing(&self, version: u64) -> Landing<'_> {
-        Landing { aliases: Cow::Borrowed(&self.aliases), purged: self.purged_since(version).cloned().collect() }
+    pub fn landing(&self, version: u64) -> Landing {
+        Landing { purged: self.purged_since(version).cloned().collect() }
+    }
+
+    #[must_use]
+    pub fn has_aliases(&self) -> bool {
+        !self.names.is_empty()
     }
 
     /// Whether the event is deleted.
@@ -192,11 +194,20 @@ impl LiveCatalog {
 
     async fn load(&self, catalog: Catalog, writers: Vec<WriterId>) -> Result<LedgerPosition, StoreError> {
         let names = self.batches.names();
+        let view = Arc::new(CatalogView::from(catalog));
+        let mut of_events: HashMap<EventName, u64> = HashMap::new();
         let mut learn = |total: EventTotal| {
             names.learn(&total.event, total.count);
+            if view.has_aliases() {
+                // What its aliases have counted is charged to an event as well.
+                let of_event = of_events.entry(view.event(&total.event).clone()).or_default();
+                *of_event = of_event.saturating_add(total.count);
+            }
         };
         let position = self.store.each_total(writers, &mut learn).await?;
-        let view = Arc::new(CatalogView::from(catalog));
+        for (event, count) in &of_events {
+            names.learn(event, *count);
+        }
         // Before batches are opened with this version: what they count, they count by it.
         let known = self.batches.least_catalog();
         let purges = view.catalog.purges.iter().map(|(event, version)| (event, *version));

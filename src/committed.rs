@@ -148,7 +148,7 @@ impl Committed {
     ) -> Result<Option<Rows<Sum>>, StoreError> {
         let slot = self.sums.get_with((range, by), Slot::default);
         let select = |view: &CatalogView, rows: &[HourlyCount]| {
-            sums_of(rows.iter().filter(|row| range.contains(row.hour) && !view.hides(&row.event)), by)
+            sums_of(rows.iter().filter(|row| range.contains(row.hour) && !view.hides(view.event(&row.event))), by)
         };
         let read = || self.store.sums(range, by, self.batches.writers());
         let Some((sums, renewed)) = self.current(&slot, baseline, commits, select, read).await? else {
@@ -321,8 +321,9 @@ where
 
 /// The rows of one batch that a query asks for.
 fn select(query: &HourlyQuery, rows: &[HourlyCount]) -> Vec<HourlyCount> {
-    let wanted =
-        |row: &&HourlyCount| query.range.contains(row.hour) && query.event.as_ref().is_none_or(|e| *e == row.event);
+    let wanted = |row: &&HourlyCount| {
+        query.range.contains(row.hour) && (query.names.is_empty() || query.names.contains(&row.event))
+    };
     rows.iter().filter(wanted).cloned().collect()
 }
 

@@ -6,6 +6,9 @@ use std::time::Duration;
 
 use crate::store::{Folded, Store, StoreError};
 
+/// How soon a fold is tried again while another node is at it.
+const BUSY_RETRY: Duration = Duration::from_millis(20);
+
 pub struct Folder {
     store: Arc<dyn Store>,
     interval: Duration,
@@ -24,8 +27,9 @@ impl Folder {
         loop {
             tokio::time::sleep(self.interval).await;
             match self.store.fold().await {
-                Ok(Folded { batches, counters }) => {
+                Ok(folded) => {
                     failing = false;
+                    let Folded { batches, counters } = folded.unwrap_or_default();
                     if batches > 0 {
                         tracing::debug!(batches, counters, "Folded the log");
                     }
@@ -41,11 +45,16 @@ impl Folder {
         }
     }
 
-    /// Folds all that is in the log now.
+    /// Folds all that is in the log now. Waits for another node that is at it.
     ///
     /// # Errors
     /// When the store can't be reached, or refuses it.
     pub async fn fold(&self) -> Result<Folded, StoreError> {
-        self.store.fold().await
+        loop {
+            if let Some(folded) = self.store.fold().await? {
+                return Ok(folded);
+            }
+            tokio::time::sleep(BUSY_RETRY).await;
+        }
     }
 }

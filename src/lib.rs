@@ -1,10 +1,10 @@
 //! event-tracker counts events exactly once and reads them exactly.
 //!
 //! # The one idea
-//! **One batch = one journal segment = one store commit.** A batch is *open* (takes increments), then
-//! *sealed* (immutable for ever, also across restarts), then *committed*: its counts and its ledger
-//! entry are in the store, in one transaction, and its segment is discarded. Its identity, a random
-//! writer and a sequence number, is in the segment's name and in the ledger. Exactly-once flushing,
+//! **One batch = one journal segment = one entry in the store's log.** A batch is *open* (takes
+//! increments), then *sealed* (immutable for ever, also across restarts), then *committed*: its counts and
+//! its ledger entry are in the store, in one transaction, and its segment is discarded. Its identity, a
+//! random writer and a sequence number, is in the segment's name and in the ledger. Exactly-once flushing,
 //! crash recovery and exact reads are the same mechanism.
 //!
 //! # One POST
@@ -17,11 +17,19 @@
 //!
 //! # One flush
 //! [`flusher`] takes the *exclusive* guard just long enough to swap in a new batch and segment, so
-//! the cut is atomic over all shards. Then [`store::Store::commit`]: the first statement advances
-//! the ledger from the batch before this one and decides who wins, the rows follow sorted by bytes.
+//! the cut is atomic over all shards. Then [`store::Store::commit`]: one statement advances the ledger from
+//! the batch before this one, which decides who wins, and appends the rows to the log (PostgreSQL; the
+//! embedded store has one writer and adds them up at once). Nothing shared is locked, so nodes do not wait
+//! for each other.
 //! Any failure leaves the batch as it is: the same batch again. The ledger keeps a digest of the last
 //! batch, so "already there" is believed only of the same contents; a batch that differs is set aside and
 //! reported, never discarded. A committed segment is kept for ten minutes.
+//!
+//! # One fold
+//! [`folder`] adds what the log has gathered to the counts that are stored row by row; whichever node gets
+//! the lock does it for all. Every read adds what is not folded yet, from the snapshot that the rest is
+//! from, so a fold changes no answer. Entries are kept for ten minutes after it, for readers and for
+//! batches that are delivered twice.
 //!
 //! # A store that goes back
 //! [`reconcile`] compares every ledger position that is read anywhere with what was confirmed before.
@@ -32,9 +40,10 @@
 //! # One GET
 //! [`query`] takes what is pending *first*, with its identities; *then* it gets rows with the ledger
 //! position of the one snapshot they come from; then it adds each pending batch unless that position
-//! includes it. [`committed`] keeps such rows and folds in what this process commits, so polling
-//! costs the store one small query at most every 100 ms. [`catalog`] maps renamed events and hides
-//! deleted ones, and a read whose rows and catalog are not of one moment is repeated.
+//! includes it. [`committed`] keeps such rows and brings them forward by what was committed since, here
+//! and elsewhere, so polling costs the store one small query at most every 100 ms. Counts are stored under
+//! the name that they were counted with: [`catalog`] shows renamed events as one and hides deleted ones,
+//! and a read whose rows and catalog are not of one moment is repeated.
 //!
 //! # Start and stop
 //! [`node::Node`] is all of this as one value; [`app`], the commands and every test build that one.
@@ -54,7 +63,8 @@
 //! 5. After a failed write nothing is written behind the damage.
 //! 6. Limits on names and counts are stricter than any store's: no row can poison a batch.
 //! 7. No guard of the map or of the open batch lives across an `.await`.
-//! 8. The books balance: rows + removed = ledger, at every moment (`event-tracker audit`).
+//! 8. The books balance: folded rows + unfolded entries + removed = ledger, at every moment
+//!    (`event-tracker audit`).
 //!
 //! # Where this departs from the usual, and why
 //! - Recovery rewrites every segment it finds into a new, synced file: what could be read may have
@@ -64,8 +74,8 @@
 //!   same: a batch may be sealed without its segment.
 //! - Acknowledgement `journal` waits at the connection, not in the handler: pipelined requests share
 //!   one journal write and one answer.
-//! - Renames are resolved by the store at commit, inside its transaction, and by reads: so counts in
-//!   flight under an old name land right whichever node they are on.
+//! - Renames are resolved by reads alone: a rename is one row of the catalog, no history moves, and undoing
+//!   it leaves every count where it was counted.
 //! - What can't be undone hangs on no node's clock, nor on one look at the store's: a purge is marked as
 //!   due first and done some time later. It leaves a mark, so that counts of before it, wherever they are
 //!   in flight, are booked as removed and do not bring the event back.

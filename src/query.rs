@@ -128,7 +128,7 @@ impl Query {
     pub async fn hourly(&self, range: HourRange, rows_max: usize) -> Result<Vec<HourlyCount>, StoreError> {
         let Read { committed, pending, view } = self.read_hourly(range, None, rows_max).await?;
         let merged = yielding(committed.value.len() + pending.counters(), || {
-            let mut merged = merge(&committed.value, view.belonging(pending.within(range)));
+            let mut merged = view.belonging(merge(&committed.value, pending.within(range)));
             merged.retain(|row| !view.hides(&row.event));
             merged
         });
@@ -145,7 +145,7 @@ impl Query {
             SumOf::Hour(hour) => Some((hour, count)),
             SumOf::Event(_) => None,
         };
-        Ok(self.sums(range, SumBy::Hour).await?.into_iter().filter_map(of_hour).collect())
+        Ok(self.sums(range, SumBy::Hour).await?.0.into_iter().filter_map(of_hour).collect())
     }
 
     /// What was counted of each event within `range`, otherwise as [`Query::hour_sums`].
@@ -157,18 +157,22 @@ impl Query {
             SumOf::Event(event) => Some((event, count)),
             SumOf::Hour(_) => None,
         };
-        Ok(self.sums(range, SumBy::Event).await?.into_iter().filter_map(of_event).collect())
+        let (sums, view) = self.sums(range, SumBy::Event).await?;
+        Ok(view.belonging(sums.into_iter().filter_map(of_event).collect()))
     }
 
-    async fn sums(&self, range: HourRange, by: SumBy) -> Result<Vec<Sum>, StoreError> {
+    /// By event: by the names that were counted.
+    async fn sums(&self, range: HourRange, by: SumBy) -> Result<(Vec<Sum>, Arc<CatalogView>), StoreError> {
         for _ in 0..ATTEMPTS_MAX {
             let (baseline, view, pending) = self.begin();
             let Some(committed) = self.committed.sums(range, by, &baseline, &pending.commits).await? else { continue };
             if let Some(Read { committed, pending, view }) = self.of_one_moment(committed, pending, view).await? {
-                return Ok(yielding(committed.value.len() + pending.counters(), || {
-                    let pending = view.belonging(pending.within(range));
-                    merge(&committed.value, sums_of(pending.iter().filter(|row| !view.hides(&row.event)), by))
-                }));
+                let sums = yielding(committed.value.len() + pending.counters(), || {
+                    let pending = pending.within(range);
+                    let shown = pending.iter().filter(|row| !view.hides(view.event(&row.event)));
+                    merge(&committed.value, sums_of(shown, by))
+                });
+                return Ok((sums, view));
             }
         }
         Err(changing())
@@ -193,9 +197,9 @@ impl Query {
         let rows_max = (range.last.number() - range.first.number()) as usize + 1;
         let Read { committed, pending, view } = self.read_hourly(range, Some(name), rows_max).await?;
         let event = view.event(name);
-        let mut pending = view.belonging(pending.within(range));
-        pending.retain(|row| row.event == *event);
-        Ok(merge(&committed.value, pending))
+        let mut pending = pending.within(range);
+        pending.retain(|row| view.event(&row.event) == event);
+        Ok(view.belonging(merge(&committed.value, pending)))
     }
 
     /// The totals with those of deleted events, and what the catalog said at that moment.
@@ -208,7 +212,7 @@ impl Query {
             let Some(committed) = self.committed.totals(&baseline, &pending.commits).await? else { continue };
             if let Some(Read { committed, pending, view }) = self.of_one_moment(committed, pending, view).await? {
                 let totals = yielding(committed.value.len() + pending.counters(), || {
-                    merge(&committed.value, totals_of(&view.belonging(pending.within(HourRange::ALL))))
+                    view.belonging(merge(&committed.value, totals_of(&pending.within(HourRange::ALL))))
                 });
                 return Ok((totals, view));
             }
@@ -230,20 +234,21 @@ impl Query {
         }
         let mut counts = [0; 24];
         for row in &*committed.value {
-            counts[row.hour.of_day() as usize] = row.count;
+            counts[row.hour.of_day() as usize] += row.count;
         }
         view.names_of(event).for_each(|name| pending.add_to(&mut counts, name, range.first));
         let known = counts.iter().any(|count| *count > 0)
             || view.names_of(event).any(|name| pending.counts(name))
-            || self.is_committed(event).await?;
+            || self.is_committed(&view, event).await?;
         Ok(known.then(|| Series { event: event.clone(), day, counts }))
     }
 
-    async fn is_committed(&self, event: &EventName) -> Result<bool, StoreError> {
+    async fn is_committed(&self, view: &CatalogView, event: &EventName) -> Result<bool, StoreError> {
         for _ in 0..ATTEMPTS_MAX {
             let (baseline, _, pending) = self.begin();
             let Some(totals) = self.committed.totals(&baseline, &pending.commits).await? else { continue };
-            return Ok(totals.value.binary_search_by(|total| total.event.cmp(event)).is_ok());
+            let has = |name: &EventName| totals.value.binary_search_by(|total| total.event.cmp(name)).is_ok();
+            return Ok(view.names_of(event).any(has));
         }
         Err(changing())
     }
@@ -256,7 +261,9 @@ impl Query {
     ) -> Result<Read<HourlyCount>, StoreError> {
         for _ in 0..ATTEMPTS_MAX {
             let (baseline, view, pending) = self.begin();
-            let query = HourlyQuery { range, event: name.map(|name| view.event(name).clone()), rows_max };
+            let names =
+                name.map(|name| view.names_of(view.event(name)).cloned().collect::<Vec<_>>()).unwrap_or_default();
+            let query = HourlyQuery { range, rows_max: rows_max.saturating_mul(names.len().max(1)), names };
             let Some(committed) = self.committed.hourly(query, &baseline, &pending.commits).await? else { continue };
             if let Some(read) = self.of_one_moment(committed, pending, view).await? {
                 return Ok(read);

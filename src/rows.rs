@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::domain::{EventTotal, HourlyCount, Sum, SumBy, SumOf};
+use crate::domain::{EventName, EventTotal, HourlyCount, Sum, SumBy, SumOf};
 
 /// Looking an item up costs as much as copying some.
 const MERGE_GAIN: usize = 16;
@@ -16,13 +16,59 @@ pub trait Row: Clone {
     fn absorb(&mut self, other: &Self);
 }
 
+/// An item that tells of one event, and whose list is sorted by the event's name first.
+pub trait Named: Row {
+    fn name(&self) -> &EventName;
+    fn rename(&mut self, event: EventName);
+}
+
+impl Named for HourlyCount {
+    fn name(&self) -> &EventName {
+        &self.event
+    }
+
+    fn rename(&mut self, event: EventName) {
+        self.event = event;
+    }
+}
+
+impl Named for EventTotal {
+    fn name(&self) -> &EventName {
+        &self.event
+    }
+
+    fn rename(&mut self, event: EventName) {
+        self.event = event;
+    }
+}
+
+impl Row for (EventName, u64) {
+    fn compare(&self, other: &Self) -> Ordering {
+        self.0.cmp(&other.0)
+    }
+
+    fn absorb(&mut self, other: &Self) {
+        self.1 = self.1.saturating_add(other.1);
+    }
+}
+
+impl Named for (EventName, u64) {
+    fn name(&self) -> &EventName {
+        &self.0
+    }
+
+    fn rename(&mut self, event: EventName) {
+        self.0 = event;
+    }
+}
+
 impl Row for HourlyCount {
     fn compare(&self, other: &Self) -> Ordering {
         (&self.event, self.hour).cmp(&(&other.event, other.hour))
     }
 
     fn absorb(&mut self, other: &Self) {
-        self.count += other.count;
+        self.count = self.count.saturating_add(other.count);
     }
 }
 
@@ -32,7 +78,7 @@ impl Row for EventTotal {
     }
 
     fn absorb(&mut self, other: &Self) {
-        self.count += other.count;
+        self.count = self.count.saturating_add(other.count);
         self.first_hour = self.first_hour.min(other.first_hour);
         self.last_hour = self.last_hour.max(other.last_hour);
     }

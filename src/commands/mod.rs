@@ -13,6 +13,7 @@ mod audit;
 mod completions;
 mod create_random_events;
 mod create_superuser;
+mod fold;
 mod print_config;
 mod random_traffic;
 mod serve;
@@ -71,6 +72,7 @@ enum Command {
     Users(users::Users),
     Audit(audit::Audit),
     AcceptStore(accept_store::AcceptStore),
+    Fold(fold::Fold),
     PrintConfig(print_config::PrintConfig),
     Completions(completions::Completions),
 }
@@ -163,6 +165,7 @@ fn execute(line: CommandLine) -> anyhow::Result<()> {
         Some(Command::Users(command)) => command.run(line.settings.load_and_log()?),
         Some(Command::Audit(command)) => command.run(line.settings.load_and_log()?),
         Some(Command::AcceptStore(command)) => command.run(&line.settings.load_and_log()?),
+        Some(Command::Fold(command)) => command.run(&line.settings.load_and_log()?),
         Some(Command::PrintConfig(print_config::PrintConfig {})) => print_config::run(&line.settings.load()?.1),
         Some(Command::Completions(command)) => command.run(),
     }

@@ -3,8 +3,8 @@
 //!
 //! Every change is one transaction that takes the catalog's lock, advances the catalog's version,
 //! changes rows and books together, and is written into the log with what undoing it needs.
-//! Commits share that lock, so a batch lands either wholly before or wholly after a change, and
-//! counts in flight under an old name land where its alias points.
+//! Commits never look at the catalog: every count stays under the name that it was counted with, and
+//! reads show it where an alias points.
 
 use std::collections::BTreeMap;
 
@@ -68,8 +68,8 @@ pub enum Change {
         event: EventName,
         active: bool,
     },
-    /// `from` becomes an alias of `into`, its history moves there. `into` may exist (a merge) or
-    /// not (a rename), but is no alias, unless of `from`: then the two change places. Aliases of
+    /// `from` becomes an alias of `into`: its counts, past and coming, show there. `into` may exist (a
+    /// merge) or not (a rename), but is no alias, unless of `from`: then the two change places. Aliases of
     /// `from` then point to `into`.
     Move {
         from: EventName,

@@ -163,8 +163,8 @@ pub struct Since {
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct HourlyQuery {
     pub range: HourRange,
-    /// Only this event.
-    pub event: Option<EventName>,
+    /// Only what was counted with these names; empty: all.
+    pub names: Vec<EventName>,
     /// More rows than this are an error, [`StoreError::TooManyRows`].
     pub rows_max: usize,
 }
@@ -212,9 +212,9 @@ pub trait Store: AdminStore + Send + Sync + 'static {
     /// very moment. Safe to repeat: the ledger tells whether the batch is in already.
     async fn commit(&self, request: CommitRequest) -> Result<Commit, StoreError>;
 
-    /// Adds what the log has gathered to the counts that are stored row by row. Changes no answer. Nothing
-    /// is done while another node is at it, and where commits do it themselves.
-    async fn fold(&self) -> Result<Folded, StoreError>;
+    /// Adds what the log has gathered to the counts that are stored row by row. Changes no answer. `None`:
+    /// another node is at it. Nothing is left to do where commits do it themselves.
+    async fn fold(&self) -> Result<Option<Folded>, StoreError>;
 
     /// From now on every new session checks the identity of its database. `Some`: one of another
     /// identity, or without this program's schema, gives [`StoreError::AnotherDatabase`], and nothing

@@ -174,13 +174,13 @@ impl Store for PostgresStore {
         Ok(outcome)
     }
 
-    async fn fold(&self) -> Result<Folded, StoreError> {
+    async fn fold(&self) -> Result<Option<Folded>, StoreError> {
         let begin = &self.begin_commit;
         let trim = self.trimming.due();
         let fold = self.on_session(&self.folds, async |session| fold::fold(session, begin, trim).await);
-        let (folded, set_aside) = fold.await?;
+        let Some((folded, set_aside)) = fold.await? else { return Ok(None) };
         self.note_set_aside(set_aside);
-        Ok(folded)
+        Ok(Some(folded))
     }
 
     fn expect(&self, identity: Option<String>) {

@@ -118,8 +118,8 @@ impl Store for SqliteStore {
     }
 
     /// It has one writer, whose commits fold at once.
-    async fn fold(&self) -> Result<Folded, StoreError> {
-        Ok(Folded::default())
+    async fn fold(&self) -> Result<Option<Folded>, StoreError> {
+        Ok(Some(Folded::default()))
     }
 
     fn expect(&self, identity: Option<String>) {

@@ -49,7 +49,7 @@ impl Store for Watched {
         committed
     }
 
-    async fn fold(&self) -> Result<Folded, StoreError> {
+    async fn fold(&self) -> Result<Option<Folded>, StoreError> {
         let folded = self.pass(self.store.fold().await);
         self.health.note_set_aside(self.store.set_aside());
         folded

@@ -24,6 +24,7 @@ mod faulty_database;
 mod faulty_disk;
 mod first_contact;
 mod first_version;
+mod fold_command;
 mod folder_gone;
 mod harness;
 mod hours;

@@ -126,7 +126,7 @@ pub fn rows<'a>(rows: impl IntoIterator<Item = (&'a str, u32, u64)>) -> Arc<[Hou
 }
 
 pub fn everything() -> HourlyQuery {
-    HourlyQuery { range: HourRange::ALL, event: None, rows_max: 1_000_000 }
+    HourlyQuery { range: HourRange::ALL, names: vec![], rows_max: 1_000_000 }
 }
 
 pub async fn stored(store: &Arc<dyn Store>) -> Vec<HourlyCount> {

@@ -227,14 +227,14 @@ async fn a_running_node_goes_on_with_another_database_when_that_is_accepted() {
 
 /// Keeps a copy of the tables that commits change.
 async fn save(database: &str) {
-    let tables = ["hourly_counts", "event_totals", "ledger"];
+    let tables = ["hourly_counts", "event_totals", "hour_totals", "deltas", "folded", "retired_writers", "ledger"];
     let copies: String = tables.map(|table| format!("create table saved.{table} as table public.{table};")).concat();
     let sql = format!("drop schema if exists saved cascade; create schema saved; {copies}");
     Cluster::shared().connect(database).await.batch_execute(&sql).await.unwrap();
 }
 
 async fn set_back(database: &str) {
-    let tables = ["hourly_counts", "event_totals", "ledger"];
+    let tables = ["hourly_counts", "event_totals", "hour_totals", "deltas", "folded", "retired_writers", "ledger"];
     let lines = tables.map(|table| format!("delete from {table}; insert into {table} select * from saved.{table};"));
     let sql = format!("begin; {} commit", lines.concat());
     Cluster::shared().connect(database).await.batch_execute(&sql).await.unwrap();

@@ -1,14 +1,12 @@
-//! Where the rows of a batch land, by the catalog of the very moment of its commit.
+//! Which rows of a batch count, by the purges of the very moment of its commit.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
 
-use super::Aliases;
 use crate::domain::{BatchId, EventName, HourlyCount};
 
-/// What the catalog says about the rows of one batch.
-pub struct Landing<'a> {
-    pub aliases: Cow<'a, Aliases>,
+/// What purges say about the rows of one batch.
+pub struct Landing {
     /// Names that were purged after the batch was opened: what it counted of them belongs to the event
     /// that is gone.
     pub purged: HashSet<EventName>,
@@ -28,20 +26,18 @@ impl Overtaken {
     }
 }
 
-impl Landing<'_> {
-    /// Takes rows that are distinct and sorted by event bytes, then hour; gives those that count, distinct
-    /// and sorted again, under the events that they belong to.
+impl Landing {
+    /// Takes rows that are distinct and sorted by event bytes, then hour; gives those that count.
     #[must_use]
     pub fn of<'r>(&self, rows: &'r [HourlyCount]) -> (Cow<'r, [HourlyCount]>, Vec<Overtaken>) {
         if self.purged.is_empty() {
-            return (self.aliases.apply(rows), Vec::new());
+            return (Cow::Borrowed(rows), Vec::new());
         }
         let (gone, kept): (Vec<_>, Vec<_>) = rows.iter().partition(|row| self.purged.contains(&row.event));
         let overtaken = gone.chunk_by(|a, b| a.event == b.event).map(|same| Overtaken {
             event: same[0].event.clone(),
             count: same.iter().map(|row| i128::from(row.count)).sum(),
         });
-        let kept: Vec<HourlyCount> = kept.into_iter().cloned().collect();
-        (Cow::Owned(self.aliases.apply(&kept).into_owned()), overtaken.collect())
+        (Cow::Owned(kept.into_iter().cloned().collect()), overtaken.collect())
     }
 }

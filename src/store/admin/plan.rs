@@ -2,7 +2,7 @@
 //! two is what a store writes, what the books gain and what undoing needs.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::mem;
+use std::{iter, mem};
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -11,9 +11,13 @@ use super::log::{CountChange, EntryChange, Recorded};
 use super::{CatalogEntry, Change, Fact, Facts, Refusal};
 use crate::domain::{EventName, EventTotal, Hour, HourlyCount, TOTAL_MAX};
 
+mod difference;
+
+use difference::{difference, summary};
+
 const TEXT_CHARS_MAX: usize = 1_000;
 
-/// All hourly counts of one event; none is 0.
+/// All hourly counts under one name; none is 0.
 pub type History = BTreeMap<Hour, u64>;
 
 /// The part of the store that a change sees. The catalog's lock keeps it as it is meanwhile.
@@ -21,7 +25,7 @@ pub type History = BTreeMap<Hour, u64>;
 pub struct State {
     /// All of them; none is the default one.
     pub entries: BTreeMap<EventName, CatalogEntry>,
-    /// Those of [`events_of`]; empty for an event without counts.
+    /// Those of [`names_of`], as they were counted; empty for a name without counts.
     pub histories: BTreeMap<EventName, History>,
     /// What the store's clock says.
     pub now: DateTime<Utc>,
@@ -58,8 +62,23 @@ pub struct Line {
 /// What the log calls a move to a name that was no event of its own.
 const RENAME: &str = "rename";
 
-/// Whose histories `change` has to see. `recorded` is the line that it undoes.
-pub fn events_of(change: &Change, recorded: Option<&Recorded>) -> BTreeSet<EventName> {
+/// The names whose histories `change` has to see: of the events that it concerns, and of their aliases.
+/// `recorded` is the line that it undoes.
+pub fn names_of(
+    change: &Change,
+    recorded: Option<&Recorded>,
+    entries: &BTreeMap<EventName, CatalogEntry>,
+) -> BTreeSet<EventName> {
+    let mut names = events_of(change, recorded);
+    let targets: Vec<_> = names.iter().filter_map(|name| entries.get(name)?.alias_of.clone()).collect();
+    names.extend(targets);
+    let is_alias = |entry: &CatalogEntry| entry.alias_of.as_ref().is_some_and(|event| names.contains(event));
+    let aliases = entries.iter().filter(|(_, entry)| is_alias(entry)).map(|(alias, _)| alias.clone());
+    names.extend(aliases.collect::<Vec<_>>());
+    names
+}
+
+fn events_of(change: &Change, recorded: Option<&Recorded>) -> BTreeSet<EventName> {
     match change {
         Change::Describe { event, .. }
         | Change::SetActive { event, .. }
@@ -129,7 +148,23 @@ impl State {
     }
 
     fn knows(&self, event: &EventName) -> bool {
-        self.entries.contains_key(event) || self.histories.get(event).is_some_and(|history| !history.is_empty())
+        self.entries.contains_key(event) || self.names(event).any(|name| self.count_of(name) > 0)
+    }
+
+    /// The names whose counts belong to an event that is no alias: its own, then its aliases.
+    fn names<'a>(&'a self, event: &'a EventName) -> impl Iterator<Item = &'a EventName> {
+        let aliases = self.entries.iter().filter(|(_, entry)| entry.alias_of.as_ref() == Some(event));
+        iter::once(event).chain(aliases.map(|(alias, _)| alias))
+    }
+
+    fn count_of(&self, name: &EventName) -> u64 {
+        self.histories.get(name).map_or(0, |history| history.values().fold(0, |sum, n| sum.saturating_add(*n)))
+    }
+
+    /// What was counted of an event in one hour, under all of its names.
+    fn count_in(&self, event: &EventName, hour: Hour) -> u64 {
+        let counts = self.names(event).filter_map(|name| self.histories.get(name)?.get(&hour));
+        counts.fold(0, |sum, count| sum.saturating_add(*count))
     }
 
     /// The entry of an event that is neither unknown nor an alias nor deleted.
@@ -182,12 +217,6 @@ impl State {
             self.changeable(into)?;
         }
         let before = vec![self.counts(from), self.counts(into)];
-        let history = mem::take(self.history(from));
-        let target = self.history(into);
-        for (hour, count) in history {
-            let sum = target.entry(hour).or_insert(0);
-            *sum = sum.checked_add(count).ok_or_else(|| too_many(into))?;
-        }
         for entry in self.entries.values_mut().filter(|entry| entry.alias_of.as_ref() == Some(from)) {
             entry.alias_of = Some(into.clone());
         }
@@ -212,14 +241,14 @@ impl State {
         if reason.trim().is_empty() {
             return Err("A correction needs a reason.".into());
         }
-        let found = self.history(event).get(&hour).copied().unwrap_or(0);
+        let found = self.count_in(event, hour);
         if found != expected {
             return Err(Refusal::CountIs { event: event.clone(), hour, count: found, expected });
         }
         if count == expected {
             return Err(Refusal::CountIsSo { event: event.clone(), hour, count });
         }
-        self.put(event, hour, count);
+        self.change_count(event, hour, expected, count);
         let before = vec![Fact::HourlyCount { hour, count: expected }];
         let after = vec![Fact::HourlyCount { hour, count }, Fact::Reason { text: reason.to_owned() }];
         Ok(line("correct", event, before, after))
@@ -240,7 +269,8 @@ impl State {
             return Err(format!("The time in which “{event}” can be restored is not over yet.").into());
         }
         let before = vec![self.counts(event)];
-        self.history(event).clear();
+        let names: Vec<_> = self.names(event).cloned().collect();
+        names.iter().for_each(|name| self.history(name).clear());
         self.entries.remove(event);
         let mut purged = vec![event.clone()];
         self.entries.retain(|alias, entry| {
@@ -253,9 +283,8 @@ impl State {
         Ok(Line { undoable: false, purged, ..line("purge", event, before, vec![Fact::Purged]) })
     }
 
-    /// Takes back exactly what the change did, as long as nothing else has changed that since. An event
-    /// gets back with its name all that was counted under the new one; of two that were merged, what
-    /// was counted since stays in the one that both became, since nobody knows whose it is.
+    /// Takes back exactly what the change did, as long as nothing else has changed that since. Every count
+    /// stays under the name that it was counted with.
     fn undo(&mut self, change: i64, recorded: Option<&Recorded>) -> Result<Line, Refusal> {
         let Some(recorded) = recorded else {
             return Err(format!("There is no change {change} of an event.").into());
@@ -277,12 +306,12 @@ impl State {
             self.set(event, entry);
         }
         match moved_into {
-            Some(into) if recorded.what == RENAME => self.rename_back(into, recorded)?,
+            Some(into) if recorded.what == RENAME && !recorded.counts.is_empty() => self.rename_back(into, recorded)?,
             _ => self.take_counts_back(&recorded.counts)?,
         }
         let mut after = self.touched(recorded);
         after.push(Fact::Undid { change, what: recorded.what.clone() });
-        if let Some(into) = moved_into.filter(|_| recorded.what != RENAME) {
+        if let Some(into) = moved_into.filter(|_| recorded.what != RENAME && !recorded.counts.is_empty()) {
             after.push(Fact::LaterCountsStay { event: into.clone() });
         }
         Ok(Line { undoable: false, undoes: Some(change), ..line("undo", &recorded.event, before, after) })
@@ -299,7 +328,8 @@ impl State {
         Ok(())
     }
 
-    /// All counts of `into`, which was no event of its own before the rename, whenever they came.
+    /// An earlier version moved the counts. All of `into`, which was no event of its own before the rename,
+    /// go back, whenever they came.
     fn rename_back(&mut self, into: &EventName, recorded: &Recorded) -> Result<(), Refusal> {
         let of_into = |change: &&EntryChange| change.event == *into;
         let before = recorded.entries.iter().find(of_into).map(|change| change.before.clone()).unwrap_or_default();
@@ -309,9 +339,26 @@ impl State {
         if let Some((merged, _)) = self.entries.iter().find(|(_, entry)| entry.alias_of.as_ref() == Some(into)) {
             return Err(format!("“{merged}” has become an alias of “{into}” since then: undo that first.").into());
         }
-        let history = mem::take(self.history(into));
-        *self.history(&recorded.event) = history;
+        let moved = mem::take(self.history(into));
+        for (hour, count) in moved {
+            let own = self.history(&recorded.event).get(&hour).copied().unwrap_or(0);
+            self.put(&recorded.event, hour, own.saturating_add(count));
+        }
         Ok(())
+    }
+
+    /// What is added goes to the event's own name; what is taken away comes from that first, then from its
+    /// aliases, none of which gets less than nothing.
+    fn change_count(&mut self, event: &EventName, hour: Hour, before: u64, after: u64) {
+        let names: Vec<_> = self.names(event).cloned().collect();
+        let mut too_many = before.saturating_sub(after);
+        for name in names {
+            let own = self.history(&name).get(&hour).copied().unwrap_or(0);
+            let gone = too_many.min(own);
+            let added = if name == *event { after.saturating_sub(before) } else { 0 };
+            self.put(&name, hour, own - gone + added);
+            too_many -= gone;
+        }
     }
 
     fn put(&mut self, event: &EventName, hour: Hour, count: u64) {
@@ -324,15 +371,9 @@ impl State {
 
     /// What must hold after every change, whatever it was.
     fn check(&self) -> Result<(), Refusal> {
-        for (event, history) in &self.histories {
-            let total = history.values().try_fold(0, |sum: u64, count| sum.checked_add(*count));
-            if total.is_none_or(|total| total > TOTAL_MAX) {
-                return Err(too_many(event));
-            }
-            if let Some(target) = self.entry(event).alias_of
-                && !history.is_empty()
-            {
-                return Err(format!("“{event}” is an alias of “{target}” by now: undo that first.").into());
+        for event in self.histories.keys() {
+            if self.names(event).fold(0, |sum: u64, name| sum.saturating_add(self.count_of(name))) > TOTAL_MAX {
+                return Err(Refusal::TooMany { event: event.clone() });
             }
         }
         for (alias, entry) in &self.entries {
@@ -347,8 +388,12 @@ impl State {
 
     /// All counts of an event, summed up.
     fn counts(&self, event: &EventName) -> Fact {
-        let history = self.histories.get(event);
-        match history.and_then(|history| summary(event, history)) {
+        let mut all = History::new();
+        for (hour, count) in self.names(event).filter_map(|name| self.histories.get(name)).flatten() {
+            let sum = all.entry(*hour).or_default();
+            *sum = sum.saturating_add(*count);
+        }
+        match summary(event, &all) {
             None => Fact::NoCounts { event: event.clone() },
             Some(EventTotal { event, count, first_hour, last_hour }) => {
                 Fact::Counts { event, count, first_hour, last_hour }
@@ -379,9 +424,10 @@ impl State {
                 facts.push(if is_deleted { Fact::Deleted } else { self.counts(&recorded.event) });
             }
         }
-        facts.extend(recorded.counts.iter().map(|CountChange { event, hour, .. }| {
-            let count = self.histories.get(event).and_then(|history| history.get(hour)).copied().unwrap_or(0);
-            Fact::HourlyCount { hour: *hour, count }
+        let hours: BTreeSet<_> = recorded.counts.iter().map(|count| count.hour).collect();
+        facts.extend(hours.into_iter().map(|hour| {
+            let count = self.count_in(&recorded.event, hour);
+            Fact::HourlyCount { hour, count }
         }));
         facts
     }
@@ -425,44 +471,4 @@ fn expect_text(what: &str, text: &str) -> Result<(), Refusal> {
         return Err(format!("The {what} holds a control character.").into());
     }
     Ok(())
-}
-
-fn too_many(event: &EventName) -> Refusal {
-    Refusal::TooMany { event: event.clone() }
-}
-
-fn summary(event: &EventName, history: &History) -> Option<EventTotal> {
-    let (first, last) = (history.first_key_value()?, history.last_key_value()?);
-    // A sum beyond 64 bits is told by `check`.
-    let count = history.values().fold(0, |sum: u64, count| sum.saturating_add(*count));
-    Some(EventTotal { event: event.clone(), count, first_hour: *first.0, last_hour: *last.0 })
-}
-
-fn difference(before: &State, after: &State, line: Line) -> Plan {
-    let mut plan =
-        Plan { line, entries: Vec::new(), counts: Vec::new(), rows: Vec::new(), totals: Vec::new(), removed: 0 };
-    for event in before.entries.keys().chain(after.entries.keys()).collect::<BTreeSet<_>>() {
-        let (before, after) = (before.entry(event), after.entry(event));
-        if before != after {
-            plan.entries.push(EntryChange { event: event.clone(), before, after });
-        }
-    }
-    let nothing = History::new();
-    for (event, history) in &after.histories {
-        let old = before.histories.get(event).unwrap_or(&nothing);
-        for hour in old.keys().chain(history.keys()).collect::<BTreeSet<_>>() {
-            let (old, count) = (old.get(hour).copied().unwrap_or(0), history.get(hour).copied().unwrap_or(0));
-            // Both are at most TOTAL_MAX, or 2^63 - 1 in a store that was filled to the brim.
-            let delta = count.cast_signed() - old.cast_signed();
-            if delta != 0 {
-                plan.counts.push(CountChange { event: event.clone(), hour: *hour, delta });
-                plan.rows.push(HourlyCount { event: event.clone(), hour: *hour, count });
-                plan.removed -= i128::from(delta);
-            }
-        }
-        if old != history {
-            plan.totals.push((event.clone(), summary(event, history)));
-        }
-    }
-    plan
 }

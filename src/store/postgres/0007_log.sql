@@ -4,7 +4,7 @@
 -- commit: they can't commit any more, and are turned away when they connect again.
 alter table catalog_state rename to catalog_version;
 comment on table catalog_version is
-    'One row. Every change of an administrator locks it first. A batch lands by what the catalog says when it is folded.';
+    'One row. Every change of an administrator locks it first. Counts stay under the name that they were counted with; reads tell which event it stands for.';
 
 alter table ledger add column live boolean not null default false;
 create index ledger_live on ledger (writer) where live;
@@ -56,6 +56,7 @@ comment on table folded is 'How far the log of each live writer is in hourly_cou
 create table fold_lock (
     only_row boolean primary key check (only_row)
 );
+comment on column catalog.alias_of is 'Counts under this name show as those of that event, which is never itself an alias.';
 comment on table fold_lock is 'One row. Locked by the node that folds, and by every change of an administrator.';
 insert into fold_lock (only_row) values (true);
 
@@ -70,8 +71,7 @@ create view unfolded_entries as
     select
         deltas.writer,
         deltas.seq,
-        coalesce(catalog.alias_of, counted.event) as event,
-        counted.event as counted_as,
+        counted.event,
         counted.hour,
         counted.count,
         purge_marks.event is not null as is_overtaken
@@ -80,7 +80,32 @@ create view unfolded_entries as
         select * from deltas where deltas.writer = folded.writer and deltas.seq > folded.seq
     ) as deltas
     cross join lateral unnest(deltas.events, deltas.hours, deltas.counts) as counted (event, hour, count)
-    left join catalog on catalog.event = counted.event and catalog.alias_of is not null
     left join purge_marks on purge_marks.event = counted.event and purge_marks.version > deltas.catalog;
+create view counts as
+    select event, to_timestamp(hour * 3600.0) as hour, cast(sum(count) as bigint) as count
+    from (
+        select event, hour, count
+        from hourly_counts
+        where event not in (select event from catalog where alias_of is not null or deleted_at is not null)
+        union all
+        select event, hour, count
+        from unfolded_entries
+        where not is_overtaken
+            and event not in (select event from catalog where alias_of is not null or deleted_at is not null)
+        union all
+        select aliases.alias_of, counted.hour, counted.count
+        from catalog as aliases
+        join (
+            select event, hour, count from hourly_counts
+            union all
+            select event, hour, count from unfolded_entries where not is_overtaken
+        ) as counted on counted.event = aliases.event
+        where aliases.alias_of not in (select event from catalog where deleted_at is not null)
+    ) as shown
+    group by event, hour;
+comment on view counts is
+    'For people: how many times each event happened in each hour, as this program shows it at the moment: with what is not folded yet, under the present names, without deleted events.';
+comment on column counts.hour is 'When the hour begins.';
+
 comment on view unfolded_entries is
     'What is in the log and not yet in hourly_counts. Overtaken are counts of a batch that began before its event was purged: they belong to nothing.';

@@ -15,7 +15,7 @@ use crate::domain::{EventName, HourlyCount};
 use crate::store::StoreError;
 use crate::store::admin::due::{Deleted, REMEMBERED};
 use crate::store::admin::log::{CountChange, Recorded, read_entries, stored_entries};
-use crate::store::admin::plan::{History, Plan, State, events_of, plan};
+use crate::store::admin::plan::{History, Plan, State, names_of, plan};
 use crate::store::admin::{Catalog, CatalogEntry, Change, Changed, Facts, LoggedChange, Told};
 use crate::store::columns::{event_name, hour, hourly_count, stored_count, stored_hour, unsigned};
 use crate::store::migration::random_identity;
@@ -125,7 +125,7 @@ async fn make(client: &Client, change: &Change, who: &str, at: DateTime<Utc>) ->
         _ => None,
     };
     let mut state = State { entries, now, due_since, ..State::default() };
-    for event in events_of(change, recorded.as_ref()) {
+    for event in names_of(change, recorded.as_ref(), &state.entries) {
         let history = history(client, &event).await?;
         state.histories.insert(event, history);
     }

@@ -51,15 +51,14 @@ impl Trimming {
     }
 }
 
-/// Folds all that is in the log, in a transaction of its own. Somebody else who folds at the moment is not
-/// waited for. `trim`: deletes entries that are folded and older than this. Any error leaves the transaction open or broken: the caller must drop the session.
-pub(super) async fn fold(session: &Session, begin: &str, trim: Option<Duration>) -> Result<Done, StoreError> {
+/// Folds all that is in the log, in a transaction of its own. `None`: somebody else is at it. `trim`: deletes entries that are folded and older than this. Any error leaves the transaction open or broken: the caller must drop the session.
+pub(super) async fn fold(session: &Session, begin: &str, trim: Option<Duration>) -> Result<Option<Done>, StoreError> {
     let client = &session.client;
     session.begin(&format!("{begin}; {MEMORY}")).await?;
     let sql = "select exists (select from purge_marks) from fold_lock for update skip locked";
     let Some(row) = client.query_typed_opt(sql, &[]).await? else {
         client.batch_execute("rollback").await?;
-        return Ok((Folded::default(), 0));
+        return Ok(None);
     };
     match all(client, column(&row, 0)?).await {
         Ok(folded) => {
@@ -67,11 +66,11 @@ pub(super) async fn fold(session: &Session, begin: &str, trim: Option<Duration>)
                 self::trim(client, keep).await?;
             }
             client.commit().await?;
-            Ok((folded, 0))
+            Ok(Some((folded, 0)))
         }
         Err(Failure::Row(_)) => {
             client.batch_execute("rollback").await?;
-            carefully(session, begin).await
+            carefully(session, begin).await.map(Some)
         }
         Err(Failure::Other(error)) => Err(error),
     }

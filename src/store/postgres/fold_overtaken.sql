@@ -1,8 +1,8 @@
 insert into removals (id, amount, reason)
 select
-    substring(sha256(convert_to(concat_ws('/', encode(writer, 'hex'), seq, counted_as), 'UTF8')) for 16),
+    substring(sha256(convert_to(concat_ws('/', encode(writer, 'hex'), seq, event), 'UTF8')) for 16),
     sum(count),
-    format('in flight when “%s” was purged: batch %s of %s', counted_as, seq, encode(writer, 'hex'))
+    format('in flight when “%s” was purged: batch %s of %s', event, seq, encode(writer, 'hex'))
 from unfolded_entries
 where writer = $1 and seq = $2 and is_overtaken
-group by writer, seq, counted_as
+group by writer, seq, event

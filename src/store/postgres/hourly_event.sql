@@ -1,5 +1,5 @@
 select event, hour, count
 from hourly_counts
-where event = $4 and hour between $1 and $2
-order by hour
+where event = any($4) and hour between $1 and $2
+order by event, hour
 limit $3

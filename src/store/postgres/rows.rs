@@ -8,7 +8,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::{FromSql, Type};
 
 use super::client::{Client, Param};
-use crate::domain::{EventTotal, HourRange, HourlyCount, Sum, SumBy, SumOf, WriterId};
+use crate::domain::{EventName, EventTotal, HourRange, HourlyCount, Sum, SumBy, SumOf, WriterId};
 use crate::rows::{Row as _, merge, sums_of, totals_of};
 use crate::store::columns::{
     event_name, event_total, exact_sum, hour, hourly_count, ledger_entry, stored_hour, unsigned,
@@ -51,15 +51,15 @@ pub(super) async fn position(client: &Client, writers: &[WriterId]) -> Result<Le
 pub(super) async fn hourly(client: &Client, query: &HourlyQuery) -> Result<Vec<HourlyCount>, StoreError> {
     let (first, last) = (stored_hour(query.range.first), stored_hour(query.range.last));
     let limit = i64::try_from(query.rows_max).unwrap_or(i64::MAX).saturating_add(1);
-    let event = query.event.as_ref().map(|event| event.as_str());
+    let names: Vec<&str> = query.names.iter().map(EventName::as_str).collect();
     let mut params: Vec<Param<'_>> = vec![(&first, Type::INT4), (&last, Type::INT4), (&limit, Type::INT8)];
-    let (folded, unfolded) = match &event {
-        None => (include_str!("hourly_all.sql"), unfolded(client, query.range, None, Unfolded::All)),
-        Some(event) => {
-            params.push((event, Type::TEXT));
-            (include_str!("hourly_event.sql"), unfolded(client, query.range, Some(event), Unfolded::All))
-        }
+    let (folded, which) = if names.is_empty() {
+        (include_str!("hourly_all.sql"), Unfolded::All)
+    } else {
+        params.push((&names, Type::TEXT_ARRAY));
+        (include_str!("hourly_event.sql"), Unfolded::Named(&names))
     };
+    let unfolded = unfolded(client, query.range, which);
     let (folded, unfolded) = try_join(hourly_rows(client, folded, &params), unfolded).await?;
     Ok(if unfolded.is_empty() { folded } else { merge(&folded, unfolded) })
 }
@@ -74,26 +74,22 @@ async fn hourly_rows(client: &Client, sql: &str, params: &[Param<'_>]) -> Result
     Ok(rows)
 }
 
-enum Unfolded {
+enum Unfolded<'a> {
     All,
+    Named(&'a Vec<&'a str>),
     /// Without deleted events.
     Shown,
 }
 
 /// What the log holds beside the folded rows of the same snapshot.
-async fn unfolded(
-    client: &Client,
-    range: HourRange,
-    event: Option<&&str>,
-    which: Unfolded,
-) -> Result<Vec<HourlyCount>, StoreError> {
+async fn unfolded(client: &Client, range: HourRange, which: Unfolded<'_>) -> Result<Vec<HourlyCount>, StoreError> {
     let (first, last) = (stored_hour(range.first), stored_hour(range.last));
     let mut params: Vec<Param<'_>> = vec![(&first, Type::INT4), (&last, Type::INT4)];
-    let sql = match (event, which) {
-        (None, Unfolded::All) => include_str!("unfolded_all.sql"),
-        (None, Unfolded::Shown) => include_str!("unfolded_shown.sql"),
-        (Some(event), _) => {
-            params.push((event, Type::TEXT));
+    let sql = match which {
+        Unfolded::All => include_str!("unfolded_all.sql"),
+        Unfolded::Shown => include_str!("unfolded_shown.sql"),
+        Unfolded::Named(names) => {
+            params.push((names, Type::TEXT_ARRAY));
             include_str!("unfolded_event.sql")
         }
     };
@@ -102,7 +98,7 @@ async fn unfolded(
 
 pub(super) async fn totals(client: &Client) -> Result<Vec<EventTotal>, StoreError> {
     let mut folded = Vec::new();
-    let unfolded = unfolded(client, HourRange::ALL, None, Unfolded::All);
+    let unfolded = unfolded(client, HourRange::ALL, Unfolded::All);
     let (unfolded, ()) = try_join(unfolded, each_folded_total(client, |total| folded.push(total))).await?;
     Ok(if unfolded.is_empty() { folded } else { merge(&folded, totals_of(&unfolded)) })
 }
@@ -111,7 +107,7 @@ pub(super) async fn each_total(
     client: &Client,
     on_total: &mut (dyn FnMut(EventTotal) + Send),
 ) -> Result<(), StoreError> {
-    let unfolded = totals_of(&unfolded(client, HourRange::ALL, None, Unfolded::All).await?);
+    let unfolded = totals_of(&unfolded(client, HourRange::ALL, Unfolded::All).await?);
     let mut unfolded = unfolded.into_iter().peekable();
     let on_folded = |mut total: EventTotal| {
         while let Some(earlier) = unfolded.next_if(|next| next.event < total.event) {
@@ -142,7 +138,7 @@ pub(super) async fn sums(client: &Client, range: HourRange, by: SumBy) -> Result
         SumBy::Event => include_str!("sums_by_event.sql"),
     };
     let params: [Param<'_>; 2] = [(&first, Type::INT4), (&last, Type::INT4)];
-    let unfolded = unfolded(client, range, None, Unfolded::Shown);
+    let unfolded = unfolded(client, range, Unfolded::Shown);
     let (rows, unfolded) = try_join(client.query_typed(sql, &params), unfolded).await?;
     let of = |row| match by {
         SumBy::Hour => Ok::<_, StoreError>(SumOf::Hour(hour(column(row, 0)?)?)),

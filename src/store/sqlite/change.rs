@@ -1,7 +1,5 @@
 //! The catalog and its log: what administrators change, in one transaction each.
 
-use std::borrow::Cow;
-
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 
@@ -10,24 +8,20 @@ use crate::domain::{BatchId, EventName};
 use crate::store::StoreError;
 use crate::store::admin::due::{Deleted, REMEMBERED};
 use crate::store::admin::log::{CountChange, Recorded, read_entries, stored_entries};
-use crate::store::admin::plan::{History, Plan, State, events_of, plan};
+use crate::store::admin::plan::{History, Plan, State, names_of, plan};
 use crate::store::admin::{Catalog, CatalogEntry, Change, Changed, Facts, Landing, LoggedChange, Overtaken, Told};
 use crate::store::columns::{
     event_name, hour, hourly_count, read_time, stored_count, stored_hour, stored_time, text_time, unsigned,
 };
 use crate::store::migration::random_identity;
 
-/// Where the rows of a batch land that was opened with version `known` of the catalog.
-pub(super) fn landing(snapshot: &Transaction<'_>, known: u64) -> Result<Landing<'static>, StoreError> {
-    let aliases = snapshot
-        .prepare_cached("select event, alias_of from catalog where alias_of is not null")?
-        .query_and_then([], |row| Ok((event_name(&row.get::<_, String>(0)?)?, event_name(&row.get::<_, String>(1)?)?)))?
-        .collect::<Result<_, StoreError>>()?;
+/// Which rows of a batch count that was opened with version `known` of the catalog.
+pub(super) fn landing(snapshot: &Transaction<'_>, known: u64) -> Result<Landing, StoreError> {
     let purged = snapshot
         .prepare_cached("select event from purge_marks where version > ?1")?
         .query_and_then([i64::try_from(known).unwrap_or(i64::MAX)], |row| event_name(&row.get::<_, String>(0)?))?
         .collect::<Result<_, StoreError>>()?;
-    Ok(Landing { aliases: Cow::Owned(aliases), purged })
+    Ok(Landing { purged })
 }
 
 /// Books counts of a batch as removed that a purge has overtaken.
@@ -131,7 +125,7 @@ pub(super) fn change(
         _ => None,
     };
     let mut state = State { entries, now, due_since: text_time(due_since)?, ..State::default() };
-    for event in events_of(change, recorded.as_ref()) {
+    for event in names_of(change, recorded.as_ref(), &state.entries) {
         let history = history(&transaction, &event)?;
         state.histories.insert(event, history);
     }

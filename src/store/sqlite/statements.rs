@@ -39,15 +39,18 @@ pub(super) fn position(snapshot: &Transaction<'_>, writers: &[WriterId]) -> Resu
 pub(super) fn hourly(snapshot: &Transaction<'_>, query: &HourlyQuery) -> Result<Vec<HourlyCount>, StoreError> {
     let (first, last) = (stored_hour(query.range.first), stored_hour(query.range.last));
     let limit = i64::try_from(query.rows_max).unwrap_or(i64::MAX).saturating_add(1);
-    let rows = match &query.event {
-        None => snapshot
+    let rows = if query.names.is_empty() {
+        snapshot
             .prepare_cached(include_str!("hourly_all.sql"))?
             .query_and_then(params![first, last, limit], read_hourly)?
-            .collect::<Result<Vec<_>, _>>()?,
-        Some(event) => snapshot
+            .collect::<Result<Vec<_>, _>>()?
+    } else {
+        let names = serde_json::to_string(&query.names)
+            .map_err(|error| StoreError::Rejected(format!("names can't be asked for: {error}")))?;
+        snapshot
             .prepare_cached(include_str!("hourly_event.sql"))?
-            .query_and_then(params![first, last, limit, event.as_str()], read_hourly)?
-            .collect::<Result<Vec<_>, _>>()?,
+            .query_and_then(params![first, last, limit, names], read_hourly)?
+            .collect::<Result<Vec<_>, _>>()?
     };
     if rows.len() > query.rows_max {
         return Err(StoreError::TooManyRows { rows_max: query.rows_max });

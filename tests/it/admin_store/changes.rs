@@ -7,13 +7,15 @@ use super::*;
 on_both_stores!(
     a_rename_takes_history_and_later_counts_along,
     a_rename_keeps_what_was_said_about_the_event,
-    undoing_a_rename_gives_the_event_all_that_was_counted_since,
-    a_rename_is_not_undone_over_later_changes_of_its_event,
+    undoing_a_rename_leaves_every_count_under_the_name_it_was_counted_with,
+    a_rename_is_undone_whatever_became_of_the_new_name,
     a_renamed_event_can_be_renamed_back,
-    a_merge_adds_up_hour_by_hour_and_undo_takes_exactly_that_apart,
+    a_merge_adds_up_hour_by_hour_and_undo_takes_it_apart_exactly,
     aliases_of_a_moved_event_follow_it_and_come_back,
     a_move_that_makes_no_sense_is_refused,
-    a_move_is_not_undone_once_its_counts_are_gone,
+    a_correction_of_a_merged_event_takes_from_its_own_name_first_and_is_undone_name_by_name,
+    a_merge_of_an_earlier_version_gives_back_what_it_moved,
+    a_rename_of_an_earlier_version_gives_back_all_that_was_counted_since,
     an_event_is_described_and_switched_off_and_on,
     undo_touches_only_what_the_change_touched,
     a_deleted_event_keeps_its_counts_until_it_is_purged,
@@ -66,7 +68,7 @@ async fn a_rename_keeps_what_was_said_about_the_event(bench: Bench) {
     assert_eq!((kept.description.as_str(), kept.inactive), ("third", false));
 }
 
-async fn undoing_a_rename_gives_the_event_all_that_was_counted_since(bench: Bench) {
+async fn undoing_a_rename_leaves_every_count_under_the_name_it_was_counted_with(bench: Bench) {
     let store = bench.store().await;
     store.commit(request(batch(1, 1), rows([("a", 1, 1), ("other", 1, 1)]))).await.unwrap();
     let rename = done(&store, relocate("a", "b")).await;
@@ -74,46 +76,46 @@ async fn undoing_a_rename_gives_the_event_all_that_was_counted_since(bench: Benc
     store.commit(request(batch(1, 2), rows([("a", 1, 10), ("a", 2, 20), ("b", 2, 200)]))).await.unwrap();
     done(&store, correct("b", 1, 11, 5)).await;
     let undo = done(&store, Change::Undo { change: rename }).await;
-    assert_eq!(stored(&store).await, *rows([("a", 1, 5), ("a", 2, 220), ("other", 1, 1)]));
+    assert_eq!(stored(&store).await, *rows([("a", 1, 5), ("a", 2, 20), ("b", 2, 200), ("other", 1, 1)]));
     assert_eq!(spans(&store).await[0], ("a".into(), hour(1), hour(2)));
-    assert_eq!(totals(&store).await, [("a".into(), 225), ("other".into(), 1)]);
+    assert_eq!(totals(&store).await, [("a".into(), 25), ("b".into(), 200), ("other".into(), 1)]);
     assert!(store.catalog().await.unwrap().entries.is_empty());
     let line = &store.changes(vec![], None, 1).await.unwrap()[0];
     let (before, after) = told(line);
     assert_eq!(before, [alias_of("b"), counted("b", 225, 1, 2)]);
-    assert_eq!(after, [counted("a", 225, 1, 2), uncounted("b"), undid(1, "rename")]);
+    assert_eq!(after, [counted("a", 25, 1, 2), counted("b", 200, 2, 2), undid(1, "rename")]);
     refused(&store, Change::Undo { change: undo }, "can't be undone").await;
 
     // One that had no counts yet, only a description.
     store.commit(request(batch(1, 3), rows([("c", 1, 1)]))).await.unwrap();
     done(&store, describe("c", "third")).await;
-    let emptied = done(&store, correct("c", 1, 1, 0)).await;
+    done(&store, correct("c", 1, 1, 0)).await;
     let rename = done(&store, relocate("c", "d")).await;
     store.commit(request(batch(1, 4), rows([("c", 7, 7)]))).await.unwrap();
-    refused(&store, Change::Undo { change: emptied }, "is an alias of “d” by now").await;
     done(&store, Change::Undo { change: rename }).await;
-    assert_eq!(totals(&store).await, [("a".into(), 225), ("c".into(), 7), ("other".into(), 1)]);
+    let expected = [("a".into(), 25), ("b".into(), 200), ("c".into(), 7), ("other".into(), 1)];
+    assert_eq!(totals(&store).await, expected);
     assert_eq!(
         (entry(&store, "c").await.description.as_str(), entry(&store, "d").await),
         ("third", CatalogEntry::default())
     );
 }
 
-async fn a_rename_is_not_undone_over_later_changes_of_its_event(bench: Bench) {
+async fn a_rename_is_undone_whatever_became_of_the_new_name(bench: Bench) {
     let store = bench.store().await;
     store.commit(request(batch(1, 1), rows([("a", 1, 1), ("c", 1, 100)]))).await.unwrap();
     let rename = done(&store, relocate("a", "b")).await;
     let merge = done(&store, relocate("c", "b")).await;
-    refused(&store, Change::Undo { change: rename }, "“c” has become an alias of “b” since then").await;
+    assert_eq!(totals(&store).await, [("b".into(), 101)]);
+    done(&store, Change::Undo { change: rename }).await;
+    assert_eq!(totals(&store).await, [("a".into(), 1), ("b".into(), 100)]);
+    let rename = done(&store, relocate("a", "b")).await;
     done(&store, Change::Undo { change: merge }).await;
-    let described = done(&store, describe("b", "x")).await;
-    refused(&store, Change::Undo { change: rename }, "undo the later change first, or rename “b” to “a”").await;
-    done(&store, Change::Undo { change: described }).await;
-    let deletion = done(&store, delete("b")).await;
-    refused(&store, Change::Undo { change: rename }, "undo the later change first").await;
-    done(&store, Change::Undo { change: deletion }).await;
+    assert_eq!(totals(&store).await, [("b".into(), 1), ("c".into(), 100)]);
+    done(&store, describe("b", "x")).await;
     done(&store, Change::Undo { change: rename }).await;
     assert_eq!(totals(&store).await, [("a".into(), 1), ("c".into(), 100)]);
+    assert_eq!(entry(&store, "b").await.description, "x");
 }
 
 async fn a_renamed_event_can_be_renamed_back(bench: Bench) {
@@ -143,18 +145,18 @@ async fn a_renamed_event_can_be_renamed_back(bench: Bench) {
     refused(&store, relocate("c", "a"), "“a” is an alias of “b”: that is the name to use").await;
 }
 
-async fn a_merge_adds_up_hour_by_hour_and_undo_takes_exactly_that_apart(bench: Bench) {
+async fn a_merge_adds_up_hour_by_hour_and_undo_takes_it_apart_exactly(bench: Bench) {
     let store = bench.store().await;
     store.commit(request(batch(1, 1), rows([("a", 1, 1), ("a", 2, 2), ("b", 2, 20), ("b", 3, 30)]))).await.unwrap();
     let merge = done(&store, relocate("a", "b")).await;
     assert_eq!(stored(&store).await, *rows([("b", 1, 1), ("b", 2, 22), ("b", 3, 30)]));
-    // What comes meanwhile belongs to the target for good.
+    // What comes meanwhile shows there, too.
     store.commit(request(batch(1, 2), rows([("a", 2, 100), ("a", 5, 5)]))).await.unwrap();
     done(&store, Change::Undo { change: merge }).await;
-    assert_eq!(stored(&store).await, *rows([("a", 1, 1), ("a", 2, 2), ("b", 2, 120), ("b", 3, 30), ("b", 5, 5)]));
-    assert_eq!(spans(&store).await[1], ("b".into(), hour(2), hour(5)));
+    assert_eq!(stored(&store).await, *rows([("a", 1, 1), ("a", 2, 102), ("a", 5, 5), ("b", 2, 20), ("b", 3, 30)]));
+    assert_eq!(spans(&store).await[1], ("b".into(), hour(2), hour(3)));
     store.commit(request(batch(1, 3), rows([("a", 1, 1)]))).await.unwrap();
-    assert_eq!(totals(&store).await, [("a".into(), 4), ("b".into(), 155)]);
+    assert_eq!(totals(&store).await, [("a".into(), 109), ("b".into(), 50)]);
     refused(&store, Change::Undo { change: merge }, "undone already, by change 2").await;
 }
 
@@ -170,7 +172,7 @@ async fn aliases_of_a_moved_event_follow_it_and_come_back(bench: Bench) {
     done(&store, Change::Undo { change: second }).await;
     assert_eq!(entry(&store, "a").await.alias_of, Some(name("b")));
     done(&store, Change::Undo { change: first }).await;
-    assert_eq!(totals(&store).await, [("a".into(), 1), ("b".into(), 10), ("c".into(), 102)]);
+    assert_eq!(totals(&store).await, [("a".into(), 2), ("b".into(), 11), ("c".into(), 100)]);
     assert!(store.catalog().await.unwrap().entries.is_empty());
 }
 
@@ -188,14 +190,15 @@ async fn a_move_that_makes_no_sense_is_refused(bench: Bench) {
     refused(&store, Change::Undo { change: 99 }, "no change 99").await;
 }
 
-async fn a_move_is_not_undone_once_its_counts_are_gone(bench: Bench) {
+async fn a_correction_of_a_merged_event_takes_from_its_own_name_first_and_is_undone_name_by_name(bench: Bench) {
     let store = bench.store().await;
     store.commit(request(batch(1, 1), rows([("a", 1, 5), ("b", 1, 10)]))).await.unwrap();
     let merge = done(&store, relocate("a", "b")).await;
     let correction = done(&store, correct("b", 1, 15, 4)).await;
-    refused(&store, Change::Undo { change: merge }, "has 4 in 1970010101 by now").await;
-    done(&store, Change::Undo { change: correction }).await;
+    assert_eq!(totals(&store).await, [("b".into(), 4)]);
     done(&store, Change::Undo { change: merge }).await;
+    assert_eq!(totals(&store).await, [("a".into(), 4)]);
+    done(&store, Change::Undo { change: correction }).await;
     assert_eq!(totals(&store).await, [("a".into(), 5), ("b".into(), 10)]);
 }
 
@@ -288,7 +291,7 @@ async fn the_log_tells_who_did_what_newest_first(bench: Bench) {
     assert_eq!(log[2].undone_by, Some(undo));
     assert_eq!(told(&log[2]).0, [counted("a", 1, 1, 1), counted("b", 2, 5, 5)]);
     assert_eq!(told(&log[2]).1, [alias_of("b"), counted("b", 3, 1, 5)]);
-    assert_eq!(told(&log[1]).1[2..], [undid(merge, "merge"), Fact::LaterCountsStay { event: name("b") }]);
+    assert_eq!(told(&log[1]).1[2..], [undid(merge, "merge")]);
     assert_eq!(told(&log[0]).1[1], Fact::Reason { text: "miscounted".into() });
     refused(&store, Change::Undo { change: undo }, "can't be undone").await;
 
@@ -337,13 +340,52 @@ async fn the_catalog_keeps_any_text_as_it_is(bench: Bench) {
     assert_eq!(entry(&store, "a").await.alias_of, None);
 }
 
+/// What a move of `from` did in earlier versions besides: its counts went to `into`.
+async fn move_counts(bench: &Bench, change: i64, from: &str, into: &str, count: u64) {
+    let sql = format!(
+        "delete from hourly_counts where event = '{from}'; delete from event_totals where event = '{from}';
+         insert into hourly_counts (event, hour, count) values ('{into}', 1, {count})
+             on conflict (event, hour) do update set count = hourly_counts.count + {count};
+         insert into event_totals (event, total, first_hour, last_hour) values ('{into}', {count}, 1, 1)
+             on conflict (event) do update set total = event_totals.total + {count};
+         insert into changed_counts (change, event, hour, delta)
+             values ({change}, '{from}', 1, -{count}), ({change}, '{into}', 1, {count})"
+    );
+    bench.execute(&sql).await;
+}
+
+async fn a_merge_of_an_earlier_version_gives_back_what_it_moved(bench: Bench) {
+    let store = bench.store().await;
+    store.commit(request(batch(1, 1), rows([("a", 1, 5), ("b", 1, 1)]))).await.unwrap();
+    let merge = done(&store, relocate("a", "b")).await;
+    move_counts(&bench, merge, "a", "b", 5).await;
+    store.commit(request(batch(1, 2), rows([("a", 1, 10), ("b", 1, 100)]))).await.unwrap();
+    assert_eq!(totals(&store).await, [("b".into(), 116)]);
+    done(&store, Change::Undo { change: merge }).await;
+    assert_eq!(totals(&store).await, [("a".into(), 15), ("b".into(), 101)]);
+}
+
+async fn a_rename_of_an_earlier_version_gives_back_all_that_was_counted_since(bench: Bench) {
+    let store = bench.store().await;
+    store.commit(request(batch(1, 1), rows([("a", 1, 5)]))).await.unwrap();
+    let rename = done(&store, relocate("a", "b")).await;
+    move_counts(&bench, rename, "a", "b", 5).await;
+    store.commit(request(batch(1, 2), rows([("a", 1, 10), ("b", 1, 100)]))).await.unwrap();
+    assert_eq!(totals(&store).await, [("b".into(), 115)]);
+    let described = done(&store, describe("b", "x")).await;
+    refused(&store, Change::Undo { change: rename }, "undo the later change first, or rename “b” to “a”").await;
+    done(&store, Change::Undo { change: described }).await;
+    done(&store, Change::Undo { change: rename }).await;
+    assert_eq!(totals(&store).await, [("a".into(), 115)]);
+}
+
 /// As before version 7 of the schema.
 async fn without_the_log(bench: &Bench) {
     if let Bench::Postgres { .. } = bench {
         bench.store().await.fold().await.unwrap();
         bench
             .execute(
-                "drop view unfolded_entries; drop table deltas, folded, fold_lock, hour_totals, retired_writers;
+                "drop view counts, unfolded_entries; drop table deltas, folded, fold_lock, hour_totals, retired_writers;
                  drop index ledger_live; alter table ledger drop column live;
                  alter table catalog_version rename to catalog_state",
             )

@@ -56,7 +56,7 @@ impl Store for Outages {
         self.up()?.commit(request).await
     }
 
-    async fn fold(&self) -> Result<Folded, StoreError> {
+    async fn fold(&self) -> Result<Option<Folded>, StoreError> {
         self.up()?.fold().await
     }
 

@@ -155,7 +155,7 @@ impl Store for Unsteady {
         Err(StoreError::Unavailable("the answer is lost".into()))
     }
 
-    async fn fold(&self) -> Result<Folded, StoreError> {
+    async fn fold(&self) -> Result<Option<Folded>, StoreError> {
         self.up().await?.fold().await
     }
 

@@ -2,6 +2,7 @@
 
 use event_tracker::domain::SumBy;
 use event_tracker::store::Folded;
+use event_tracker::store::admin::Change;
 
 use super::*;
 
@@ -14,7 +15,7 @@ async fn answers(store: &Arc<dyn Store>) -> String {
     let range = HourRange { first: hour(2), last: hour(8) };
     let by_hour = store.sums(range, SumBy::Hour, vec![]).await.unwrap().value;
     let by_event = store.sums(range, SumBy::Event, vec![]).await.unwrap().value;
-    let of_b = HourlyQuery { event: Some(EventName::parse("b").unwrap()), ..everything() };
+    let of_b = HourlyQuery { names: vec![EventName::parse("b").unwrap()], ..everything() };
     let of_b = store.hourly(of_b, vec![]).await.unwrap().value;
     let books = balanced_books(store).await;
     format!("{:?}\n{totals:?}\n{by_hour:?}\n{by_event:?}\n{of_b:?}\n{books:?}", stored(store).await)
@@ -41,17 +42,17 @@ async fn a_fold_changes_no_answer() {
             let id = if number == 3 { batch(1, 2) } else { batch(number, 1) };
             store.commit(request(id, rows.clone())).await.unwrap();
             if usize::from(number) == folded_before {
-                assert_eq!(store.fold().await.unwrap().batches, u64::from(number));
+                assert_eq!(store.fold().await.unwrap().unwrap().batches, u64::from(number));
             }
         }
         let before = answers(&store).await;
         let left = (sent.len() - folded_before) as u64;
-        assert_eq!(store.fold().await.unwrap().batches, left);
+        assert_eq!(store.fold().await.unwrap().unwrap().batches, left);
         assert_eq!(answers(&store).await, before, "{folded_before} folded before");
-        assert_eq!(store.fold().await, Ok(Folded::default()));
+        assert_eq!(store.fold().await, Ok(Some(Folded::default())));
         assert_eq!(answers(&store).await, before);
     }
-    assert_eq!(store.fold().await, Ok(Folded::default()));
+    assert_eq!(store.fold().await, Ok(Some(Folded::default())));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -63,7 +64,7 @@ async fn every_node_folds_at_once_and_nothing_is_folded_twice() {
         folders.push(tokio::spawn(async move {
             let mut folded = 0;
             while !done.load(Ordering::Relaxed) {
-                folded += store.fold().await.unwrap().batches;
+                folded += store.fold().await.unwrap().unwrap_or_default().batches;
             }
             folded
         }));
@@ -86,7 +87,7 @@ async fn every_node_folds_at_once_and_nothing_is_folded_twice() {
     for folder in folders {
         folded += folder.await.unwrap();
     }
-    folded += store.fold().await.unwrap().batches;
+    folded += store.fold().await.unwrap().unwrap().batches;
     assert_eq!(folded, 120);
     assert_eq!(totals(&store).await, [("mine".into(), 120), ("ours".into(), 120)]);
     assert_eq!(balanced_books(&store).await.ledger, 240);
@@ -138,4 +139,36 @@ async fn an_entry_that_is_not_folded_is_never_deleted() {
     bench.execute(include_str!("../../../src/store/postgres/ledger_retire.sql").replace("$1", "0").as_str()).await;
     assert_eq!(totals(&store).await, [("a".into(), 1)]);
     balanced_books(&store).await;
+}
+
+#[tokio::test]
+async fn people_with_sql_see_what_the_program_shows() {
+    let (bench, store) = postgres().await;
+    let Bench::Postgres { database } = &bench else { unreachable!() };
+    let client = Cluster::shared().connect(database).await;
+    let seen = async || {
+        let sql = "select event, cast(extract(epoch from hour) / 3600 as integer), count from counts order by 1, 2";
+        let rows = client.query(sql, &[]).await.unwrap();
+        let row = |row: &tokio_postgres::Row| (row.get::<_, String>(0), row.get::<_, i32>(1), row.get::<_, i64>(2));
+        rows.iter()
+            .map(row)
+            .map(|(event, hour, count)| format!("{event} {hour} {count}"))
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    let name = |text: &str| EventName::parse(text).unwrap();
+    store.commit(request(batch(1, 1), rows([("a", 1, 1), ("b", 2, 20), ("c", 3, 3)]))).await.unwrap();
+    assert_eq!(seen().await, "a 1 1, b 2 20, c 3 3");
+    store.fold().await.unwrap();
+    store.commit(request(batch(1, 2), rows([("a", 1, 4), ("b", 1, 5)]))).await.unwrap();
+    assert_eq!(seen().await, "a 1 5, b 1 5, b 2 20, c 3 3");
+    let change = Change::Move { from: name("a"), into: name("b") };
+    store.change(change, "ada", chrono::Utc::now()).await.unwrap();
+    assert_eq!(seen().await, "b 1 10, b 2 20, c 3 3");
+    store.commit(request(batch(1, 3), rows([("a", 2, 100), ("c", 3, 1)]))).await.unwrap();
+    assert_eq!(seen().await, "b 1 10, b 2 120, c 3 4");
+    store.change(Change::Delete { event: name("b") }, "ada", chrono::Utc::now()).await.unwrap();
+    assert_eq!(seen().await, "c 3 4");
+    store.fold().await.unwrap();
+    assert_eq!(seen().await, "c 3 4");
 }

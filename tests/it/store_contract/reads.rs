@@ -70,7 +70,7 @@ pub async fn expect_bytewise_names(store: &Arc<dyn Store>) {
     let hourly: Vec<String> = stored(store).await.into_iter().map(|row| row.event.as_str().to_owned()).collect();
     assert_eq!(hourly, names);
     for name in &names {
-        let query = HourlyQuery { event: Some(EventName::parse(name).unwrap()), ..everything() };
+        let query = HourlyQuery { names: vec![EventName::parse(name).unwrap()], ..everything() };
         assert_eq!(store.hourly(query, vec![]).await.unwrap().value, *rows([(name.as_str(), 1, 2)]));
     }
 }
@@ -103,7 +103,7 @@ async fn a_range_includes_both_of_its_ends(bench: Bench) {
 async fn an_event_filter_gives_that_event_and_no_other(bench: Bench) {
     let store = bench.store().await;
     store.commit(request(batch(1, 1), rows([("a", 1, 1), ("a", 2, 2), ("a ", 1, 3), ("b", 1, 4)]))).await.unwrap();
-    let of = |event: &str| HourlyQuery { event: Some(EventName::parse(event).unwrap()), ..everything() };
+    let of = |event: &str| HourlyQuery { names: vec![EventName::parse(event).unwrap()], ..everything() };
     assert_eq!(store.hourly(of("a"), vec![]).await.unwrap().value, *rows([("a", 1, 1), ("a", 2, 2)]));
     assert_eq!(store.hourly(of("never"), vec![]).await.unwrap().value, *rows([]));
     let range = HourRange { first: hour(2), last: hour(3) };
@@ -114,8 +114,8 @@ async fn an_event_filter_gives_that_event_and_no_other(bench: Bench) {
 async fn more_rows_than_the_limit_are_an_error(bench: Bench) {
     let store = bench.store().await;
     store.commit(request(batch(1, 1), rows([1, 2, 3].map(|number| ("a", number, 1))))).await.unwrap();
-    for event in [None, Some(EventName::parse("a").unwrap())] {
-        let query = |rows_max| HourlyQuery { event: event.clone(), rows_max, ..everything() };
+    for names in [vec![], vec![EventName::parse("a").unwrap()]] {
+        let query = |rows_max| HourlyQuery { names: names.clone(), rows_max, ..everything() };
         assert_eq!(store.hourly(query(3), vec![]).await.unwrap().value.len(), 3);
         let refused = store.hourly(query(2), vec![]).await;
         assert_eq!(refused, Err(StoreError::TooManyRows { rows_max: 2 }));
