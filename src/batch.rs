@@ -25,7 +25,7 @@ use std::task::{Context, Poll};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, watch};
 
-pub use custody::Settled;
+pub use custody::{Rest, Settled};
 pub use inventory::Inventory;
 pub use mark::{Confirmed, Mark};
 pub use pending::{Pending, PendingBatch, RecentCommits};

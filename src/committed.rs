@@ -270,6 +270,9 @@ impl Committed {
             return Ok(None);
         }
         self.recent.lock().begin(baseline.epoch(), &position);
+        // Who has seen these rows gets no older tag any more.
+        let version = position.beside(&self.batches.writers());
+        self.foreign.forget_if(|last| last.as_ref().is_ok_and(|last| last.at < at && last.version != version)).await;
         let rows = Snapshot { value: Arc::new(value), position };
         *slot = Some(Kept { rows: rows.clone(), epoch: baseline.epoch(), at });
         Ok(Some((rows, true)))

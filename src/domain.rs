@@ -404,6 +404,20 @@ pub struct BatchId {
     pub seq: BatchSeq,
 }
 
+impl BatchId {
+    /// The writer of what the store lacks of this batch, where a copy of it was delivered before it was
+    /// complete. Every copy of the data folder gives the same one.
+    #[must_use]
+    pub fn of_rest(&self) -> WriterId {
+        let mut hasher = Sha256::new();
+        hasher.update(b"event-tracker: the rest of a batch");
+        hasher.update(self.writer.0);
+        hasher.update(self.seq.0.to_le_bytes());
+        let hash = hasher.finalize();
+        WriterId(std::array::from_fn(|index| hash[index]))
+    }
+}
+
 /// One batch as it was committed: an entry of the store's log.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Delta {

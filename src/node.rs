@@ -87,7 +87,7 @@ impl Node {
         // A store that was met once is not made anew in silence.
         store.expect(batches.mark().identity);
         let catalog = Arc::new(LiveCatalog::new(Arc::clone(&batches), Arc::clone(&store)));
-        let reconciler = Arc::new(Reconciler::new(Arc::clone(&batches), Arc::clone(&health)));
+        let reconciler = Arc::new(Reconciler::new(Arc::clone(&batches), Arc::clone(&store), Arc::clone(&health)));
         let query = Arc::new(Query::new(
             Arc::clone(&batches),
             Arc::clone(&store),

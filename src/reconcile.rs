@@ -12,9 +12,12 @@ use std::sync::Arc;
 
 use tokio::sync::Mutex;
 
-use crate::batch::{Batches, Confirmed, Rewound, SealedBatch, Settled};
-use crate::domain::{BatchSeq, Digest, WriterId};
-use crate::store::{LedgerEntry, LedgerPosition, StoreHealth};
+use crate::batch::{Batches, Confirmed, Rest, Rewound, SealedBatch, Settled};
+use crate::domain::{BatchId, BatchSeq, Digest, HourlyCount, WriterId};
+use crate::store::{Commit, CommitRequest, LedgerEntry, LedgerPosition, Store, StoreError, StoreHealth};
+
+/// How many batches of a writer are looked at for rests. Copies of a folder differ in the last few.
+const RESTS_MAX: u64 = 1_000;
 
 /// What no position may be lower than that is read after this was taken.
 pub struct Baseline {
@@ -33,6 +36,7 @@ impl Baseline {
 
 pub struct Reconciler {
     batches: Arc<Batches>,
+    store: Arc<dyn Store>,
     health: Arc<StoreHealth>,
     /// The highest version of the store that was read, and the epoch in which that was.
     version: parking_lot::Mutex<(u64, u64)>,
@@ -42,9 +46,9 @@ pub struct Reconciler {
 
 impl Reconciler {
     #[must_use]
-    pub fn new(batches: Arc<Batches>, health: Arc<StoreHealth>) -> Self {
+    pub fn new(batches: Arc<Batches>, store: Arc<dyn Store>, health: Arc<StoreHealth>) -> Self {
         health.note_missing(batches.mark().missing());
-        Self { batches, health, version: parking_lot::Mutex::default(), rewinding: Mutex::new(()) }
+        Self { batches, store, health, version: parking_lot::Mutex::default(), rewinding: Mutex::new(()) }
     }
 
     /// Changes when the store has gone back: what is kept from an earlier one is void.
@@ -82,12 +86,15 @@ impl Reconciler {
             for (writer, entry) in &position.applied {
                 let found = (entry.last_seq, entry.total);
                 self.batches.note_ledger(*writer, found);
-                if self.batches.is_preempted(*writer, entry.last_seq, entry.digest) {
-                    self.settle_preempted(*writer, entry, baseline.epoch).await;
+                if self.batches.is_preempted(*writer, entry.last_seq, entry.digest)
+                    && !self.settle_preempted(*writer, entry, baseline.epoch).await
+                {
+                    return false;
                 }
-                if self.batches.confirmed_of(*writer).is_some_and(|confirmed| confirmed.is_less_than(found)) {
-                    self.batches.go_on_at(*writer, found, baseline.epoch);
-                    self.health.note_missing(self.batches.mark().missing());
+                if self.batches.confirmed_of(*writer).is_some_and(|confirmed| confirmed.is_less_than(found))
+                    && self.go_on_at(*writer, found, baseline.epoch).await.is_err()
+                {
+                    return false;
                 }
                 if self.batches.leave_to_others(*writer, entry.last_seq) {
                     tracing::info!(batch.writer = %writer, "Another node goes on with a writer of this data folder");
@@ -115,30 +122,35 @@ impl Reconciler {
         false
     }
 
-    /// The ledger stands at `found`, at or past `batch`, with this digest. `epoch`: that from before it was
-    /// asked.
+    /// The ledger stands at `found`, at or past `batch`, with this digest. What the store lacks of the
+    /// batch is delivered, as far as that can be told. `epoch`: that from before it was asked.
     ///
     /// # Errors
-    /// The disk's.
+    /// When the store can't be asked, or the disk refuses to retire a segment.
     pub async fn settle(
         &self,
         batch: &Arc<SealedBatch>,
         found: (BatchSeq, i128),
         digest: Option<Digest>,
         epoch: u64,
-    ) -> io::Result<()> {
+    ) -> Result<(), SettleError> {
+        if found.0 > batch.id.seq && batch.id.writer == self.batches.writer() {
+            // The sums can be compared once ours reach as far as the ledger's.
+            let batches = Arc::clone(&self.batches);
+            run_blocking(move || batches.seal_behind()).await?;
+        }
+        let rest = if self.batches.is_exactly(batch, found, digest) {
+            Rest::Unasked
+        } else {
+            self.deliver_rest(batch.id.writer, found.0, digest).await?
+        };
         let (batches, sealed) = (Arc::clone(&self.batches), Arc::clone(batch));
-        let settled = tokio::task::spawn_blocking(move || {
-            if found.0 > sealed.id.seq && sealed.id.writer == batches.writer() {
-                // The sums can be compared once ours reach as far as the ledger's.
-                batches.seal_behind()?;
-            }
-            batches.settle(&sealed, found, digest, epoch)
-        });
-        match settled.await.map_err(io::Error::other).flatten()? {
+        let told = rest.clone();
+        match run_blocking(move || batches.settle(&sealed, found, digest, &rest, epoch)).await? {
             Settled::Stored => tracing::info!(
                 batch.writer = %batch.id.writer,
                 batch.seq = batch.id.seq.0,
+                delivered = told.total(),
                 "A batch was in the store already"
             ),
             Settled::Aside { batches, lacking } => {
@@ -157,24 +169,101 @@ impl Reconciler {
         Ok(())
     }
 
+    /// Compares the batches of a writer through `through` with what the store's log has in their place, and
+    /// commits what that lacks under writers of their own, whose identities follow from the batches': however
+    /// often it is delivered, and by whichever copy of the folder, it is counted once.
+    async fn deliver_rest(
+        &self,
+        writer: WriterId,
+        through: BatchSeq,
+        digest: Option<Digest>,
+    ) -> Result<Rest, StoreError> {
+        let (mut total, mut writers) = (0, Vec::new());
+        for batch in self.batches.sealed_through(writer, through) {
+            if batch.id.seq == through && digest == Some(self.batches.digest(&batch)) {
+                continue;
+            }
+            let (mut id, mut rows) = (batch.id, self.batches.sealed_rows(&batch));
+            loop {
+                let Some(stored) = self.store.delta(id).await? else { return Ok(Rest::Unknown) };
+                rows = lacking(&rows, &stored.rows);
+                if id == batch.id {
+                    total += sum(&rows);
+                }
+                if rows.is_empty() {
+                    break;
+                }
+                id = BatchId { writer: id.of_rest(), seq: BatchSeq::FIRST };
+                let digest = Digest::of(&rows);
+                let rest: Arc<[HourlyCount]> = rows.clone().into();
+                let request =
+                    CommitRequest { id, after: BatchSeq(0), digest, catalog: batch.catalog, rows: Arc::clone(&rest) };
+                match self.store.commit(request).await? {
+                    Commit::Applied => writers.push((id.writer, sum(&rest))),
+                    Commit::Stands(Some(entry)) => {
+                        writers.push((id.writer, entry.total));
+                        if entry.digest != Some(digest) {
+                            // Another copy has delivered more or less of it.
+                            continue;
+                        }
+                    }
+                    Commit::Stands(None) => return Ok(Rest::Unknown),
+                }
+                break;
+            }
+        }
+        let first = self.batches.sealed_through(writer, through).first().map_or(through.next(), |first| first.id.seq);
+        let earlier = self.rests_of(writer, BatchSeq(first.0.saturating_sub(1))).await?;
+        Ok(Rest::Delivered { total, writers, earlier })
+    }
+
+    /// The sum of the rests of a writer's last batches through `through` that are in the store.
+    async fn rests_of(&self, writer: WriterId, through: BatchSeq) -> Result<i128, StoreError> {
+        let seqs = through.0.saturating_sub(RESTS_MAX) + 1..=through.0;
+        let mut writers: Vec<_> = seqs.map(|seq| BatchId { writer, seq: BatchSeq(seq) }.of_rest()).collect();
+        let mut sum = 0;
+        while !writers.is_empty() {
+            let position = self.store.position(writers.clone()).await?;
+            writers.retain(|writer| position.applied.contains_key(writer));
+            sum += writers.iter().map(|writer| position.applied[writer].total).sum::<i128>();
+            // A rest may have had a rest itself.
+            let of_rest = |writer: WriterId| BatchId { writer, seq: BatchSeq::FIRST }.of_rest();
+            writers = writers.into_iter().map(of_rest).collect();
+        }
+        Ok(sum)
+    }
+
+    /// The ledger of a writer stands at `found`, before all of its batches that wait, and not where this node
+    /// expected it. `epoch`: that from before it was asked.
+    ///
+    /// # Errors
+    /// When the store can't be asked for more.
+    pub async fn go_on_at(&self, writer: WriterId, found: (BatchSeq, i128), epoch: u64) -> Result<(), StoreError> {
+        let rests = self.rests_of(writer, found.0).await?;
+        self.batches.go_on_at(writer, found, rests, epoch);
+        self.health.note_missing(self.batches.mark().missing());
+        Ok(())
+    }
+
     /// A copy of the data folder was quicker. Settled at once, since until then reads would show neither
-    /// what it delivered nor what this node has.
-    async fn settle_preempted(&self, writer: WriterId, entry: &LedgerEntry, epoch: u64) {
+    /// what it delivered nor what this node has. Says whether it is.
+    async fn settle_preempted(&self, writer: WriterId, entry: &LedgerEntry, epoch: u64) -> bool {
         let batches = Arc::clone(&self.batches);
-        let sealed = tokio::task::spawn_blocking(move || {
+        let sealed = run_blocking(move || {
             let found = |batches: &Batches| batches.sealed_through(writer, BatchSeq(u64::MAX)).into_iter().next();
             if writer == batches.writer() && found(&batches).is_none() {
                 batches.seal_behind()?;
             }
             Ok(found(&batches))
         });
-        let settled = match sealed.await.map_err(io::Error::other).flatten() {
+        let settled = match sealed.await {
             Ok(Some(batch)) => self.settle(&batch, (entry.last_seq, entry.total), entry.digest, epoch).await,
             other => other.map(|_| ()),
         };
-        if let Err(error) = settled {
-            tracing::warn!(%error, "A batch that a copy of this data folder has delivered can't be set aside yet");
+        if let Err(error) = &settled {
+            tracing::warn!(%error, "A batch that a copy of this data folder has delivered can't be settled yet");
         }
+        settled.is_ok()
     }
 
     /// The same for one writer, whose ledger a commit has found to stand lower than confirmed; `epoch`:
@@ -188,8 +277,15 @@ impl Reconciler {
     }
 
     async fn rewind(&self, writer: WriterId, found: (BatchSeq, i128)) {
+        let rests = match self.rests_of(writer, found.0).await {
+            Ok(rests) => rests,
+            Err(error) => {
+                tracing::warn!(%error, batch.writer = %writer, "What the database has lost can't be told yet");
+                return;
+            }
+        };
         let batches = Arc::clone(&self.batches);
-        let rewound = tokio::task::spawn_blocking(move || batches.rewind(writer, found)).await;
+        let rewound = tokio::task::spawn_blocking(move || batches.rewind(writer, found, rests)).await;
         match rewound {
             Ok(Some(Rewound { delivered_again, missing })) => tracing::error!(
                 batch.writer = %writer,
@@ -202,4 +298,36 @@ impl Reconciler {
             Err(error) => tracing::error!(%error, "The database has lost commits, and delivering them again failed"),
         }
     }
+}
+
+/// Why a batch could not be settled: it goes on waiting.
+#[derive(Debug, thiserror::Error)]
+pub enum SettleError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The disk's.
+    #[error("the journal: {0}")]
+    Journal(#[from] io::Error),
+}
+
+/// Work on the disk, off the threads that serve.
+async fn run_blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<T, SettleError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    Ok(done.map_err(io::Error::other).flatten()?)
+}
+
+fn sum(rows: &[HourlyCount]) -> i128 {
+    rows.iter().map(|row| i128::from(row.count)).sum()
+}
+
+/// What of `ours` is not in `theirs`. Both are distinct and sorted.
+fn lacking(ours: &[HourlyCount], theirs: &[HourlyCount]) -> Vec<HourlyCount> {
+    let rest = ours.iter().filter_map(|row| {
+        let found = theirs.binary_search_by(|other| (&other.event, other.hour).cmp(&(&row.event, row.hour)));
+        let count = row.count.saturating_sub(found.map_or(0, |index| theirs[index].count));
+        (count > 0).then(|| HourlyCount { count, ..row.clone() })
+    });
+    rest.collect()
 }

@@ -44,6 +44,14 @@ impl<T: Clone> Shared<T> {
         answer
     }
 
+    /// The last answer is given no more if it is `outdated`.
+    pub async fn forget_if(&self, outdated: impl FnOnce(&T) -> bool) {
+        let mut last = self.last.lock().await;
+        if last.as_ref().is_some_and(|made| outdated(&made.answer)) {
+            *last = None;
+        }
+    }
+
     /// Looks at the last answer, unless a new one is being made.
     pub fn peek<R>(&self, look: impl FnOnce(&T) -> R) -> Option<R> {
         self.last.try_lock().ok()?.as_ref().map(|made| look(&made.answer))

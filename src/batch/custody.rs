@@ -37,6 +37,29 @@ pub(super) struct Custody {
     pub(super) epoch: AtomicU64,
 }
 
+/// What the store lacked of a batch in whose place something else was committed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Rest {
+    /// There was no need to compare.
+    Unasked,
+    /// The store can't tell any more what it holds there.
+    Unknown,
+    /// Its sum. It was committed by these writers, whose ledgers stand at their first batch with these totals;
+    /// now the store has all of it. `earlier`: the sum of the rests of batches before it.
+    Delivered { total: i128, writers: Vec<(WriterId, i128)>, earlier: i128 },
+}
+
+impl Rest {
+    /// The sum of what was delivered.
+    #[must_use]
+    pub fn total(&self) -> i128 {
+        match self {
+            Self::Unasked | Self::Unknown => 0,
+            Self::Delivered { total, .. } => *total,
+        }
+    }
+}
+
 /// What became of a batch in whose place the ledger stands already.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Settled {
@@ -195,9 +218,22 @@ impl Batches {
         Ok(())
     }
 
+    /// Whether the ledger, which stands at `found` with this digest of its last batch, holds exactly what
+    /// waits through there.
+    #[must_use]
+    pub fn is_exactly(&self, batch: &SealedBatch, found: (BatchSeq, i128), digest: Option<Digest>) -> bool {
+        let through = self.sealed_through(batch.id.writer, found.0);
+        let last = through.iter().find(|last| last.id.seq == found.0);
+        let is_same = last.is_some_and(|last| digest.is_none_or(|found| found == self.digest(last)));
+        let mark = self.custody.mark.lock();
+        let (seq, total) = self.standing(&mark, batch.id.writer);
+        let unsettled = self.waiting_within(batch.id.writer, seq, found.0);
+        is_same && total.is_none_or(|total| total + unsettled <= found.1)
+    }
+
     /// The ledger stands at `found`, at or past `batch`, with this digest of its last one. Lets go of the
-    /// batch, and of those behind it through there, if the store holds exactly them; else their segments
-    /// are set aside. `epoch`: as in [`Batches::discard`].
+    /// batch, and of those behind it through there, if the store holds all of them, with the `rest` that was
+    /// delivered; else their segments are set aside. `epoch`: as in [`Batches::discard`].
     ///
     /// All versions of a batch are prefixes of one another, and a process that is past a batch has settled
     /// it. So sums tell what the store lacks.
@@ -209,6 +245,7 @@ impl Batches {
         batch: &SealedBatch,
         found: (BatchSeq, i128),
         digest: Option<Digest>,
+        rest: &Rest,
         epoch: u64,
     ) -> io::Result<Settled> {
         let writer = batch.id.writer;
@@ -223,16 +260,28 @@ impl Batches {
         let mut mark = self.custody.mark.lock();
         let (seq, total) = self.standing(&mark, writer);
         let unsettled = self.waiting_within(writer, seq, found.0);
-        let lacking = match (last, total) {
-            (Some(_), Some(total)) => total + unsettled - found.1,
+        let (is_whole, delivered) = (is_same || matches!(rest, Rest::Delivered { .. }), rest.total());
+        let mut lacking = match (last, total) {
+            (Some(_), Some(total)) => total + unsettled - found.1 - delivered,
+            (_, None) if is_whole => 0,
+            (None, Some(_)) if is_whole => 0,
             (Some(_), None) if is_same => 0,
             (Some(_), None) => unsettled,
             // Another process has gone on past it, so it held the whole of it.
             (None, _) if writer != self.writer => 0,
             (None, _) => unsettled,
         };
-        if is_same && lacking <= 0 {
+        let mut elsewhere = delivered;
+        if let Rest::Delivered { earlier, .. } = rest {
+            // A copy of the folder may not know that rests of earlier batches were delivered, too.
+            let known = lacking.clamp(0, *earlier);
+            (lacking, elsewhere) = (lacking - known, elsewhere + known);
+        }
+        if is_whole && lacking <= 0 {
             mark.add_missing(writer, lacking);
+            if let Rest::Delivered { writers, .. } = rest {
+                writers.iter().for_each(|(writer, total)| mark.confirm(*writer, BatchSeq::FIRST, Some(*total)));
+            }
             drop(mark);
             for batch in &through {
                 self.note_stored(batch);
@@ -243,12 +292,12 @@ impl Batches {
             for batch in &through {
                 self.leave(batch, Some(self.sealed_rows(batch).into()));
             }
-            if lacking < 0 {
-                // It holds more than these batches, which kept rows do not have.
+            if lacking < 0 || elsewhere > 0 || !is_same {
+                // It holds something else than these batches, which kept rows do not have.
                 self.void_locked(&mark);
             }
             drop(mark);
-            self.lower_base(writer, lacking);
+            self.lower_base(writer, lacking + elsewhere);
             through.iter().for_each(|batch| self.tell_committed(batch.id));
             return Ok(Settled::Stored);
         }

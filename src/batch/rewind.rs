@@ -40,8 +40,8 @@ impl Confirmed {
 impl Batches {
     /// The store says that it stands at `found` for this writer, which is less than what it had
     /// confirmed: what is kept of the difference waits for its commit again, the rest is missing. `None`:
-    /// it is not less. Touches the disk.
-    pub fn rewind(&self, writer: WriterId, found: (BatchSeq, i128)) -> Option<Rewound> {
+    /// it is not less. `rests`: what other writers have delivered of its batches. Touches the disk.
+    pub fn rewind(&self, writer: WriterId, found: (BatchSeq, i128), rests: i128) -> Option<Rewound> {
         let _tidying = self.tidying.lock();
         self.confirmed_of(writer).filter(|confirmed| confirmed.is_lost_at(found))?;
         let lost = self.custody.kept.lock().take(|id| id.writer == writer && id.seq > found.0);
@@ -57,25 +57,26 @@ impl Batches {
         let delivered_again = self.waiting_within(writer, found.0, confirmed.seq);
         let change = confirmed.total.map(|total| total - found.1 - delivered_again);
         mark.confirm(writer, found.0, Some(found.1));
-        mark.add_missing(writer, change.unwrap_or(0));
+        let missing = change.map(|change| change - change.clamp(0, rests));
+        mark.add_missing(writer, missing.unwrap_or(0));
         self.void_locked(&mark);
         drop(mark);
         self.lower_base(writer, change.unwrap_or(0));
         self.write_mark_or_log();
-        Some(Rewound { delivered_again, missing: change.map(|change| change.max(0)) })
+        Some(Rewound { delivered_again, missing: missing.map(|missing| missing.max(0)) })
     }
 
     /// The ledger stands at `found`, which is further than this node knew and before all of the writer's
-    /// batches that wait: another node has delivered again what was given up here. `epoch`: as in
-    /// [`Batches::discard`].
-    pub fn go_on_at(&self, writer: WriterId, found: (BatchSeq, i128), epoch: u64) {
+    /// batches that wait: another node has delivered again what was given up here. `rests`: as in
+    /// [`Batches::rewind`]. `epoch`: as in [`Batches::discard`].
+    pub fn go_on_at(&self, writer: WriterId, found: (BatchSeq, i128), rests: i128, epoch: u64) {
         let mut mark = self.custody.mark.lock();
         if self.epoch() != epoch {
             return;
         }
         let (_, total) = self.standing(&mark, writer);
         let change = total.map_or(0, |total| total - found.1);
-        mark.add_missing(writer, change);
+        mark.add_missing(writer, change - change.clamp(0, rests));
         mark.confirm(writer, found.0, Some(found.1));
         self.void_locked(&mark);
         drop(mark);

@@ -3,14 +3,15 @@
 //! Mostly a commit whose answer was lost is in already. Else somebody else has moved the ledger. Only the
 //! process that began a writer ever appends to that writer's batches. So all versions of a batch are
 //! prefixes of one another: a copy of the data folder, taken while the batch was open, has the shorter one.
-//! Whichever was delivered first is in the store.
+//! Whichever was delivered first is in the store, and what it lacks of the other is delivered after it.
 
 use std::sync::Arc;
 
 use super::{FlushError, Flusher};
 use crate::batch::SealedBatch;
 use crate::domain::BatchSeq;
-use crate::store::LedgerEntry;
+use crate::reconcile::SettleError;
+use crate::store::{LedgerEntry, StoreError};
 
 impl Flusher {
     /// `found`: where the ledger stands; `epoch`: that of the batches before the store was asked.
@@ -28,17 +29,16 @@ impl Flusher {
             return Ok(());
         }
         if found.0 < batch.id.seq {
-            self.go_on_at(batch, found, epoch);
-            return Ok(());
+            return Ok(self.go_on_at(batch, found, epoch).await?);
         }
-        self.reconciler
-            .settle(batch, found, digest, epoch)
-            .await
-            .map_err(|error| FlushError::Journal(error.to_string()))
+        self.reconciler.settle(batch, found, digest, epoch).await.map_err(|error| match error {
+            SettleError::Store(error) => FlushError::Store(error),
+            SettleError::Journal(error) => FlushError::Journal(error.to_string()),
+        })
     }
 
     /// The ledger stands before this batch, and not where this node expected it.
-    fn go_on_at(&self, batch: &SealedBatch, found: (BatchSeq, i128), epoch: u64) {
+    async fn go_on_at(&self, batch: &SealedBatch, found: (BatchSeq, i128), epoch: u64) -> Result<(), StoreError> {
         if found.0 < self.batches.confirmed_before(batch) {
             tracing::error!(
                 batch.writer = %batch.id.writer,
@@ -47,7 +47,6 @@ impl Flusher {
                 "The database lacks earlier batches of this writer: compare it with its backups"
             );
         }
-        self.batches.go_on_at(batch.id.writer, found, epoch);
-        self.health.note_missing(self.batches.mark().missing());
+        self.reconciler.go_on_at(batch.id.writer, found, epoch).await
     }
 }

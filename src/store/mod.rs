@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -19,6 +20,7 @@ mod migration;
 mod options;
 pub mod postgres;
 pub mod sqlite;
+mod trimming;
 mod watched;
 
 pub use admin::AdminStore;
@@ -119,6 +121,19 @@ impl LedgerPosition {
     #[must_use]
     pub fn includes(&self, batch: BatchId) -> bool {
         self.last_seq(batch.writer) >= batch.seq
+    }
+
+    /// The entries, if they are all that lies between this position and that one. What a writer did that is
+    /// in neither of the two by itself is in their sums.
+    pub(crate) fn leads_to(&self, now: &Self, deltas: Vec<Delta>) -> Option<Vec<Delta>> {
+        if self.catalog != now.catalog {
+            return None;
+        }
+        let moved = deltas.iter().try_fold((self.version, self.total), |(version, total), delta| {
+            let batches = delta.id.seq.0.checked_sub(delta.after.0)?;
+            Some((version.checked_add(batches)?, total.checked_add(delta.total)?))
+        });
+        (moved? == (now.version, now.total)).then_some(deltas)
     }
 
     /// Takes note of the commit of one more batch.
@@ -254,6 +269,10 @@ pub trait Store: AdminStore + Send + Sync + 'static {
     /// `writers` gave it. Costs what was committed.
     async fn since(&self, known: LedgerPosition, writers: Vec<WriterId>) -> Result<Since, StoreError>;
 
+    /// What a batch held when it was committed. `None`: it was not, or so long ago that the log does not have
+    /// it any more.
+    async fn delta(&self, id: BatchId) -> Result<Option<Delta>, StoreError>;
+
     /// All sums of the books in one snapshot. Costs the number of rows.
     async fn audit(&self) -> Result<Books, StoreError>;
 
@@ -306,7 +325,7 @@ pub async fn open(options: &Options, data_dir: &Path) -> Result<Arc<dyn Store>, 
     if let Some(path) = options.sqlite_path(data_dir)? {
         let opened = tokio::task::spawn_blocking(move || sqlite::SqliteStore::open(&path)).await;
         let store = opened.map_err(|error| StoreError::Unavailable(error.to_string()))??;
-        return Ok(Arc::new(store));
+        return Ok(Arc::new(store.with_log_kept(Duration::from_millis(options.log_keep_ms))));
     }
     Ok(Arc::new(postgres::PostgresStore::new(&options.url, options)?))
 }

@@ -11,14 +11,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::future::{try_join, try_join3};
 
+use super::trimming::Trimming;
 use super::{
     Books, Commit, CommitRequest, Folded, HourlyQuery, LedgerPosition, Options, Since, Snapshot, Store, StoreError,
     StoreUrlError,
 };
-use crate::domain::{EventTotal, HourRange, HourlyCount, Sum, SumBy, WriterId};
+use crate::domain::{BatchId, Delta, EventTotal, HourRange, HourlyCount, Sum, SumBy, WriterId};
 use client::Client;
 use connector::Connector;
-use fold::Trimming;
 use session::{Pool, Session};
 
 mod accounts;
@@ -176,7 +176,7 @@ impl Store for PostgresStore {
 
     async fn fold(&self) -> Result<Option<Folded>, StoreError> {
         let begin = &self.begin_commit;
-        let trim = self.trimming.due();
+        let trim = self.trimming.is_due().then_some(self.trimming.keep);
         let fold = self.on_session(&self.folds, async |session| fold::fold(session, begin, trim).await);
         let Some((folded, set_aside)) = fold.await? else { return Ok(None) };
         self.note_set_aside(set_aside);
@@ -240,10 +240,14 @@ impl Store for PostgresStore {
             let client = &session.client;
             let both = try_join(rows::position(client, &writers), log::since(client, &known));
             let (position, deltas) = self.read(session, both).await?;
-            let deltas = log::whole(&known, &position, deltas);
+            let deltas = known.leads_to(&position, deltas);
             Ok(Since { position, deltas })
         })
         .await
+    }
+
+    async fn delta(&self, id: BatchId) -> Result<Option<Delta>, StoreError> {
+        self.on_session(&self.looks, async |session| self.read(session, log::delta(&session.client, id)).await).await
     }
 
     async fn audit(&self) -> Result<Books, StoreError> {

@@ -4,14 +4,15 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use rusqlite::Connection;
 use tokio::sync::mpsc;
 
+use super::trimming::Trimming;
 use super::{Books, Commit, CommitRequest, Folded, HourlyQuery, LedgerPosition, Since, Snapshot, Store, StoreError};
-use crate::domain::{EventTotal, HourRange, HourlyCount, Sum, SumBy, WriterId};
+use crate::domain::{BatchId, Delta, EventTotal, HourRange, HourlyCount, Sum, SumBy, WriterId};
 use file::{DataFile, Role};
 use worker::{Slot, Worker};
 
@@ -21,6 +22,7 @@ mod change;
 mod commit;
 mod connection;
 mod file;
+mod log;
 mod statements;
 mod worker;
 
@@ -37,6 +39,7 @@ pub struct SqliteStore {
     reader: Worker,
     set_aside: AtomicU64,
     clock: Option<Clock>,
+    trimming: Trimming,
 }
 
 impl SqliteStore {
@@ -59,6 +62,7 @@ impl SqliteStore {
             reader: Worker::start("sqlite-read", reader)?,
             set_aside: AtomicU64::new(0),
             clock: None,
+            trimming: Trimming::default(),
         })
     }
 
@@ -66,6 +70,12 @@ impl SqliteStore {
     #[must_use]
     pub fn with_clock(self, clock: Clock) -> Self {
         Self { clock: Some(clock), ..self }
+    }
+
+    /// Keeps entries of the log for so long, in place of the default.
+    #[must_use]
+    pub fn with_log_kept(self, keep: Duration) -> Self {
+        Self { trimming: Trimming::new(keep), ..self }
     }
 
     /// Opens an existing file for reading only, also while the service uses it. Blocks on the disk.
@@ -77,7 +87,14 @@ impl SqliteStore {
         let mut reader = Slot::new(&file, Role::Audit);
         reader.connection()?;
         let reader = Worker::start("sqlite-read", reader)?;
-        Ok(Self { file, writer: None, reader, set_aside: AtomicU64::new(0), clock: None })
+        Ok(Self {
+            file,
+            writer: None,
+            reader,
+            set_aside: AtomicU64::new(0),
+            clock: None,
+            trimming: Trimming::default(),
+        })
     }
 
     async fn write<T: Send + 'static>(
@@ -117,8 +134,12 @@ impl Store for SqliteStore {
         Ok(outcome)
     }
 
-    /// It has one writer, whose commits fold at once.
+    /// Its commits fold at once. Old entries of the log are deleted.
     async fn fold(&self) -> Result<Option<Folded>, StoreError> {
+        if self.writer.is_some() && self.trimming.is_due() {
+            let keep = self.trimming.keep;
+            self.write(move |connection| log::trim(connection, keep)).await?;
+        }
         Ok(Some(Folded::default()))
     }
 
@@ -186,12 +207,18 @@ impl Store for SqliteStore {
         self.read(move |connection| statements::position(&connection.transaction()?, &writers)).await
     }
 
-    /// It has no log: what another process has committed is not told.
     async fn since(&self, known: LedgerPosition, writers: Vec<WriterId>) -> Result<Since, StoreError> {
-        let position = self.position(writers).await?;
-        let is_same =
-            (position.version, position.total, position.catalog) == (known.version, known.total, known.catalog);
-        Ok(Since { position, deltas: is_same.then(Vec::new) })
+        self.read(move |connection| {
+            let snapshot = connection.transaction()?;
+            let position = statements::position(&snapshot, &writers)?;
+            let deltas = log::since(&snapshot, &known)?.and_then(|deltas| known.leads_to(&position, deltas));
+            Ok(Since { position, deltas })
+        })
+        .await
+    }
+
+    async fn delta(&self, id: BatchId) -> Result<Option<Delta>, StoreError> {
+        self.read(move |connection| log::delta(connection, id)).await
     }
 
     async fn audit(&self) -> Result<Books, StoreError> {

@@ -10,7 +10,7 @@ use super::health::Use;
 use super::{
     Books, Commit, CommitRequest, Folded, HourlyQuery, LedgerPosition, Since, Snapshot, Store, StoreError, StoreHealth,
 };
-use crate::domain::{EventName, EventTotal, HourRange, HourlyCount, Sum, SumBy, WriterId};
+use crate::domain::{BatchId, Delta, EventName, EventTotal, HourRange, HourlyCount, Sum, SumBy, WriterId};
 
 /// Passes everything on. Commits and looks tell how the store is; what else is asked of it may be
 /// slow or refused without that saying anything about the store.
@@ -94,6 +94,10 @@ impl Store for Watched {
 
     async fn since(&self, known: LedgerPosition, writers: Vec<WriterId>) -> Result<Since, StoreError> {
         self.note(Use::Look, self.store.since(known, writers).await)
+    }
+
+    async fn delta(&self, id: BatchId) -> Result<Option<Delta>, StoreError> {
+        self.pass(self.store.delta(id).await)
     }
 
     async fn audit(&self) -> Result<Books, StoreError> {

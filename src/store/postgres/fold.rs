@@ -1,9 +1,8 @@
 //! The fold: what the log has gathered is added to the counts.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::TryStreamExt;
-use parking_lot::Mutex;
 use tokio_postgres::types::Type;
 
 use super::careful;
@@ -21,35 +20,11 @@ use crate::store::{Folded, StoreError};
 /// What was folded, and how many rows were set aside for it.
 pub(super) type Done = (Folded, usize);
 
-const TRIM_INTERVAL: Duration = Duration::from_secs(10);
-
 /// Rows in one statement of a careful fold.
 const CHUNK_ROWS: usize = 10_000;
 
 /// More memory than usual: a fold sorts what many nodes have counted for a while.
 const MEMORY: &str = "set local work_mem = '64MB'";
-
-/// When old entries of the log are deleted.
-pub(super) struct Trimming {
-    keep: Duration,
-    last: Mutex<Option<Instant>>,
-}
-
-impl Trimming {
-    pub(super) fn new(keep: Duration) -> Self {
-        Self { keep, last: Mutex::new(None) }
-    }
-
-    /// How long entries are kept, if it is time to delete those that are older.
-    pub(super) fn due(&self) -> Option<Duration> {
-        let mut last = self.last.lock();
-        let is_due = last.is_none_or(|last| last.elapsed() >= TRIM_INTERVAL);
-        is_due.then(|| {
-            *last = Some(Instant::now());
-            self.keep
-        })
-    }
-}
 
 /// Folds all that is in the log, in a transaction of its own. `None`: somebody else is at it. `trim`: deletes entries that are folded and older than this. Any error leaves the transaction open or broken: the caller must drop the session.
 pub(super) async fn fold(session: &Session, begin: &str, trim: Option<Duration>) -> Result<Option<Done>, StoreError> {

@@ -21,27 +21,24 @@ pub(super) async fn since(client: &Client, known: &LedgerPosition) -> Result<Vec
     let params: [Param<'_>; 3] = [(&writers, Type::BYTEA_ARRAY), (&seqs, Type::INT8_ARRAY), (&ENTRIES_MAX, Type::INT8)];
     let mut deltas = Vec::new();
     let on_row = |row: &Row| {
-        deltas.push(delta(row)?);
+        deltas.push(read_back(row)?);
         Ok(())
     };
     client.each_row(include_str!("log_since.sql"), &params, on_row).await?;
     Ok(deltas)
 }
 
-/// The entries, if they are all that lies between two positions. What a writer did before it was summed up
-/// with others is in neither of the two by itself, but in their sums.
-pub(super) fn whole(known: &LedgerPosition, now: &LedgerPosition, deltas: Vec<Delta>) -> Option<Vec<Delta>> {
-    if known.catalog != now.catalog {
-        return None;
-    }
-    let moved = deltas.iter().try_fold((known.version, known.total), |(version, total), delta| {
-        Some((version.checked_add(delta.id.seq.0.checked_sub(delta.after.0)?)?, total.checked_add(delta.total)?))
-    });
-    (moved? == (now.version, now.total)).then_some(deltas)
+/// One entry of the log.
+pub(super) async fn delta(client: &Client, id: BatchId) -> Result<Option<Delta>, StoreError> {
+    let (writer, seq) = (id.writer.0.as_slice(), stored_seq(id.seq)?);
+    let sql = "select writer, seq, after, catalog, cast(total as text), events, hours, counts from deltas
+         where writer = $1 and seq = $2";
+    let row = client.query_typed_opt(sql, &[(&writer, Type::BYTEA), (&seq, Type::INT8)]).await?;
+    row.as_ref().map(read_back).transpose()
 }
 
-/// Reads back what a commit appended.
-fn delta(row: &Row) -> Result<Delta, StoreError> {
+/// What a commit appended.
+fn read_back(row: &Row) -> Result<Delta, StoreError> {
     let writer = column::<&[u8]>(row, 0)?.try_into().map_err(|_| unreadable())?;
     let seq = |index| Ok::<_, StoreError>(BatchSeq(unsigned(column(row, index)?)?));
     let (events, hours): (Vec<&str>, Vec<i32>) = (column(row, 5)?, column(row, 6)?);

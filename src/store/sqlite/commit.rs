@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
-use super::{change, statements};
+use super::{change, log, statements};
 use crate::domain::{BatchSeq, HourlyCount};
 use crate::store::aside::{self, Search, removal_reason};
 use crate::store::columns::{batch_total, event_deltas, stored_count, stored_hour, stored_seq};
@@ -28,6 +28,7 @@ pub(super) fn commit(connection: &mut Connection, request: &CommitRequest) -> Re
         (entry.map_or(0, |entry| entry.total) + batch_total(rows)).to_string(),
         digest.0,
     ])?;
+    log::append(&transaction, request)?;
     let landing = change::landing(&transaction, *catalog)?;
     let (rows, overtaken) = landing.of(rows);
     change::book_overtaken(&transaction, &overtaken, *id)?;

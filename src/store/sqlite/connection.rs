@@ -16,6 +16,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 4, sql: include_str!("0004_digest.sql") },
     Migration { version: 5, sql: include_str!("0005_purge_marks.sql") },
     Migration { version: 6, sql: include_str!("0006_change_facts.sql") },
+    Migration { version: 7, sql: include_str!("0007_log.sql") },
 ];
 
 /// Marks the file as ours: "EvTr" in ASCII.

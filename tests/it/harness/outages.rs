@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
-use event_tracker::domain::{EventName, EventTotal, HourRange, HourlyCount, Sum, SumBy, WriterId};
+use event_tracker::domain::{BatchId, Delta, EventName, EventTotal, HourRange, HourlyCount, Sum, SumBy, WriterId};
 use event_tracker::store::admin::{
     AccountChange, AdminKey, AdminStore, Catalog, Change, Changed, LoggedChange, Session, Superuser,
 };
@@ -99,6 +99,10 @@ impl Store for Outages {
 
     async fn since(&self, known: LedgerPosition, writers: Vec<WriterId>) -> Result<Since, StoreError> {
         self.up()?.since(known, writers).await
+    }
+
+    async fn delta(&self, id: BatchId) -> Result<Option<Delta>, StoreError> {
+        self.up()?.delta(id).await
     }
 
     async fn audit(&self) -> Result<Books, StoreError> {

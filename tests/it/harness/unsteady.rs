@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
-use event_tracker::domain::{EventName, EventTotal, HourRange, HourlyCount, Sum, SumBy, WriterId};
+use event_tracker::domain::{BatchId, Delta, EventName, EventTotal, HourRange, HourlyCount, Sum, SumBy, WriterId};
 use event_tracker::store::admin::{
     AccountChange, AdminKey, AdminStore, Catalog, Change, Changed, LoggedChange, Session, Superuser,
 };
@@ -127,6 +127,13 @@ impl Unsteady {
         self.store.read().clone()
     }
 
+    /// The log does not tell any more what batches held.
+    pub fn forget_log(&self) {
+        let connection = rusqlite::Connection::open(&*self.path.lock()).unwrap();
+        connection.busy_timeout(std::time::Duration::from_secs(10)).unwrap();
+        connection.execute("delete from deltas", ()).unwrap();
+    }
+
     async fn up(&self) -> Result<Arc<dyn Store>, StoreError> {
         if self.is_down() {
             return Err(StoreError::Unavailable("it is away".into()));
@@ -204,6 +211,10 @@ impl Store for Unsteady {
 
     async fn since(&self, known: LedgerPosition, writers: Vec<WriterId>) -> Result<Since, StoreError> {
         self.up().await?.since(known, writers).await
+    }
+
+    async fn delta(&self, id: BatchId) -> Result<Option<Delta>, StoreError> {
+        self.up().await?.delta(id).await
     }
 
     async fn audit(&self) -> Result<Books, StoreError> {
