@@ -14,7 +14,7 @@ use event_tracker::store::admin::{
 use event_tracker::store::sqlite::SqliteStore;
 use event_tracker::store::{Books, Commit, CommitRequest, HourlyQuery, LedgerPosition, Snapshot, Store, StoreError};
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 /// A folder for files that are synced often: in memory where that is possible.
 pub fn folder() -> tempfile::TempDir {
@@ -44,6 +44,7 @@ pub struct Unsteady {
     late: Mutex<Vec<CommitRequest>>,
     /// The next list of hourly counts waits for this, after it was read.
     held: Mutex<Option<Arc<Held>>>,
+    holds_catalog: watch::Sender<bool>,
 }
 
 #[derive(Default)]
@@ -66,6 +67,7 @@ impl Unsteady {
             next: Mutex::default(),
             late: Mutex::default(),
             held: Mutex::default(),
+            holds_catalog: watch::Sender::new(false),
         })
     }
 
@@ -85,6 +87,16 @@ impl Unsteady {
         let held = Arc::new(Held::default());
         *self.held.lock() = Some(Arc::clone(&held));
         held
+    }
+
+    /// Whether the catalog is not answered.
+    pub fn hold_catalog(&self, holds: bool) {
+        self.holds_catalog.send_replace(holds);
+    }
+
+    /// Whether somebody waits for it.
+    pub fn is_catalog_awaited(&self) -> bool {
+        self.holds_catalog.receiver_count() > 0
     }
 
     /// From now on it does what it should.
@@ -223,6 +235,7 @@ impl Store for Unsteady {
 #[async_trait]
 impl AdminStore for Unsteady {
     async fn catalog(&self) -> Result<Catalog, StoreError> {
+        let _ = self.holds_catalog.subscribe().wait_for(|holds| !holds).await;
         self.up().await?.catalog().await
     }
 
