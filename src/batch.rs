@@ -34,6 +34,7 @@ pub use rewind::Rewound;
 
 use crate::counts::Counts;
 use crate::domain::{Ack, BatchId, BatchSeq, Digest, EventName, Hour, HourRange, HourlyCount, TOTAL_MAX, WriterId};
+use crate::journal::reserve::is_full;
 use crate::journal::{self, Health, Journal, Position, Rotated, SealedSegment};
 use crate::names::{Names, Refused};
 
@@ -297,12 +298,12 @@ impl Batches {
     /// that at most one grows old and the open one gathers the rest. Touches the disk.
     ///
     /// A journal that can't be written takes no records, but what is counted must reach the store all the
-    /// more: then the batch is sealed as it is in memory, and counting goes on when the disk gives a new
-    /// segment.
+    /// more, also when nobody has counted since the disk became full: then the batch is sealed as it is in
+    /// memory, and counting goes on when the disk gives a new segment.
     ///
     /// # Errors
-    /// When the disk refuses a new segment while the old one can still be written; then the batch stays
-    /// open.
+    /// When the disk refuses a new segment, and not for lack of room, while the old one can still be
+    /// written; then the batch stays open.
     pub fn seal(&self) -> io::Result<bool> {
         self.seal_if(|| !self.waiting.lock().sealed.iter().any(|batch| batch.id.writer == self.writer))
     }
@@ -327,7 +328,8 @@ impl Batches {
             Health::Poisoned(_) => None,
             _ => match self.journal.prepare(next, catalog) {
                 Ok(segment) => Some(segment),
-                Err(error) if self.journal.health() == Health::Healthy => return Err(error),
+                // A full disk takes nothing more into the old one, either, and to deliver it makes room.
+                Err(error) if self.journal.health() == Health::Healthy && !is_full(&error) => return Err(error),
                 Err(_) => None,
             },
         };

@@ -202,3 +202,23 @@ pub fn remove_if_there(files: &dyn Files, name: &str) -> io::Result<()> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may fail by panicking")]
+    use super::*;
+
+    #[test]
+    fn a_folder_is_reached_by_the_descriptor_it_was_opened_with_wherever_its_path_leads() {
+        let place = tempfile::tempdir().unwrap();
+        let (path, moved) = (place.path().join("journal"), place.path().join("moved"));
+        std::fs::create_dir(&path).unwrap();
+        let files = OsFiles::open(&path).unwrap();
+        std::fs::rename(&path, &moved).unwrap();
+        // To open it once more for this would fail when descriptors are short, too.
+        files.sync_folder().unwrap();
+        files.create("segment").unwrap().sync().unwrap();
+        assert!(moved.join("segment").exists() && !path.exists());
+        assert!(files.check_in_place().is_err());
+    }
+}

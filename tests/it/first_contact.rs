@@ -1,6 +1,7 @@
 //! A start with a large store: what it knows is known before the first answer.
 
 use crate::harness::postgres::Cluster;
+use crate::harness::proxy::{Fault, Proxy};
 use crate::harness::{Backend, TestApp};
 
 const EVENTS: u64 = 400_000;
@@ -24,8 +25,12 @@ async fn database_with_many_events() -> String {
 #[tokio::test]
 async fn a_node_that_starts_with_many_events_knows_them_all_at_the_first_request() {
     let url = database_with_many_events().await;
-    let setup = TestApp::with(Backend::Postgres).database_url(&url).config("limits.events_max", EVENTS);
-    let mut app = setup.start().await;
+    let proxy = Proxy::start(url::Url::parse(&url).unwrap().port().unwrap()).await;
+    // Several times as long as a silent store would be waited for, and as one statement may take.
+    proxy.set(Fault::Trickle(EVENTS / 30));
+    let setup = TestApp::with(Backend::Postgres).database_url(&proxy.url(&url)).config("limits.events_max", EVENTS);
+    let mut app = setup.config("store.statement_timeout_ms", 1_000).start().await;
+    proxy.set(Fault::None);
     let known = app.post(&format!("/api/events/event-{EVENTS}/5")).await;
     assert_eq!((known.status, known.json()["response"].as_u64()), (200, Some(204)), "a known event passes for new");
     let (internal, _) = app.post("/api/events/one-too-many").await.fails(403);

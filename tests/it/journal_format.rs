@@ -16,6 +16,8 @@ use event_tracker::journal::segment::{self, HEADER_BYTES, Header, Kind, Segment,
 use event_tracker::journal::{DataDir, Options};
 use event_tracker::names::{Limits, Names};
 
+use crate::harness::faulty_files::Plan;
+
 /// 2020-09-12T12.
 const HOUR: u32 = 444_420;
 const WRITER: WriterId = WriterId(*b"\x01\x23\x45\x67\x89\xab\xcd\xef fixture");
@@ -257,6 +259,28 @@ fn a_power_cut_that_kept_any_subset_of_the_pages_costs_only_what_was_never_synce
             assert!(is_counted || number >= 300, "image {seed} lost the synced record {number}");
         }
     }
+}
+
+#[test]
+fn a_segment_is_read_piece_by_piece_however_long_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let plan = Plan::healthy();
+    let dir = plan.folder(folder.path());
+    let segment = Segment::create(&*dir.journal, ID, 0).unwrap();
+    let (mut bytes, mut records) = (Vec::new(), 0);
+    while bytes.len() < 8 << 20 {
+        let offset = HEADER_BYTES + bytes.len() as u64;
+        encode_counts(&mut bytes, segment.seed, offset, hour(HOUR), [("x".repeat(200).as_str(), 1)]);
+        records += 1;
+    }
+    // Neither what can't be read nor room that was never used is taken into memory as a whole.
+    let torn = bytes.len() - 100;
+    bytes[torn] ^= 1;
+    bytes.resize(16 << 20, 0);
+    segment.file.write_at(&bytes, HEADER_BYTES).unwrap();
+    let replayed = replay::replay(&*dir.journal, ID, Kind::Pending, false).unwrap();
+    assert_eq!((replayed.records, replayed.total()), (records - 1, i128::from(records) - 1));
+    assert!(plan.longest_read() <= 2 << 20, "{} bytes were read at once", plan.longest_read());
 }
 
 #[test]

@@ -38,6 +38,7 @@ mod polling;
 mod private_files;
 mod program;
 mod refusals;
+mod refused_store;
 mod shutdown;
 mod signals;
 mod standby;

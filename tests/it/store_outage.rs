@@ -2,9 +2,16 @@
 
 use std::sync::Arc;
 
+use event_tracker::domain::{Ack, EventName, Hour};
+use event_tracker::store::Store;
+use event_tracker::store::admin::Change;
+use tokio_util::sync::CancellationToken;
+
 use crate::harness::app::Setup;
+use crate::harness::node::{node, options, record};
 use crate::harness::postgres::Cluster;
-use crate::harness::{Backend, Tally, TestApp, Traffic, eventually};
+use crate::harness::unsteady::{Unsteady, folder};
+use crate::harness::{Backend, PATIENCE, Tally, TestApp, Traffic, eventually};
 
 /// A cluster that the test may stop, and a program to run on it: quick to notice, quick to retry.
 async fn cluster_and_setup() -> (Cluster, Setup) {
@@ -186,4 +193,29 @@ async fn a_long_outage_makes_the_journal_no_larger_than_its_counters() {
     tally.settle(&totals);
     app.stop().await;
     assert_eq!(app.audit().await, totals.values().sum::<u64>());
+}
+
+#[tokio::test]
+async fn a_flush_does_not_wait_for_a_catalog_that_takes_long() {
+    let folder = folder();
+    let store = Unsteady::open(&folder.path().join("events.sqlite"));
+    let node = node(&folder.path().join("node"), store.clone() as Arc<dyn Store>, options());
+    node.meet_store().await.unwrap();
+    record(&node, "login", 490_000, 1);
+    node.flusher.flush().await.unwrap();
+    let login = EventName::parse("login").unwrap();
+    let change = Change::Describe { event: login.clone(), description: "x".into() };
+    store.inner().change(change, "ada", chrono::Utc::now()).await.unwrap();
+    store.hold_catalog(true);
+    let stop = CancellationToken::new();
+    let counted = async {
+        eventually("the node to ask for the catalog", async || store.is_catalog_awaited()).await;
+        let recorded = node.batches.record(&login, Hour::MAX, 7).unwrap();
+        let stored = tokio::time::timeout(PATIENCE, node.batches.wait_durable(recorded.ticket, Ack::Store)).await;
+        assert_eq!(stored.expect("it waits for the catalog"), Ok(()));
+        assert!(store.is_catalog_awaited(), "the catalog was answered");
+        stop.cancel();
+    };
+    tokio::join!(node.run(stop.clone()), counted);
+    assert_eq!(store.inner().audit().await.unwrap().rows, 8);
 }

@@ -1,7 +1,7 @@
 //! A disk that fails when a test says so. The files of a node's folders stand on the real disk; a
 //! [`Plan`] counts the operations of each kind on all of them and lets those fail that it is told to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -102,6 +102,11 @@ struct Operations {
     /// What a power cut leaves: the contents of files by their inodes, and the names in each folder.
     synced: BTreeMap<u64, Vec<u8>>,
     names: BTreeMap<PathBuf, BTreeMap<String, u64>>,
+    /// Files and folders of which a sync has failed. Linux reports that once and then calls the pages
+    /// clean: later syncs succeed and bring nothing, until an earlier process's files are read anew.
+    lost_files: BTreeSet<u64>,
+    lost_folders: BTreeSet<PathBuf>,
+    longest_read: usize,
 }
 
 /// What becomes of one operation.
@@ -137,8 +142,11 @@ impl Plan {
     fn files(self: &Arc<Self>, path: &Path) -> Arc<dyn Files> {
         // What an earlier process has left has been written long ago.
         for (name, inode) in names_in(path) {
-            self.operations.lock().synced.insert(inode, std::fs::read(path.join(name)).unwrap());
+            let mut operations = self.operations.lock();
+            operations.synced.insert(inode, std::fs::read(path.join(name)).unwrap());
+            operations.lost_files.remove(&inode);
         }
+        self.operations.lock().lost_folders.remove(path);
         self.note_names(path);
         Arc::new(FaultyFiles { files: OsFiles::open(path).unwrap(), folder: path.to_owned(), plan: Arc::clone(self) })
     }
@@ -173,6 +181,11 @@ impl Plan {
         self.operations.lock().unreadable.push((name_end.to_owned(), offset));
     }
 
+    /// The most bytes that were asked for at once.
+    pub fn longest_read(&self) -> usize {
+        self.operations.lock().longest_read
+    }
+
     /// Leaves on the disk what was synced, and nothing else. After [`Plan::die`].
     pub fn cut_power(&self) {
         let operations = self.operations.lock();
@@ -194,12 +207,18 @@ impl Plan {
         // The rest is mostly room that is not used yet.
         let used = contents.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
         contents.truncate(used + 64);
-        self.operations.lock().synced.insert(inode, contents);
+        let mut operations = self.operations.lock();
+        if !operations.lost_files.contains(&inode) {
+            operations.synced.insert(inode, contents);
+        }
         Ok(())
     }
 
     fn note_names(&self, folder: &Path) {
-        self.operations.lock().names.insert(folder.to_owned(), names_in(folder));
+        let mut operations = self.operations.lock();
+        if !operations.lost_folders.contains(folder) {
+            operations.names.insert(folder.to_owned(), names_in(folder));
+        }
     }
 
     fn can_read(&self, name: &str, offset: u64, length: usize) -> bool {
@@ -285,7 +304,10 @@ impl Files for FaultyFiles {
         self.plan.meet(Kind::Create, || {
             let created = self.files.create(name)?;
             let inode = std::fs::metadata(self.folder.join(name))?.ino();
-            self.plan.operations.lock().synced.remove(&inode);
+            let mut operations = self.plan.operations.lock();
+            operations.synced.remove(&inode);
+            operations.lost_files.remove(&inode);
+            drop(operations);
             Ok(self.handle(name, created))
         })
     }
@@ -308,10 +330,14 @@ impl Files for FaultyFiles {
 
     fn sync_folder(&self) -> io::Result<()> {
         // On the disk of a test, a real sync would bring nothing.
-        self.plan.meet(Kind::SyncFolder, || {
+        let synced = self.plan.meet(Kind::SyncFolder, || {
             self.plan.note_names(&self.folder);
             Ok(())
-        })
+        });
+        if synced.is_err() {
+            self.plan.operations.lock().lost_folders.insert(self.folder.clone());
+        }
+        synced
     }
 
     fn free_bytes(&self) -> io::Result<u64> {
@@ -345,6 +371,9 @@ impl FileHandle for FaultyFile {
 
     fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
         self.plan.meet(Kind::ReadAt, || {
+            let mut operations = self.plan.operations.lock();
+            operations.longest_read = operations.longest_read.max(bytes.len());
+            drop(operations);
             if !self.plan.can_read(&self.name, offset, bytes.len()) {
                 return Err(io::Error::from_raw_os_error(EIO));
             }
@@ -353,7 +382,11 @@ impl FileHandle for FaultyFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.plan.meet(Kind::Sync, || self.plan.note_synced(self.inode, &*self.file))
+        let synced = self.plan.meet(Kind::Sync, || self.plan.note_synced(self.inode, &*self.file));
+        if synced.is_err() {
+            self.plan.operations.lock().lost_files.insert(self.inode);
+        }
+        synced
     }
 
     fn set_length(&self, length: u64) -> io::Result<()> {

@@ -19,6 +19,9 @@ pub enum Fault {
     LoseCommit,
     /// What a transaction has read arrives [`SLOW`] after its snapshot was taken; commits are quick.
     SlowReads,
+    /// After so many rows that were read there is a pause of [`PAUSE`]: a long list comes slowly, but it
+    /// comes.
+    Trickle(u64),
     /// Nothing comes through any more, in either direction; connections stay open.
     Silent,
     /// Connections are closed at once.
@@ -42,6 +45,8 @@ pub enum Mishap {
 
 /// Long enough for some flushes.
 const SLOW: Duration = Duration::from_millis(100);
+/// Shorter than anybody's patience with a list.
+const PAUSE: Duration = Duration::from_millis(200);
 
 pub struct Proxy {
     port: u16,
@@ -228,7 +233,7 @@ impl Connection {
 
     /// Message by message: a type byte and a length that counts itself.
     async fn answers(&self, mut from: OwnedReadHalf, dialogue: &Dialogue) {
-        let mut has_written = false;
+        let (mut has_written, mut rows) = (false, 0_u64);
         while let Ok(kind) = from.read_u8().await {
             let Ok(length) = from.read_u32().await else { return };
             let mut body = vec![0; length as usize - 4];
@@ -236,6 +241,13 @@ impl Connection {
                 return;
             }
             self.passing().await;
+            if kind == b'D' {
+                rows += 1;
+                let fault = *self.fault.borrow();
+                if matches!(fault, Fault::Trickle(many) if rows % many == 0) {
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
             if kind == b'C' {
                 if body == b"COMMIT\0" {
                     if has_written && self.take_commit_fault() {

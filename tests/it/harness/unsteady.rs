@@ -16,7 +16,7 @@ use event_tracker::store::{
     Books, Commit, CommitRequest, Folded, HourlyQuery, LedgerPosition, Since, Snapshot, Store, StoreError,
 };
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 /// A folder for files that are synced often: in memory where that is possible.
 pub fn folder() -> tempfile::TempDir {
@@ -46,6 +46,7 @@ pub struct Unsteady {
     late: Mutex<Vec<CommitRequest>>,
     /// The next list of hourly counts waits for this, after it was read.
     held: Mutex<Option<Arc<Held>>>,
+    holds_catalog: watch::Sender<bool>,
 }
 
 #[derive(Default)]
@@ -68,6 +69,7 @@ impl Unsteady {
             next: Mutex::default(),
             late: Mutex::default(),
             held: Mutex::default(),
+            holds_catalog: watch::Sender::new(false),
         })
     }
 
@@ -87,6 +89,16 @@ impl Unsteady {
         let held = Arc::new(Held::default());
         *self.held.lock() = Some(Arc::clone(&held));
         held
+    }
+
+    /// Whether the catalog is not answered.
+    pub fn hold_catalog(&self, holds: bool) {
+        self.holds_catalog.send_replace(holds);
+    }
+
+    /// Whether somebody waits for it.
+    pub fn is_catalog_awaited(&self) -> bool {
+        self.holds_catalog.receiver_count() > 0
     }
 
     /// From now on it does what it should.
@@ -244,6 +256,7 @@ impl Store for Unsteady {
 #[async_trait]
 impl AdminStore for Unsteady {
     async fn catalog(&self) -> Result<Catalog, StoreError> {
+        let _ = self.holds_catalog.subscribe().wait_for(|holds| !holds).await;
         self.up().await?.catalog().await
     }
 

@@ -5,8 +5,8 @@ use event_tracker::store::admin::Change;
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::harness::eventually;
 use crate::harness::proxy::Proxy;
+use crate::harness::{PATIENCE, eventually};
 
 async fn opened(url: String, change: impl FnOnce(&mut Options)) -> Arc<dyn Store> {
     let mut options = Options { url, ..Options::default() };
@@ -105,7 +105,8 @@ async fn a_host_that_never_answers_is_given_up_for_the_next_one() {
     });
     let url = url.replace("@127.0.0.1:", &format!("@{first},{second},127.0.0.1:"));
     let store = opened(url, |options| options.connect_timeout_ms = 300).await;
-    assert_eq!(store.commit(request(batch(1, 1), rows([("a", 1, 1)]))).await, Ok(Commit::Applied));
+    let committed = tokio::time::timeout(PATIENCE, store.commit(request(batch(1, 1), rows([("a", 1, 1)])))).await;
+    assert_eq!(committed.expect("it waits for ever"), Ok(Commit::Applied));
     accepting.abort();
 }
 
