@@ -171,4 +171,10 @@ async fn people_with_sql_see_what_the_program_shows() {
     assert_eq!(seen().await, "c 3 4");
     store.fold().await.unwrap();
     assert_eq!(seen().await, "c 3 4");
+    // The queries of the README.
+    let readme = include_str!("../../../README.md");
+    let (_, queries) = readme.split_once("```sql\n").unwrap();
+    let queries = queries.split_once("```").unwrap().0;
+    assert_eq!(queries.matches("select ").count(), 3);
+    client.batch_execute(queries).await.unwrap();
 }
