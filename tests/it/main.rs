@@ -26,6 +26,7 @@ mod first_contact;
 mod first_version;
 mod fold_command;
 mod folder_gone;
+mod four_nodes;
 mod harness;
 mod hours;
 mod journal_format;
