@@ -5,6 +5,8 @@
 //! is kept for a while, should the store lose the commit, and then deleted. Exactly-once flushing,
 //! crash recovery and exact reads all follow from it.
 
+mod ahead;
+mod commits;
 mod custody;
 mod inventory;
 mod kept;
@@ -23,7 +25,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::{Notify, watch};
 
 pub use custody::{Rest, Settled};
 pub use inventory::Inventory;
@@ -37,6 +38,8 @@ use crate::domain::{Ack, BatchId, BatchSeq, Digest, EventName, Hour, HourRange, 
 use crate::journal::reserve::is_full;
 use crate::journal::{self, Health, Journal, Position, Rotated, SealedSegment};
 use crate::names::{Names, Refused};
+use ahead::Ahead;
+use commits::Commits;
 
 mod many;
 
@@ -155,7 +158,9 @@ pub struct Batches {
     /// Held while sealing, since a flush that is cut off leaves its seal behind, running. The sum of all
     /// batches before the open one.
     sealing: Mutex<i128>,
-    committed: watch::Sender<BatchSeq>,
+    /// Locked after `sealing`.
+    ahead: Mutex<Ahead>,
+    commits: Commits,
     custody: custody::Custody,
     /// The version of the catalog that this node knows, [`renew::UNKNOWN`] before it has met a store.
     catalog: AtomicU64,
@@ -163,7 +168,6 @@ pub struct Batches {
     tidying: Mutex<()>,
     /// Increased after every recorded increment: while it stands still, so do the counts.
     changes: AtomicU64,
-    flush_requested: Notify,
 }
 
 impl Batches {
@@ -198,13 +202,7 @@ impl Batches {
             }
             Ack::Journal => self.journal.wait_written(position).await.map_err(|_| AckError),
             Ack::Disk => self.journal.wait_synced(position).await.map_err(|_| AckError),
-            Ack::Store => {
-                self.journal.write_behind();
-                self.flush_requested.notify_one();
-                let mut committed = self.committed.subscribe();
-                committed.wait_for(|through| *through >= batch).await.map_err(|_| AckError)?;
-                if self.waiting.lock().set_aside.contains(&batch) { Err(AckError) } else { Ok(()) }
-            }
+            Ack::Store => self.wait_committed(batch, batch).await,
         }
     }
 
@@ -235,14 +233,35 @@ impl Batches {
         self.journal.poll_synced(ticket.position, registered, cx).map_err(|_| AckError)
     }
 
+    /// Waits until every batch from that of `first` through that of `last` is in the store, without a limit while
+    /// the store is down.
+    ///
+    /// # Errors
+    /// When the store has not taken one of them as it is.
+    pub async fn wait_stored(&self, first: Ticket, last: Ticket) -> Result<(), AckError> {
+        self.wait_committed(first.batch, last.batch).await
+    }
+
+    async fn wait_committed(&self, first: BatchSeq, last: BatchSeq) -> Result<(), AckError> {
+        self.journal.write_behind();
+        self.commits.wait(last).await;
+        let is_aside = self.waiting.lock().set_aside.range(first..=last).next().is_some();
+        if is_aside { Err(AckError) } else { Ok(()) }
+    }
+
     /// Has the next flush begin at once.
     pub fn request_flush(&self) {
-        self.flush_requested.notify_one();
+        self.commits.request();
     }
 
     /// Returns when somebody waits for a commit.
     pub async fn flush_requested(&self) {
-        self.flush_requested.notified().await;
+        self.commits.requested().await;
+    }
+
+    /// Returns when as many wait for a commit as the last one has released: mostly those that come again.
+    pub async fn group_waits(&self) {
+        self.commits.group_waits().await;
     }
 
     /// A number that changes whenever a count of this process does. Take it *before* reading what it
@@ -322,23 +341,25 @@ impl Batches {
         if self.open.read().counts.is_empty() || !is_due() {
             return Ok(false);
         }
-        let catalog = self.catalog.load(Ordering::Acquire);
-        let next = BatchId { seq: current.seq.next(), ..current };
+        let next = current.seq.next();
         let segment = match self.journal.health() {
             Health::Poisoned(_) => None,
-            _ => match self.journal.prepare(next, catalog) {
+            _ => match self.next_segment() {
                 Ok(segment) => Some(segment),
                 // A full disk takes nothing more into the old one, either, and to deliver it makes room.
                 Err(error) if self.journal.health() == Health::Healthy && !is_full(&error) => return Err(error),
                 Err(_) => None,
             },
         };
+        let (segment, catalog) = segment.map_or_else(
+            || (None, self.catalog.load(Ordering::Acquire)),
+            |(segment, catalog)| (Some(segment), catalog),
+        );
         // As much room as this batch took, made before POSTs have to wait.
         let counts = Arc::new(Counts::with_capacity(self.open.read().counts.len()));
         let mut open = self.open.write();
         let Rotated { segment, end, unwritten } = self.journal.rotate(segment);
-        let OpenBatch { counts, catalog, .. } =
-            std::mem::replace(&mut *open, OpenBatch { seq: next.seq, counts, catalog });
+        let OpenBatch { counts, catalog, .. } = std::mem::replace(&mut *open, OpenBatch { seq: next, counts, catalog });
         let sealed = Arc::new(SealedBatch {
             id: current,
             catalog,

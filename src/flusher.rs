@@ -43,6 +43,8 @@ pub struct Flusher {
     health: Arc<StoreHealth>,
 }
 
+/// The longest time for which those who wait for a commit are gathered.
+const GATHERING_MAX: Duration = Duration::from_millis(5);
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 
 impl Flusher {
@@ -70,18 +72,25 @@ impl Flusher {
         let mut backoff = FIRST_BACKOFF;
         let mut failing = false;
         let mut due = Instant::now() + self.interval();
+        let mut lasted = Duration::ZERO;
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep_until(due.into()) => {}
                 // While the store is down, waiting for a commit does not make it come back.
-                () = self.batches.flush_requested(), if !failing => {}
+                () = self.batches.flush_requested(), if !failing => {
+                    // Whoever the last commit has answered mostly comes again at once. A commit for each of them
+                    // by itself would cost more than it takes to let them come together.
+                    let _ = tokio::time::timeout(lasted.min(GATHERING_MAX), self.batches.group_waits()).await;
+                }
             }
+            let begun = Instant::now();
             let flushed = tokio::select! {
                 // A commit that is cut off here is repeated by the last flush; the ledger knows it.
                 () = stop.cancelled() => return,
                 flushed = self.flush() => flushed,
             };
+            lasted = begun.elapsed();
             failing = flushed.is_err();
             if failing {
                 due = Instant::now() + jittered(backoff);
@@ -172,7 +181,12 @@ impl Flusher {
     /// Retiring a long file takes its time, which those who count do not have.
     async fn discard(&self, batch: &Arc<SealedBatch>, rows: Arc<[HourlyCount]>, epoch: u64) -> Result<(), FlushError> {
         let (batches, sealed) = (Arc::clone(&self.batches), Arc::clone(batch));
-        let discarded = run_blocking(move || batches.discard(&sealed, rows, epoch)).await;
+        let discard = move || {
+            batches.discard(&sealed, rows, epoch)?;
+            batches.prepare_ahead();
+            Ok(())
+        };
+        let discarded = run_blocking(discard).await;
         discarded.inspect_err(|error| {
             tracing::error!(%error, batch.seq = batch.id.seq.0, "Can't rename a committed segment");
         })

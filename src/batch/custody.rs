@@ -377,11 +377,7 @@ impl Batches {
 
     fn tell_committed(&self, id: BatchId) {
         if id.writer == self.writer {
-            self.committed.send_if_modified(|through| {
-                let further = *through < id.seq;
-                *through = id.seq.max(*through);
-                further
-            });
+            self.commits.release(id.seq);
         }
     }
 
@@ -465,20 +461,27 @@ impl Batches {
         }
     }
 
-    /// Deletes kept segments that are older than `age_max`, or more than `bytes_max` in all. Touches the
-    /// disk.
+    /// Deletes kept segments that are older than `age_max`, or more than `bytes_max` in all; of too many, the
+    /// files of the oldest may be used anew. Touches the disk.
     ///
     /// # Errors
     /// The disk's.
     pub fn expire_kept(&self, age_max: Duration, bytes_max: u64) -> io::Result<()> {
         let _tidying = self.tidying.lock();
-        let mut expired = self.custody.kept.lock().take_expired(age_max, bytes_max);
-        if expired.is_empty() {
+        let files_max = self.journal.options().keep_committed_files_max;
+        let (mut expired, is_crowded) = {
+            let mut kept = self.custody.kept.lock();
+            (kept.take_expired(age_max, bytes_max), kept.is_crowded(files_max))
+        };
+        if expired.is_empty() && !is_crowded {
             return Ok(());
         }
         // First, since the segments would have told it otherwise.
         let files = self.journal.files();
         let mut removed = self.write_mark();
+        if removed.is_ok() {
+            self.custody.kept.lock().spare_crowd(files_max);
+        }
         while let (Ok(()), Some(first)) = (&removed, expired.front()) {
             removed = remove_if_there(files, &file_name(first.id, Kind::Committed));
             if removed.is_ok() {

@@ -5,9 +5,6 @@ use std::time::{Duration, Instant};
 
 use crate::domain::BatchId;
 
-/// More files than this would make the folder slow.
-const SEGMENTS_MAX: usize = 4_000;
-
 pub(super) struct KeptSegment {
     pub(super) id: BatchId,
     bytes: u64,
@@ -20,6 +17,8 @@ pub(super) struct KeptSegment {
 pub(super) struct KeptSegments {
     segments: VecDeque<KeptSegment>,
     bytes: u64,
+    /// How many of the first are there only until somebody needs their files.
+    spare: usize,
 }
 
 impl KeptSegments {
@@ -28,17 +27,10 @@ impl KeptSegments {
         self.segments.push_back(KeptSegment { id, bytes, since: Instant::now() });
     }
 
-    /// Takes out what is older than `age_max`, or more than `bytes_max` in all; of too many, half.
+    /// Takes out what is older than `age_max`, or more than `bytes_max` in all.
     pub(super) fn take_expired(&mut self, age_max: Duration, bytes_max: u64) -> VecDeque<KeptSegment> {
-        let is_crowded = self.segments.len() > SEGMENTS_MAX;
         let mut expired = VecDeque::new();
-        while let Some(first) = self.segments.front() {
-            let is_expired = first.since.elapsed() >= age_max
-                || self.bytes > bytes_max
-                || (is_crowded && self.segments.len() > SEGMENTS_MAX / 2);
-            if !is_expired {
-                break;
-            }
+        while self.segments.front().is_some_and(|first| first.since.elapsed() >= age_max || self.bytes > bytes_max) {
             expired.extend(self.take_first());
         }
         expired
@@ -47,11 +39,32 @@ impl KeptSegments {
     fn take_first(&mut self) -> Option<KeptSegment> {
         let first = self.segments.pop_front()?;
         self.bytes -= first.bytes;
+        self.spare = self.spare.saturating_sub(1);
         Some(first)
+    }
+
+    /// Whether there are more than `files_max`, besides those that are spare.
+    pub(super) fn is_crowded(&self, files_max: usize) -> bool {
+        self.segments.len() - self.spare > files_max
+    }
+
+    /// From now on the oldest are spare but for `files_max`. To be called when the mark says that all of them
+    /// are committed.
+    pub(super) fn spare_crowd(&mut self, files_max: usize) {
+        self.spare = self.segments.len().saturating_sub(files_max);
+    }
+
+    /// A segment that is there only until somebody needs its file.
+    pub(super) fn take_spare(&mut self) -> Option<BatchId> {
+        if self.spare > 0 { self.take_first().map(|segment| segment.id) } else { None }
     }
 
     /// Takes back what [`KeptSegments::take_expired`] gave and could not be removed.
     pub(super) fn put_back(&mut self, mut segments: VecDeque<KeptSegment>) {
+        if !segments.is_empty() {
+            // Whether the mark was written is not known.
+            self.spare = 0;
+        }
         self.bytes += segments.iter().map(|segment| segment.bytes).sum::<u64>();
         segments.append(&mut self.segments);
         self.segments = segments;
@@ -65,6 +78,7 @@ impl KeptSegments {
             Vec::from(taken as VecDeque<KeptSegment>)
         };
         self.bytes -= taken.iter().map(|segment| segment.bytes).sum::<u64>();
+        self.spare = 0;
         let mut ids: Vec<_> = taken.into_iter().map(|segment| segment.id).collect();
         ids.sort_unstable();
         ids
@@ -85,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_go_first_when_there_are_too_many_bytes_or_files() {
+    fn the_oldest_go_first_when_there_are_too_many_bytes() {
         let mut kept = KeptSegments::default();
         (1..=10).for_each(|seq| kept.push(id(seq), 10));
         let expired = kept.take_expired(Duration::MAX, 75);
@@ -94,8 +108,19 @@ mod tests {
         kept.put_back(expired);
         assert_eq!(ids(&kept.take_expired(Duration::MAX, 75)), [id(1), id(2), id(3)]);
         assert_eq!(kept.take_expired(Duration::ZERO, 75).len(), 7);
-        (1..=SEGMENTS_MAX as u64 + 1).for_each(|seq| kept.push(id(seq), 0));
-        assert_eq!(kept.take_expired(Duration::MAX, 75).len(), SEGMENTS_MAX / 2 + 1);
+    }
+
+    #[test]
+    fn the_oldest_of_too_many_are_spare_until_something_is_known_to_be_lost() {
+        let mut kept = KeptSegments::default();
+        (1..=8).for_each(|seq| kept.push(id(seq), 1));
+        assert!(kept.is_crowded(5) && kept.take_spare().is_none());
+        kept.spare_crowd(5);
+        assert!(!kept.is_crowded(5));
+        assert_eq!(kept.take_spare(), Some(id(1)));
+        assert_eq!(ids(&kept.take_expired(Duration::MAX, 6)), [id(2)]);
+        assert_eq!(kept.take(|id| id.seq == BatchSeq(4)), [id(4)]);
+        assert_eq!(kept.take_spare(), None);
     }
 
     #[test]

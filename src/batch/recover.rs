@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::{Notify, watch};
 
+use super::commits::Commits;
 use super::custody::Custody;
 use super::mark::{self, Confirmed, Mark};
 use super::renew::UNKNOWN;
@@ -137,12 +137,12 @@ impl Batches {
             open: RwLock::new(OpenBatch { seq: BatchSeq::FIRST, counts, catalog }),
             waiting: Mutex::new(Waiting { sealed, commits, set_aside: BTreeSet::new() }),
             sealing: Mutex::new(0),
-            committed: watch::Sender::new(BatchSeq(0)),
+            ahead: Mutex::default(),
+            commits: Commits::default(),
             custody,
             catalog: AtomicU64::new(catalog),
             tidying: Mutex::default(),
             changes: AtomicU64::new(0),
-            flush_requested: Notify::new(),
         };
         batches.custody.note_base(id, 0);
         Ok((batches, found))

@@ -102,7 +102,7 @@ impl Batches {
                 (open.seq, open.catalog)
             };
             if self.journal.lacks_segment() && !self.is_poisoned() {
-                let segment = self.journal.prepare(BatchId { writer: self.writer, seq }, catalog)?;
+                let segment = self.prepare(BatchId { writer: self.writer, seq }, catalog)?;
                 self.journal.resume(segment);
                 self.journal.append_base(*base);
             }

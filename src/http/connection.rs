@@ -24,7 +24,7 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 use warp::reply::Response;
 
-use super::gate::Gate;
+use super::gate::{Gate, Unconfirmed};
 use super::wire::{Outlet, Sent, Wire, wire};
 use super::{date, ingest};
 use crate::batch::Batches;
@@ -36,14 +36,25 @@ pub(super) struct Rules {
     pub(super) head_bytes_max: usize,
     /// `None`: any.
     pub(super) age_max: Option<Duration>,
-    /// Whose journal answers wait for.
+    /// Whose journal and commits answers wait for, and how long for a commit.
     pub(super) batches: &'static Batches,
-    /// The whole answer when the journal fails at the gate.
+    pub(super) store_patience: Duration,
+    /// The whole answers when the journal fails at the gate, and when a commit takes too long.
     pub(super) unconfirmed: Vec<u8>,
+    pub(super) store_late: Vec<u8>,
     /// Finish the request in flight, then close.
     pub(super) drain: CancellationToken,
     /// Close at once.
     pub(super) cut: CancellationToken,
+}
+
+impl Rules {
+    fn instead(&self, why: Unconfirmed) -> &[u8] {
+        match why {
+            Unconfirmed::Failed => &self.unconfirmed,
+            Unconfirmed::StoreLate => &self.store_late,
+        }
+    }
 }
 
 /// Serves the connection until it is closed, by either side.
@@ -89,7 +100,7 @@ where
     };
     let mut connection = pin!(builder.serve_connection(wire, service_fn(answer)));
     let mut watch = Aside::new(watch(rules, Arc::clone(&signals)));
-    let mut gate = Gate::new(rules.batches);
+    let mut gate = Gate::new(rules.batches, rules.store_patience);
     let (mut told, mut done) = (false, false);
     std::future::poll_fn(|cx| {
         if let Poll::Ready(ended) = watch.poll(cx) {
@@ -110,12 +121,8 @@ where
                 done = connection.as_mut().poll(cx).is_ready();
                 gate.collect();
                 // A head that is begun has to be completed in time; a new one gets a new deadline.
-                let waits_for_head = outlet.lacks_bytes() && !requests.in_flight();
-                if requests.take_begun() || !waits_for_head {
+                if requests.take_begun() || !outlet.lacks_bytes() || requests.in_flight() {
                     signals.head_deadline.clear();
-                }
-                if waits_for_head && signals.head_deadline.get().is_none() {
-                    signals.head_deadline.set(Instant::now() + rules.patience);
                 }
             }
             if at_gate || outlet.has_bytes() {
@@ -124,11 +131,15 @@ where
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(Ok(())) => {}
                     // The first request hears that it may not be counted, the others hear nothing.
-                    Poll::Ready(Err(_)) if outlet.answer_instead(&rules.unconfirmed) => {
+                    Poll::Ready(Err(why)) if outlet.answer_instead(rules.instead(why)) => {
                         done = true;
                     }
                     Poll::Ready(Err(_)) => return Poll::Ready(Ended::Cut),
                 }
+            }
+            // Not before the gate is passed: a client that waits for its answers need not send.
+            if outlet.lacks_bytes() && !requests.in_flight() && signals.head_deadline.get().is_none() {
+                signals.head_deadline.set(Instant::now() + rules.patience);
             }
             match outlet.send(cx) {
                 _ if done => return Poll::Ready(Ended::Done),

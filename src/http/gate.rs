@@ -1,14 +1,16 @@
-//! No answer leaves before what it acknowledges is in the journal.
+//! No answer leaves before what it acknowledges is where it was asked for: in the journal, or in the store.
 //!
-//! Handlers do not wait for the journal one by one: they [`owe`] it, and the connection waits once
-//! before it sends all the answers it has gathered. When the journal fails at the gate, one answer
+//! Handlers do not wait one by one: they [`owe`] it, and the connection waits once before it sends all
+//! the answers it has gathered. When the journal fails at the gate, or the store takes too long, one answer
 //! says that it is unknown what is counted, and the connection is closed.
 
 use std::cell::{Cell, RefCell};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
+use futures_util::TryFutureExt;
 use parking_lot::Mutex;
 
 use super::wire::{Loan, Outlet};
@@ -21,25 +23,40 @@ thread_local! {
     static OWED: Cell<Option<Owed>> = const { Cell::new(None) };
 }
 
-/// What must be in the journal before the gathered answers may leave.
+/// What must have happened before the gathered answers may leave.
 #[derive(Clone, Copy)]
 struct Owed {
-    ticket: Ticket,
-    /// On disk, too.
-    synced: bool,
+    /// Later tickets stand for earlier ones, but for this: the store may not take the batch of an earlier one.
+    first: Ticket,
+    last: Ticket,
+    /// The strongest that was asked for.
+    ack: Ack,
 }
 
 impl Owed {
-    /// Both: later tickets stand for earlier ones.
     fn and(earlier: Option<Self>, later: Self) -> Self {
-        Self { synced: later.synced || earlier.is_some_and(|earlier| earlier.synced), ..later }
+        earlier.map_or(later, |earlier| Self { first: earlier.first, ack: earlier.ack.max(later.ack), ..later })
     }
 }
 
-/// Lets the answer to the present request wait at the gate until the journal's file holds `ticket`,
-/// and is `synced` if that is asked for.
-pub(super) fn owe(ticket: Ticket, synced: bool) {
-    OWED.set(Some(Owed::and(OWED.get(), Owed { ticket, synced })));
+/// Lets the answer to the present request wait at the gate until what `ack` names has happened to `ticket`.
+pub(super) fn owe(ticket: Ticket, ack: Ack) {
+    OWED.set(Some(Owed::and(OWED.get(), Owed { first: ticket, last: ticket, ack })));
+}
+
+/// Why answers can't leave as they are: of nothing that they acknowledge it is known whether it is counted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Unconfirmed {
+    /// The journal has failed, or the store has not taken the batch.
+    Failed,
+    /// The commit takes too long.
+    StoreLate,
+}
+
+impl From<AckError> for Unconfirmed {
+    fn from(_: AckError) -> Self {
+        Self::Failed
+    }
 }
 
 /// Small enough that some clients have their answers while others are still being read; large enough
@@ -107,7 +124,9 @@ impl Drop for Lead {
 
 pub(super) struct Gate {
     batches: &'static Batches,
-    /// The last of what the gathered answers acknowledge.
+    /// How long a commit is waited for.
+    store_patience: Duration,
+    /// What the gathered answers acknowledge.
     owed: Option<Owed>,
     waiting: Waiting,
 }
@@ -117,19 +136,19 @@ enum Waiting {
     /// As the first of a group, for every other connection that is ready to take its turn; as one of
     /// the others, for the first.
     ForOthers(Ticket, Option<Lead>),
-    /// For somebody else's write.
-    ForWrite(Pin<Box<dyn Future<Output = Result<(), AckError>> + Send>>),
-    /// For the disk, once every other connection that is ready has had its turn.
+    /// For every other connection that is ready to take its turn: one sync or commit is for all of them.
+    ForTurn(Owed),
+    /// For somebody else's write, or for the store.
+    ForOutcome(Pin<Box<dyn Future<Output = Result<(), Unconfirmed>> + Send>>),
     ForSync {
         ticket: Ticket,
-        yielded: bool,
         registered: Option<u64>,
     },
 }
 
 impl Gate {
-    pub(super) fn new(batches: &'static Batches) -> Self {
-        Self { batches, owed: None, waiting: Waiting::No }
+    pub(super) fn new(batches: &'static Batches, store_patience: Duration) -> Self {
+        Self { batches, store_patience, owed: None, waiting: Waiting::No }
     }
 
     pub(super) fn is_waiting(&self) -> bool {
@@ -143,17 +162,20 @@ impl Gate {
         }
     }
 
-    /// Ready when the journal holds what the gathered answers acknowledge. What is not sent by then is to
+    /// Ready when what the gathered answers acknowledge has happened. What is not sent by then is to
     /// be sent by the caller. Unless the connection is `alone`, others may send for it, and it is not
     /// woken afterwards.
-    pub(super) fn poll(&mut self, outlet: &Outlet, alone: bool, cx: &mut Context<'_>) -> Poll<Result<(), AckError>> {
+    pub(super) fn poll(&mut self, outlet: &Outlet, alone: bool, cx: &mut Context<'_>) -> Poll<Result<(), Unconfirmed>> {
         let batches = self.batches;
         loop {
             match &mut self.waiting {
                 Waiting::No => {
-                    let Some(Owed { ticket, synced }) = self.owed.take() else { return Poll::Ready(Ok(())) };
-                    if synced {
-                        self.waiting = Waiting::ForSync { ticket, yielded: false, registered: None };
+                    let Some(owed) = self.owed.take() else { return Poll::Ready(Ok(())) };
+                    let ticket = owed.last;
+                    if owed.ack > Ack::Journal {
+                        self.waiting = Waiting::ForTurn(owed);
+                        cx.waker().wake_by_ref();
+                        return Poll::Pending;
                     } else if batches.is_written(ticket) {
                         return Poll::Ready(Ok(()));
                     } else {
@@ -189,32 +211,42 @@ impl Gate {
                         }
                     }
                     match batches.try_write(ticket) {
-                        Some(written) => return self.pass(written),
+                        Some(written) => return self.pass(written.map_err(Unconfirmed::from)),
                         None => {
-                            self.waiting = Waiting::ForWrite(Box::pin(batches.wait_durable(ticket, Ack::Journal)));
+                            let written = batches.wait_durable(ticket, Ack::Journal);
+                            self.waiting = Waiting::ForOutcome(Box::pin(written.map_err(Unconfirmed::from)));
                         }
                     }
                 }
-                Waiting::ForWrite(write) => {
-                    let written = std::task::ready!(write.as_mut().poll(cx));
-                    return self.pass(written);
+                Waiting::ForTurn(Owed { first, last, ack: Ack::Store }) => {
+                    let stored = stored(batches, *first, *last, self.store_patience);
+                    self.waiting = Waiting::ForOutcome(Box::pin(stored));
                 }
-                Waiting::ForSync { yielded: yielded @ false, .. } => {
-                    *yielded = true;
-                    cx.waker().wake_by_ref();
-                    return Poll::Pending;
+                Waiting::ForTurn(Owed { last, .. }) => {
+                    self.waiting = Waiting::ForSync { ticket: *last, registered: None };
                 }
-                Waiting::ForSync { ticket, registered, .. } => {
+                Waiting::ForOutcome(outcome) => {
+                    let outcome = std::task::ready!(outcome.as_mut().poll(cx));
+                    return self.pass(outcome);
+                }
+                Waiting::ForSync { ticket, registered } => {
                     let synced = std::task::ready!(batches.poll_synced(*ticket, registered, cx));
-                    return self.pass(synced);
+                    return self.pass(synced.map_err(Unconfirmed::from));
                 }
             }
         }
     }
 
-    fn pass(&mut self, held: Result<(), AckError>) -> Poll<Result<(), AckError>> {
+    fn pass(&mut self, held: Result<(), Unconfirmed>) -> Poll<Result<(), Unconfirmed>> {
         self.waiting = Waiting::No;
         Poll::Ready(held)
+    }
+}
+
+async fn stored(batches: &Batches, first: Ticket, last: Ticket, patience: Duration) -> Result<(), Unconfirmed> {
+    match tokio::time::timeout(patience, batches.wait_stored(first, last)).await {
+        Ok(stored) => Ok(stored?),
+        Err(_) => Err(Unconfirmed::StoreLate),
     }
 }
 
@@ -229,7 +261,7 @@ mod tests {
 
     use super::super::wire::{Wire, wire};
     use super::*;
-    use crate::domain::{EventName, Hour};
+    use crate::domain::{Digest, EventName, Hour};
     use crate::journal::{DataDir, Options};
     use crate::names::{Limits, Names};
 
@@ -249,13 +281,13 @@ mod tests {
             let event = EventName::parse("login").unwrap();
             let ticket = batches.record(&event, Hour::from_number(400_000).unwrap(), 1).unwrap().ticket;
             poll_fn(|cx| pin!(&mut wire).poll_write(cx, b"HTTP/1.1 201 Created")).await.unwrap();
-            let mut gate = Gate::new(batches);
-            owe(ticket, false);
+            let mut gate = Gate::new(batches, Duration::MAX);
+            owe(ticket, Ack::Journal);
             gate.collect();
             (Self { client, outlet, _wire: wire, gate }, ticket)
         }
 
-        async fn poll(&mut self) -> Poll<Result<(), AckError>> {
+        async fn poll(&mut self) -> Poll<Result<(), Unconfirmed>> {
             poll_fn(|cx| Poll::Ready(self.gate.poll(&self.outlet, false, cx))).await
         }
     }
@@ -293,6 +325,31 @@ mod tests {
         assert!(other.poll().await.is_pending());
         assert_eq!(first.poll().await, Poll::Ready(Ok(())));
         assert!(other.outlet.has_bytes() || batches.is_written(ticket), "an answer left before its count was safe");
+    }
+
+    #[tokio::test]
+    async fn answers_fail_when_the_batch_of_any_of_them_is_set_aside() {
+        let dir = tempfile::tempdir().unwrap();
+        let batches = batches(&dir);
+        let (mut waits, _) = Waits::with_an_answer(batches).await;
+        let event = EventName::parse("login").unwrap();
+        let owe_one =
+            || owe(batches.record(&event, Hour::from_number(400_000).unwrap(), 1).unwrap().ticket, Ack::Store);
+        // The first in a batch, the second in the next one, of the answers to one connection.
+        owe_one();
+        batches.seal().unwrap();
+        let first = batches.oldest_sealed(&[]).unwrap();
+        owe_one();
+        waits.gate.collect();
+        assert!(waits.poll().await.is_pending() && waits.poll().await.is_pending());
+        batches
+            .settle(&first, (first.id.seq, 9), Some(Digest::of(&[])), &crate::batch::Rest::Unknown, batches.epoch())
+            .unwrap();
+        assert!(waits.poll().await.is_pending(), "the second is still open");
+        batches.seal().unwrap();
+        let second = batches.oldest_sealed(&[]).unwrap();
+        batches.discard(&second, batches.sealed_rows(&second).into(), batches.epoch()).unwrap();
+        assert_eq!(waits.poll().await, Poll::Ready(Err(Unconfirmed::Failed)));
     }
 
     #[tokio::test]

@@ -1,9 +1,8 @@
-//! Counting: parse, stamp the hour once, record, wait for the durability asked for, answer.
+//! Counting: parse, stamp the hour once, record, owe the durability asked for, answer.
 
 use std::cell::Cell;
-use std::time::Duration;
 
-use hyper::{Method, StatusCode};
+use hyper::StatusCode;
 use warp::reply::Response;
 
 use super::State;
@@ -36,22 +35,15 @@ fn hour(state: &State) -> Hour {
     })
 }
 
-/// An increment is counted, and its answer waits for no more than its connection waits for anyhow.
-pub(super) struct Counted {
-    pub(super) answer: Response,
-    /// But for the commit of this.
-    pub(super) uncommitted: Option<Ticket>,
-}
-
 /// `POST /api/events/{event}`
-pub(super) fn one(state: &State, event: &str, query: Option<&RawQuery>) -> Result<Counted, ApiError> {
+pub(super) fn one(state: &State, event: &str, query: Option<&RawQuery>) -> Result<Response, ApiError> {
     let event = EventName::from_path_segment(event).map_err(ApiError::NotCountable)?;
     let (recorded, ack) = count(state, &event, 1, query)?;
     Ok(acknowledge(state, recorded.ticket, ack, json(StatusCode::CREATED, CREATED)))
 }
 
 /// `POST /api/events/{event}/{num}`
-pub(super) fn many(state: &State, event: &str, num: &str, query: Option<&RawQuery>) -> Result<Counted, ApiError> {
+pub(super) fn many(state: &State, event: &str, num: &str, query: Option<&RawQuery>) -> Result<Response, ApiError> {
     let event = EventName::from_path_segment(event).map_err(ApiError::NotCountableMany)?;
     let num = parse_num(num).ok_or(ApiError::BadNum)?;
     let (recorded, ack) = count(state, &event, num, query)?;
@@ -72,33 +64,11 @@ pub(super) fn requested_ack(query: &RawQuery) -> Result<Option<Ack>, ApiError> {
     parameters.get("ack").map(|text| Ack::parse(text).ok_or(ApiError::BadAck)).transpose()
 }
 
-/// `answer`, for when what `ack` names has happened.
-pub(super) fn acknowledge(state: &State, ticket: Ticket, ack: Ack, answer: Response) -> Counted {
+/// `answer`, which leaves when what `ack` names has happened.
+pub(super) fn acknowledge(state: &State, ticket: Ticket, ack: Ack, answer: Response) -> Response {
     match ack {
         Ack::Memory => state.batches.write_behind(),
-        Ack::Journal => gate::owe(ticket, false),
-        Ack::Disk => gate::owe(ticket, true),
-        Ack::Store => return Counted { answer, uncommitted: Some(ticket) },
+        _ => gate::owe(ticket, ack),
     }
-    Counted { answer, uncommitted: None }
-}
-
-impl Counted {
-    pub(super) async fn answer(self, state: &State) -> Response {
-        match self.uncommitted {
-            Some(ticket) => committed(state, ticket, self.answer).await,
-            None => self.answer,
-        }
-    }
-}
-
-/// It is counted by now, so an error means "counted: unknown".
-async fn committed(state: &State, ticket: Ticket, answer: Response) -> Response {
-    let patience = Duration::from_millis(state.options.store_ack_timeout_ms);
-    let error = match tokio::time::timeout(patience, state.batches.wait_durable(ticket, Ack::Store)).await {
-        Ok(Ok(())) => return answer,
-        Ok(Err(_)) => ApiError::NotConfirmed,
-        Err(_) => ApiError::StoreAckTimeout,
-    };
-    error.answer(&Method::POST)
+    answer
 }

@@ -1,5 +1,5 @@
 //! The HTTP service: warp filters behind an accept loop of our own. Only what nearly every request is, a
-//! POST that says all in its path, is answered before them ([`count`]).
+//! POST that says all in its target, is answered before them ([`count`]).
 //!
 //! Reading order: this file (the route table and who answers what), `answer` and `envelope` (every
 //! success and every error as bytes), the endpoint groups `ingest`, `batch`, `read`, `picture`, `health`, and then
@@ -51,7 +51,6 @@ mod wire;
 use answer::ApiError;
 pub use batch::countable_items;
 pub use date::learn_date;
-use ingest::Counted;
 pub use options::Options;
 use query_string::RawQuery;
 pub use server::{listen, serve};
@@ -273,19 +272,14 @@ fn others(state: &'static State) -> impl Filter<Extract = (impl warp::Reply,), E
         .then(move |method, path, query, headers| look(state, method, path, query, headers))
 }
 
-/// What nearly every request asks for: to count by its path alone. The answer is there at once. `None`
-/// when the path is of another route, or of none.
-fn count(state: &State, path: &str) -> Option<Response> {
+/// What nearly every request asks for: to count by its path and a query, without a body. The answer is there
+/// at once. `None` when the path is of another route, or of none.
+fn count(state: &State, path: &str, query: Option<&RawQuery>) -> Option<Response> {
     let counted = match find_counting(path)? {
-        (Endpoint::CountOne, [event, _]) => ingest::one(state, event, None),
-        (_, [event, num]) => ingest::many(state, event, num, None),
+        (Endpoint::CountOne, [event, _]) => ingest::one(state, event, query),
+        (_, [event, num]) => ingest::many(state, event, num, query),
     };
-    Some(match counted {
-        Ok(Counted { answer, uncommitted: None }) => answer,
-        // No default level waits for a commit.
-        Ok(_) => ApiError::NotConfirmed.answer(&Method::POST),
-        Err(error) => error.answer(&Method::POST),
-    })
+    Some(counted.unwrap_or_else(|error| error.answer(&Method::POST)))
 }
 
 const NO_BODY: &str = "the request has no body";
@@ -311,14 +305,8 @@ async fn look(
         Ok((Endpoint::Live, _)) => Ok(health::live()),
         Ok((Endpoint::Ready, _)) => health::ready(state),
         Ok((Endpoint::Home, _)) => Ok(health::home()),
-        Ok((Endpoint::CountOne, [event, _])) => match ingest::one(state, event, query.as_ref()) {
-            Ok(counted) => Ok(counted.answer(state).await),
-            Err(error) => Err(error),
-        },
-        Ok((Endpoint::CountMany, [event, num])) => match ingest::many(state, event, num, query.as_ref()) {
-            Ok(counted) => Ok(counted.answer(state).await),
-            Err(error) => Err(error),
-        },
+        Ok((Endpoint::CountOne, [event, _])) => ingest::one(state, event, query.as_ref()),
+        Ok((Endpoint::CountMany, [event, num])) => ingest::many(state, event, num, query.as_ref()),
         Ok((Endpoint::Batch, _)) => Err(ApiError::NotABatch { why: NO_BODY }),
         Err(error) => Err(error),
     };

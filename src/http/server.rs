@@ -61,7 +61,9 @@ pub async fn serve(listener: TcpListener, state: &'static State, drain: Cancella
         head_bytes_max: options.header_bytes_max,
         age_max: (options.connection_age_max_ms > 0).then(|| milliseconds(options.connection_age_max_ms)),
         batches: &state.batches,
-        unconfirmed: last_answer(&ApiError::NotConfirmed, state),
+        store_patience: milliseconds(options.store_ack_timeout_ms),
+        unconfirmed: last_answer(&ApiError::NotConfirmed, 1, state),
+        store_late: last_answer(&ApiError::StoreAckTimeout, 5, state),
         drain: drain.clone(),
         cut: cut.clone(),
     }));
@@ -76,11 +78,11 @@ pub async fn serve(listener: TcpListener, state: &'static State, drain: Cancella
 
     while let Some((stream, peer)) = accept(&listener, &drain).await {
         if !date::is_writable() {
-            turn_away(&stream, &last_answer(&ApiError::Clock, state));
+            turn_away(&stream, &last_answer(&ApiError::Clock, 1, state));
             continue;
         }
         let Ok(slot) = slots.clone().try_acquire_owned() else {
-            turn_away(&stream, &last_answer(&ApiError::TooManyConnections, state));
+            turn_away(&stream, &last_answer(&ApiError::TooManyConnections, 1, state));
             continue;
         };
         // Without it, answers to pipelined requests wait for the client's delayed ACK.
@@ -138,12 +140,12 @@ fn turn_away(stream: &TcpStream, answer: &[u8]) {
     let _ = stream.try_read(&mut [0; 4096]);
 }
 
-/// A whole 503, for where hyper does not speak.
-fn last_answer(error: &ApiError, state: &State) -> Vec<u8> {
+/// A whole 503, for where hyper does not speak; the client is to come back after `retry_after_s`.
+fn last_answer(error: &ApiError, retry_after_s: u8, state: &State) -> Vec<u8> {
     let body = error.envelope(&Method::POST);
     format!(
         "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\
-         retry-after: 1\r\n{}connection: close\r\n\r\n{body}",
+         retry-after: {retry_after_s}\r\n{}connection: close\r\n\r\n{body}",
         body.len(),
         state.cors.unread(),
     )

@@ -94,20 +94,18 @@ where
     if !is_path || request.method() == Method::CONNECT {
         return Either::Left(ready(Ok(ApiError::BadTarget.answer(request.method()))));
     }
-    let has_query = request.uri().query().is_some();
+    let query = request.uri().query().is_some().then(|| RawQuery(request.uri().clone()));
     let has_body = !request.body().is_end_stream();
     if request.method() == Method::POST
-        && !has_query
         && !has_body
-        && let Some(answer) = count(rules.state, request.uri().path())
+        && let Some(answer) = count(rules.state, request.uri().path(), query.as_ref())
     {
         return Either::Left(ready(Ok(answer)));
     }
     if admin::is_ours(request.uri().path()) {
         return Either::Right(delegate(peer, rules, request).map(Ok).boxed());
     }
-    if has_query {
-        let query = RawQuery(request.uri().clone());
+    if let Some(query) = query {
         request.extensions_mut().insert(query);
     }
     if has_body && takes_body(request.method(), request.uri().path()) {

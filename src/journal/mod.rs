@@ -360,20 +360,32 @@ impl Journal {
         }
     }
 
-    /// Creates the segment of a coming batch, ready to be rotated to.
+    /// Makes the segment of a coming batch, ready to be rotated to: of the file `spare`, if there is one.
     ///
     /// # Errors
     /// When the disk refuses it. The journal is poisoned when the folder can't be synced.
-    pub fn prepare(&self, id: BatchId, catalog: u64) -> io::Result<Segment> {
+    pub fn prepare(&self, id: BatchId, catalog: u64, spare: Option<&str>) -> io::Result<Segment> {
         let files = self.files();
         // A restart would not find what is written elsewhere.
         files.check_in_place()?;
-        let segment = self.reserve.with(|| Segment::create(files, id, catalog))?;
+        let recycled = spare.and_then(|spare| Segment::recycle(files, spare, id, catalog).ok());
+        let segment = match recycled {
+            Some(segment) => segment,
+            None => self.reserve.with(|| Segment::create(files, id, catalog))?,
+        };
         if let Err(error) = self.sync_folder() {
             let _ = files.remove(&file_name(id, Kind::Pending));
             return Err(error);
         }
         Ok(segment)
+    }
+
+    /// Whether a segment that was prepared some time ago is where a restart would look for it.
+    #[must_use]
+    pub fn is_ready(&self, segment: &Segment) -> bool {
+        self.is_working()
+            && self.files().check_in_place().is_ok()
+            && segment.file.is_linked().is_ok_and(|linked| linked)
     }
 
     /// Makes the names of the folder's files durable.

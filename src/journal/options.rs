@@ -18,6 +18,10 @@ pub struct Options {
     pub keep_committed_ms: u64,
     /// Bytes of committed segments kept at most; the oldest go first.
     pub keep_committed_bytes_max: u64,
+    /// Of more committed segments than this, the files of the oldest are used anew: too many would make the
+    /// folder slow. Not to be configured.
+    #[serde(skip, default = "Options::files_max")]
+    pub keep_committed_files_max: usize,
     /// Start although a segment is damaged in the middle: take what is readable, keep the damaged
     /// file beside it. Counts that can't be read are lost; the log says how much.
     pub accept_damage: bool,
@@ -32,7 +36,14 @@ impl Default for Options {
             bytes_max: 4 << 30,
             keep_committed_ms: 600_000,
             keep_committed_bytes_max: 256 << 20,
+            keep_committed_files_max: Self::files_max(),
             accept_damage: false,
         }
+    }
+}
+
+impl Options {
+    fn files_max() -> usize {
+        2_000
     }
 }

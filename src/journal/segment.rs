@@ -18,6 +18,9 @@ pub(super) const HEADER_BYTES_V1: u64 = 40;
 /// records behind a damaged header can still be read.
 const SEED_BYTES: usize = 36;
 
+/// As much of a file is used anew: to be written over once more than needed.
+const RECYCLED_BYTES_MAX: u64 = 64 << 10;
+
 /// Records of a rewritten segment are cut at this payload size.
 const REWRITE_RECORD_BYTES: usize = 1 << 20;
 
@@ -26,6 +29,8 @@ pub struct Segment {
     pub id: BatchId,
     pub file: Arc<dyn FileHandle>,
     pub seed: Seed,
+    /// How far the file reaches: behind what is written there are zeros.
+    pub room: u64,
 }
 
 /// What a file of the journal's folder is.
@@ -153,7 +158,37 @@ impl Segment {
             let _ = files.remove(&name);
             return Err(error);
         }
-        Ok(Self { id, file, seed })
+        Ok(Self { id, file, seed, room: HEADER_BYTES })
+    }
+
+    /// The same in the file `spare`, which nobody needs any more. It keeps its number and its blocks: to make and
+    /// to free those costs a file system more than to write over them, most of all where one file follows another
+    /// (ext4 without a journal looks at every file number that was freed within minutes).
+    ///
+    /// Nothing of the old contents stays, and the new name is given last: a file of that name with another
+    /// header would pass for a damaged segment.
+    ///
+    /// # Errors
+    /// When the disk says no; then `spare` may be gone.
+    pub fn recycle(files: &dyn Files, spare: &str, id: BatchId, catalog: u64) -> io::Result<Self> {
+        let name = file_name(id, Kind::Pending);
+        let aside = format!("{name}.rewrite");
+        files.rename(spare, &aside)?;
+        let (header, seed) = header(id, catalog);
+        let written = files.open(&aside).and_then(|file| {
+            let length = file.length()?;
+            if length > RECYCLED_BYTES_MAX {
+                file.set_length(RECYCLED_BYTES_MAX)?;
+            }
+            let room = length.clamp(HEADER_BYTES, RECYCLED_BYTES_MAX);
+            let mut bytes = vec![0; usize::try_from(room).map_err(io::Error::other)?];
+            bytes[..header.len()].copy_from_slice(&header);
+            file.write_at(&bytes, 0)?;
+            file.sync()?;
+            files.rename(&aside, &name)?;
+            Ok(Self { id, file, seed, room })
+        });
+        written.inspect_err(|_| drop(files.remove(&aside)))
     }
 
     /// Writes a complete segment that holds just `contents` and puts it in the place of the batch's
@@ -193,7 +228,7 @@ impl Segment {
             Ok(file)
         });
         match placed {
-            Ok(file) => Ok((Self { id, file, seed }, offset(&bytes))),
+            Ok(file) => Ok((Self { id, file, seed, room: offset(&bytes) }, offset(&bytes))),
             Err(error) => {
                 let _ = files.remove(&aside);
                 Err(error)

@@ -21,6 +21,8 @@ const WRITE_PATIENCE: Duration = Duration::from_micros(50);
 /// By how much a file grows ahead of what is written: some thousand records, which sync in less than
 /// a millisecond.
 const ROOM_BYTES: u64 = 256 << 10;
+/// Room that may stay behind the end of a segment: less than a next segment in its file is going to take.
+const LEFT_BYTES_MAX: u64 = 64 << 10;
 /// What a stalled journal with an empty buffer tries to write: as much as a small group of records.
 const PROBE: [u8; 4096] = [0; 4096];
 /// Whoever appends beyond this writes, so that the buffer stays small whatever nobody waits for.
@@ -61,7 +63,8 @@ pub(super) struct Active {
     /// How much of the file is on disk, and how much of that its own records say.
     pub(super) synced: u64,
     pub(super) noted: u64,
-    /// Position of its end.
+    /// Positions of its beginning and of its end.
+    pub(super) begins: Position,
     pub(super) written: Position,
     /// Taken in turn with the buffer's own, so that neither is allocated anew for each write.
     pub(super) spare: Vec<u8>,
@@ -100,7 +103,7 @@ impl Active {
     fn none() -> Self {
         let id = BatchId { writer: WriterId([0; 16]), seq: BatchSeq(0) };
         let (written, spare) = (Position(0), Vec::new());
-        Self { id, file: None, length: 0, room: 0, synced: 0, noted: 0, written, spare }
+        Self { id, file: None, length: 0, room: 0, synced: 0, noted: 0, begins: written, written, spare }
     }
 
     fn beginning(segment: Segment, written: Position, spare: Vec<u8>) -> Self {
@@ -108,9 +111,10 @@ impl Active {
             id: segment.id,
             file: Some(segment.file),
             length: HEADER_BYTES,
-            room: HEADER_BYTES,
+            room: segment.room,
             synced: 0,
             noted: 0,
+            begins: written,
             written,
             spare,
         }
@@ -133,9 +137,9 @@ impl Active {
         }
     }
 
-    /// Cuts off room that was not used. Zeros that stay are no harm: replay knows them.
+    /// Cuts off room that was not used, where it is worth it. Zeros that stay are no harm: replay knows them.
     pub(super) fn give_room_back(&mut self) {
-        if self.room > self.length
+        if self.room > self.length + LEFT_BYTES_MAX
             && let Some(file) = &self.file
         {
             let _ = file.set_length(self.length);

@@ -160,12 +160,18 @@ impl Shared {
 
     fn sync(&self) {
         let began = Instant::now();
+        let requested = self.queue.lock().requested;
         let mut turn = self.turn();
-        self.write(&mut turn);
-        if turn.synced > 0 {
-            turn.make_room();
-        }
-        let (file, length, through) = (turn.file.clone(), turn.length, turn.written);
+        // Mostly nobody waits for the first records of a segment when its predecessor is to be committed.
+        let (file, length, through) = if requested <= turn.begins.0 {
+            (None, 0, turn.begins)
+        } else {
+            self.write(&mut turn);
+            if turn.synced > 0 {
+                turn.make_room();
+            }
+            (turn.file.clone(), turn.length, turn.written)
+        };
         drop(turn);
         let sealed = std::mem::take(&mut self.queue.lock().sealed);
         // Oldest first: a record may be called durable only when all before it are.
@@ -189,7 +195,7 @@ impl Shared {
             turn.synced = length;
         }
         drop(turn);
-        self.synced.store(through.0, Ordering::Release);
+        self.synced.fetch_max(through.0, Ordering::Release);
         let group = self.release(through.0);
         let now = Instant::now();
         self.queue.lock().hold = (group > 1).then(|| Hold { until: now + (2 * (now - began)).min(HOLD_MAX), group });

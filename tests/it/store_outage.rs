@@ -5,6 +5,7 @@ use std::sync::Arc;
 use event_tracker::domain::{Ack, EventName, Hour};
 use event_tracker::store::Store;
 use event_tracker::store::admin::Change;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::sync::CancellationToken;
 
 use crate::harness::app::Setup;
@@ -218,4 +219,29 @@ async fn a_flush_does_not_wait_for_a_catalog_that_takes_long() {
     };
     tokio::join!(node.run(stop.clone()), counted);
     assert_eq!(store.inner().audit().await.unwrap().rows, 8);
+}
+
+#[tokio::test]
+async fn a_stop_ends_in_time_although_requests_wait_for_a_database_that_is_away() {
+    let (cluster, setup) = cluster_and_setup().await;
+    let mut app = setup.config("http.drain_timeout_ms", 300).start().await;
+    reads_work(&app).await;
+    cluster.stop("immediate");
+    let mut waits = tokio::net::TcpStream::connect(app.address()).await.unwrap();
+    let request = "POST /api/events/login/5?ack=store HTTP/1.1\r\nhost: test\r\n\r\n";
+    waits.write_all(request.repeat(8).as_bytes()).await.unwrap();
+    let counted = || -> usize {
+        let files = std::fs::read_dir(app.data_dir().join("journal")).unwrap();
+        let contents = files.flatten().filter_map(|file| std::fs::read(file.path()).ok());
+        contents.map(|bytes| bytes.windows(5).filter(|name| *name == b"login").count()).sum()
+    };
+    eventually("the requests to be counted", async || counted() == 8).await;
+    app.stop().await;
+    let mut heard = Vec::new();
+    let _ = waits.read_to_end(&mut heard).await;
+    assert_eq!(String::from_utf8_lossy(&heard), "", "nothing was acknowledged");
+    cluster.start();
+    app.restart().await;
+    reads_work(&app).await;
+    assert_eq!(app.total("login").await, 40);
 }

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::harness::node;
 
+mod at_the_store;
 mod streams;
 mod together;
 

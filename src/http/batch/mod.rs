@@ -81,10 +81,9 @@ async fn count<B: Buf, E>(
     let (sink, room) = read.await.map_err(|_| ApiError::BodyTimeout)??;
     let (_, _, ack) = wanted?;
     let (ticket, answer) = record(state, sink.finish().await?)?;
-    // Waiting for the store takes none.
     drop(room);
     Ok(match ticket {
-        Some(ticket) => acknowledge(state, ticket, ack, answer).answer(state).await,
+        Some(ticket) => acknowledge(state, ticket, ack, answer),
         None => answer,
     })
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 use std::path::Path;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use event_tracker::domain::{Ack, EventName, Hour};
@@ -54,8 +55,13 @@ impl fmt::Display for Life<'_> {
 
 fn life_options() -> Options {
     let mut options = options();
-    options.journal =
-        journal::Options { segment_bytes_max: 2_048, bytes_max: 1 << 20, keep_committed_ms: 0, ..options.journal };
+    // So few files are kept that the others are soon used anew.
+    options.journal = journal::Options {
+        segment_bytes_max: 2_048,
+        bytes_max: 1 << 20,
+        keep_committed_files_max: 1,
+        ..options.journal
+    };
     options.flush = flusher::Options { shutdown_timeout_ms: 60, ..options.flush };
     options
 }
@@ -160,6 +166,7 @@ impl<'a> Life<'a> {
                 self.shorten();
                 self.count_at_all_levels().await;
                 self.tidy();
+                self.expire();
             }
             13 => {
                 self.set_link(Link::Up);
@@ -211,10 +218,13 @@ impl<'a> Life<'a> {
             self.account.counted.insert(event, (count, Known::Refused));
             return Ok(());
         };
-        self.flush().await;
         let batches = Arc::clone(&self.node().batches);
-        let waited = tokio::time::timeout(Duration::ZERO, batches.wait_durable(recorded.ticket, Ack::Store)).await;
-        let is_stored = matches!(waited, Ok(Ok(())));
+        let mut waits = Box::pin(batches.wait_durable(recorded.ticket, Ack::Store));
+        // Whoever waits before the flush has the next segment made ahead.
+        let waited = futures_util::poll!(&mut waits);
+        self.flush().await;
+        let waited = if waited.is_ready() { waited } else { futures_util::poll!(&mut waits) };
+        let is_stored = matches!(waited, Poll::Ready(Ok(())));
         self.account.counted.insert(event.clone(), (count, if is_stored { Known::Safe } else { Known::Unknown }));
         if is_stored && self.stored().await?.get(&event) != Some(&count) {
             return Err(format!("{event} was acknowledged as stored and is not"));
@@ -427,6 +437,11 @@ impl<'a> Life<'a> {
         Ok(totals.value.iter().map(|total| (total.event.as_str().to_owned(), total.count)).collect())
     }
 
+    fn expire(&mut self) {
+        let expired = self.node().batches.expire_kept(Duration::ZERO, 0);
+        self.say(format_args!("expired: {expired:?}"));
+    }
+
     /// Killed, started on a healthy disk, drained: the store has what was acknowledged, and nothing is left.
     async fn finish(&mut self) -> Outcome {
         self.plan.die();
@@ -441,6 +456,8 @@ impl<'a> Life<'a> {
             return Err(format!("the books do not balance: {books:?}"));
         }
         self.node().batches.tidy().map_err(|error| format!("it can't be tidied: {error}"))?;
+        let expired = self.node().batches.expire_kept(Duration::ZERO, 0);
+        expired.map_err(|error| format!("what was kept can't be removed: {error}"))?;
         if self.node().missing() != 0 || !self.node().batches.is_settled() {
             return Err(format!("{} are missing", self.node().missing()));
         }
