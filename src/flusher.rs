@@ -17,7 +17,7 @@ mod differing;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Options {
-    /// Time from one flush to the next: how old other nodes' view may be. 1 to 3,600,000.
+    /// Time from the start of one flush to that of the next: how old other nodes' view may be. 1 to 3,600,000.
     pub interval_ms: u64,
     /// How long the last flush may take when the service stops; what is left stays in the journal.
     pub shutdown_timeout_ms: u64,
@@ -96,7 +96,8 @@ impl Flusher {
                 due = Instant::now() + jittered(backoff);
                 backoff = (backoff * 2).min(Duration::from_millis(self.options.retry_backoff_max_ms));
             } else {
-                due = Instant::now() + self.interval();
+                // From start to start: a flush that takes long makes no count older.
+                due = begun + self.interval();
                 backoff = FIRST_BACKOFF;
             }
         }

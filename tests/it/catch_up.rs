@@ -120,6 +120,23 @@ async fn a_hole_in_the_log_has_every_list_read_anew() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn rows_that_a_fold_sets_aside_leave_every_kept_list() {
+    let bench = Bench::of(2).await;
+    count(bench.node(0), "login", 1, 10).await;
+    lists(bench.node(0)).await.unwrap();
+    bench.execute("alter table hourly_counts add constraint no_bad check (event <> 'bad')").await;
+    for (event, counted) in [("bad", 7), ("login", 5)] {
+        count(bench.node(1), event, 1, counted).await;
+    }
+    let before = "bad 7, login 15; bad 1 7, login 1 15; 1 22; bad 7, login 15";
+    eventually("what is not folded yet", async || lists(bench.node(0)).await.unwrap() == before).await;
+    assert_eq!(bench.node(1).folder.fold().await.unwrap().batches, 3);
+    let after = "login 15; login 1 15; 1 15; login 15";
+    eventually("what is stored", async || lists(bench.node(0)).await.unwrap() == after).await;
+    assert!(bench.node(0).store.audit().await.unwrap().balance());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_change_of_the_catalog_has_every_list_read_anew() {
     let bench = Bench::of(2).await;
     count(bench.node(0), "login", 1, 10).await;

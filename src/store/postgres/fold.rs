@@ -112,6 +112,8 @@ async fn trim(client: &Client, keep: Duration) -> Result<(), StoreError> {
 pub(super) async fn carefully(session: &Session, begin: &str) -> Result<Done, StoreError> {
     let client = &session.client;
     session.begin(&format!("{begin}; {MEMORY}; set constraints all immediate")).await?;
+    // In the order in which a change of an administrator locks them.
+    client.query_typed("select version from catalog_version for update", &[]).await?;
     lock(client).await?;
     let (mut folded, mut set_aside) = (Folded::default(), 0);
     for id in unfolded(client).await? {
@@ -129,6 +131,10 @@ pub(super) async fn carefully(session: &Session, begin: &str) -> Result<Done, St
         set_aside += search.refused.len();
         folded.batches += 1;
         folded.counters += rows.len() as u64;
+    }
+    if set_aside > 0 {
+        // Lists that were brought forward by these rows are read anew.
+        client.execute_typed("update catalog_version set version = version + 1", &[]).await?;
     }
     client.commit().await?;
     Ok((folded, set_aside))
