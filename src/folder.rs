@@ -9,6 +9,9 @@ use crate::store::{Folded, Store, StoreError};
 /// How soon a fold is tried again while another node is at it.
 const BUSY_RETRY: Duration = Duration::from_millis(20);
 
+/// A part that holds more may have left something behind.
+const PART_COUNTERS: u64 = 100_000;
+
 pub struct Folder {
     store: Arc<dyn Store>,
     interval: Duration,
@@ -26,10 +29,9 @@ impl Folder {
         let mut failing = false;
         loop {
             tokio::time::sleep(self.interval).await;
-            match self.store.fold().await {
-                Ok(folded) => {
+            match self.fold_if_free().await {
+                Ok(Folded { batches, counters }) => {
                     failing = false;
-                    let Folded { batches, counters } = folded.unwrap_or_default();
                     if batches > 0 {
                         tracing::debug!(batches, counters, "Folded the log");
                     }
@@ -45,16 +47,30 @@ impl Folder {
         }
     }
 
+    /// Folds until a part is a short one. Leaves it to another node that is at it.
+    async fn fold_if_free(&self) -> Result<Folded, StoreError> {
+        let mut sum = Folded::default();
+        while let Some(folded) = self.store.fold().await? {
+            sum = sum.plus(folded);
+            if folded.counters < PART_COUNTERS {
+                break;
+            }
+        }
+        Ok(sum)
+    }
+
     /// Folds all that is in the log now. Waits for another node that is at it.
     ///
     /// # Errors
     /// When the store can't be reached, or refuses it.
     pub async fn fold(&self) -> Result<Folded, StoreError> {
+        let mut sum = Folded::default();
         loop {
-            if let Some(folded) = self.store.fold().await? {
-                return Ok(folded);
+            match self.store.fold().await? {
+                Some(Folded { batches: 0, .. }) => return Ok(sum),
+                Some(folded) => sum = sum.plus(folded),
+                None => tokio::time::sleep(BUSY_RETRY).await,
             }
-            tokio::time::sleep(BUSY_RETRY).await;
         }
     }
 }

@@ -216,6 +216,14 @@ pub struct Folded {
     pub counters: u64,
 }
 
+impl Folded {
+    /// Both together.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self { batches: self.batches + other.batches, counters: self.counters + other.counters }
+    }
+}
+
 /// A database that holds hourly counts and the ledger of the batches they came from.
 ///
 /// Every method may be called while the database is down and then says [`StoreError::Unavailable`]
@@ -227,8 +235,8 @@ pub trait Store: AdminStore + Send + Sync + 'static {
     /// very moment. Safe to repeat: the ledger tells whether the batch is in already.
     async fn commit(&self, request: CommitRequest) -> Result<Commit, StoreError>;
 
-    /// Adds what the log has gathered to the counts that are stored row by row. Changes no answer. `None`:
-    /// another node is at it. Nothing is left to do where commits do it themselves.
+    /// Adds what the log has gathered to the counts that are stored row by row, or the oldest part of it where
+    /// that is long. Changes no answer. `None`: another node is at it. Nothing is left to do where commits do it themselves.
     async fn fold(&self) -> Result<Option<Folded>, StoreError>;
 
     /// From now on every new session checks the identity of its database. `Some`: one of another

@@ -20,13 +20,16 @@ use crate::store::{Folded, StoreError};
 /// What was folded, and how many rows were set aside for it.
 pub(super) type Done = (Folded, usize);
 
+/// Counters that one statement folds: some seconds, well below any statement time-out.
+const COUNTERS_MAX: i64 = 500_000;
+
 /// Rows in one statement of a careful fold.
 const CHUNK_ROWS: usize = 10_000;
 
 /// More memory than usual: a fold sorts what many nodes have counted for a while.
 const MEMORY: &str = "set local work_mem = '64MB'";
 
-/// Folds all that is in the log, in a transaction of its own. `None`: somebody else is at it. `trim`: deletes entries that are folded and older than this. Any error leaves the transaction open or broken: the caller must drop the session.
+/// Folds what is in the log, the oldest part where that is long, in a transaction of its own. `None`: somebody else is at it. `trim`: deletes entries that are folded and older than this. Any error leaves the transaction open or broken: the caller must drop the session.
 pub(super) async fn fold(session: &Session, begin: &str, trim: Option<Duration>) -> Result<Option<Done>, StoreError> {
     let client = &session.client;
     session.begin(&format!("{begin}; {MEMORY}")).await?;
@@ -35,7 +38,7 @@ pub(super) async fn fold(session: &Session, begin: &str, trim: Option<Duration>)
         client.batch_execute("rollback").await?;
         return Ok(None);
     };
-    match all(client, column(&row, 0)?).await {
+    match some(client, column(&row, 0)?).await {
         Ok(folded) => {
             if let Some(keep) = trim {
                 self::trim(client, keep).await?;
@@ -85,15 +88,22 @@ pub(super) async fn lock(client: &Client) -> Result<bool, StoreError> {
     column(&client.query_typed_one(sql, &[]).await?, 0)
 }
 
-/// Within a transaction that holds the lock. It is of no use any more when a row is refused. `has_purges`:
-/// counts of purged events may be among the rest.
-pub(super) async fn all(client: &Client, has_purges: bool) -> Result<Folded, Failure> {
+/// Folds all that is in the log, as [`some`] does.
+pub(super) async fn all(client: &Client, has_purges: bool) -> Result<(), Failure> {
+    while some(client, has_purges).await?.batches > 0 {}
+    Ok(())
+}
+
+/// Folds one part, within a transaction that holds the lock. It is of no use any more when a row is refused.
+/// `has_purges`: counts of purged events may be among the rest.
+async fn some(client: &Client, has_purges: bool) -> Result<Folded, Failure> {
     // A constraint may be checked only at the end: then it is to be known now.
     let immediate = "set constraints all immediate";
     client.answered(client.driver().batch_execute(immediate)).await.map_err(Failure::Other)??;
     let overtaken = if has_purges { include_str!("fold_all_overtaken.sql") } else { "" };
     let sql = include_str!("fold.sql").replace("/* overtaken */", overtaken);
-    let fold = client.driver().query_typed_one(&sql, &[]);
+    let params: [Param<'_>; 1] = [(&COUNTERS_MAX, Type::INT8)];
+    let fold = client.driver().query_typed_one(&sql, &params);
     let row = client.answered(fold).await.map_err(Failure::Other)??;
     let number = |index| column::<i64>(&row, index).and_then(unsigned);
     Ok(Folded { batches: number(0).map_err(Failure::Other)?, counters: number(1).map_err(Failure::Other)? })

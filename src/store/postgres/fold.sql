@@ -1,13 +1,34 @@
--- Adds all that is in the log and not yet folded to the counts, in one snapshot. The lock of fold_lock is
--- held, so nobody else writes these tables meanwhile.
-with due as materialized (
-    select deltas.writer, deltas.seq, deltas.entries
+-- Adds what is in the log and not yet folded to the counts, in one snapshot: the first batches of each writer,
+-- in turns, as many as hold some $1 counters. The lock of fold_lock is held, so nobody else writes these
+-- tables meanwhile.
+with waiting as (
+    select
+        deltas.writer,
+        deltas.seq,
+        deltas.entries,
+        row_number() over (partition by deltas.writer order by deltas.seq) as turn
     from folded
     cross join lateral (
         select writer, seq, entries from deltas where deltas.writer = folded.writer and deltas.seq > folded.seq
     ) as deltas
+), due as materialized (
+    select writer, seq, entries
+    from (
+        select waiting.*, sum(entries) over (order by turn, writer) - entries as entries_before from waiting
+    ) as queued
+    where entries_before < $1
 ), entries as materialized (
-    select * from unfolded_entries
+    select
+        due.writer,
+        due.seq,
+        counted.event,
+        counted.hour,
+        counted.count,
+        purge_marks.event is not null as is_overtaken
+    from due
+    join deltas on deltas.writer = due.writer and deltas.seq = due.seq
+    cross join lateral unnest(deltas.events, deltas.hours, deltas.counts) as counted (event, hour, count)
+    left join purge_marks on purge_marks.event = counted.event and purge_marks.version > deltas.catalog
 ), counted as materialized (
     select event, hour, cast(sum(count) as bigint) as count
     from entries

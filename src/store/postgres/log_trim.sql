@@ -5,6 +5,6 @@ with old as (
     join folded on folded.writer = deltas.writer
     where deltas.at < now() - make_interval(secs => $1) and deltas.seq <= folded.seq
     order by deltas.at
-    limit 10000
+    limit 200000
 )
 delete from deltas using old where deltas.writer = old.writer and deltas.seq = old.seq

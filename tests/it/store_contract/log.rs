@@ -94,6 +94,27 @@ async fn every_node_folds_at_once_and_nothing_is_folded_twice() {
 }
 
 #[tokio::test]
+async fn a_long_log_is_folded_in_parts_each_writer_in_its_order() {
+    let (bench, store) = postgres().await;
+    let names: Vec<String> = (0..1_000).map(|number| format!("event/{number:04}")).collect();
+    let sent = rows(names.iter().flat_map(|name| (0..200).map(move |hour| (name.as_str(), hour, 1))));
+    for (writer, seq) in [(1, 1), (1, 2), (1, 3), (2, 1)] {
+        store.commit(request(batch(writer, seq), sent.clone())).await.unwrap();
+    }
+    // Whatever the clock of the database does.
+    bench.execute("update deltas set at = at - seq * interval '1 minute'").await;
+    assert_eq!(store.fold().await, Ok(Some(Folded { batches: 3, counters: 600_000 })));
+    let books = balanced_books(&store).await;
+    assert_eq!(books.rows, 800_000);
+    assert_eq!(store.fold().await, Ok(Some(Folded { batches: 1, counters: 200_000 })));
+    assert_eq!(balanced_books(&store).await, books);
+    assert_eq!(store.fold().await, Ok(Some(Folded::default())));
+    let of_one = HourlyQuery { names: vec![EventName::parse("event/0007").unwrap()], ..everything() };
+    assert!(store.hourly(of_one, vec![]).await.unwrap().value.iter().all(|row| row.count == 4));
+    assert_eq!(totals(&store).await.len(), 1_000);
+}
+
+#[tokio::test]
 async fn old_entries_are_deleted_once_they_are_folded_and_their_writers_summed_up() {
     let (bench, store) = postgres().await;
     let Bench::Postgres { database } = &bench else { unreachable!() };
