@@ -287,6 +287,8 @@ impl Reconciler {
         let batches = Arc::clone(&self.batches);
         let rewound = tokio::task::spawn_blocking(move || batches.rewind(writer, found, rests)).await;
         match rewound {
+            // Other writers have delivered what this one lacks.
+            Ok(Some(Rewound { delivered_again: 0, missing: Some(0) })) => {}
             Ok(Some(Rewound { delivered_again, missing })) => tracing::error!(
                 batch.writer = %writer,
                 ledger.last_seq = found.0.0,
