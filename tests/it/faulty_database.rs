@@ -98,7 +98,7 @@ impl Life {
     }
 
     async fn live(&self) {
-        // Start, count at every level, flush, read.
+        // Start, count at every level, flush, fold, read.
         let first = self.begin().await;
         self.count(&first, "login", HOUR, 3, Ack::Journal).await;
         self.meet(&first).await;
@@ -107,6 +107,8 @@ impl Life {
         self.look(&first).await;
         self.count(&first, "logout", HOUR + 1, 7, Ack::Disk).await;
         let _ = first.flusher.flush().await;
+        self.look(&first).await;
+        let _ = first.store.fold().await;
         self.look(&first).await;
         self.correct(&first).await;
         self.look(&first).await;
@@ -121,6 +123,7 @@ impl Life {
         self.count(&second, "login", HOUR + 3, 17, Ack::Memory).await;
         self.look(&second).await;
         assert_eq!(second.drain(PATIENCE).await, Drained::Stored);
+        let _ = second.store.fold().await;
         self.look(&second).await;
         assert_eq!(second.missing(), 0);
         second.store.close().await;
