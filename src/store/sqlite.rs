@@ -10,7 +10,10 @@ use async_trait::async_trait;
 use rusqlite::Connection;
 use tokio::sync::mpsc;
 
-use super::{Books, Commit, CommitRequest, Folded, HourlyQuery, LedgerPosition, Since, Snapshot, Store, StoreError};
+use super::{
+    Books, Commit, CommitRequest, Folded, HourlyQuery, LedgerPosition, NodeReport, NodeSeen, Since, Snapshot, Store,
+    StoreError,
+};
 use crate::domain::{EventTotal, HourRange, HourlyCount, Sum, SumBy, WriterId};
 use file::{DataFile, Role};
 use worker::{Slot, Worker};
@@ -21,6 +24,7 @@ mod change;
 mod commit;
 mod connection;
 mod file;
+mod nodes;
 mod statements;
 mod worker;
 
@@ -36,6 +40,7 @@ pub struct SqliteStore {
     writer: Option<Worker>,
     reader: Worker,
     set_aside: AtomicU64,
+    reported: Arc<nodes::Reported>,
     clock: Option<Clock>,
 }
 
@@ -58,6 +63,7 @@ impl SqliteStore {
             writer: Some(Worker::start("sqlite-write", writer)?),
             reader: Worker::start("sqlite-read", reader)?,
             set_aside: AtomicU64::new(0),
+            reported: Arc::default(),
             clock: None,
         })
     }
@@ -77,7 +83,7 @@ impl SqliteStore {
         let mut reader = Slot::new(&file, Role::Audit);
         reader.connection()?;
         let reader = Worker::start("sqlite-read", reader)?;
-        Ok(Self { file, writer: None, reader, set_aside: AtomicU64::new(0), clock: None })
+        Ok(Self { file, writer: None, reader, set_aside: AtomicU64::new(0), reported: Arc::default(), clock: None })
     }
 
     async fn write<T: Send + 'static>(
@@ -198,9 +204,23 @@ impl Store for SqliteStore {
         self.read(|connection| statements::books(&connection.transaction()?)).await
     }
 
-    /// Only one node can have it.
-    async fn active_writers(&self) -> Result<u64, StoreError> {
-        Ok(1)
+    async fn note_node(&self, report: NodeReport) -> Result<(), StoreError> {
+        let (reported, clock) = (Arc::clone(&self.reported), self.clock.clone());
+        self.read(move |connection| {
+            reported.note(report, change::now(connection, clock.as_ref())?);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn forget_node(&self, writer: WriterId) -> Result<(), StoreError> {
+        self.reported.forget(writer);
+        Ok(())
+    }
+
+    async fn nodes(&self) -> Result<Vec<NodeSeen>, StoreError> {
+        let (reported, clock) = (Arc::clone(&self.reported), self.clock.clone());
+        self.read(move |connection| Ok(reported.live(change::now(connection, clock.as_ref())?))).await
     }
 
     async fn identity(&self) -> Result<String, StoreError> {

@@ -33,6 +33,7 @@ mod journal_full;
 mod managed_events;
 mod managed_under_load;
 mod managed_under_load_tool;
+mod nodes;
 mod outputs;
 mod polling;
 mod private_files;

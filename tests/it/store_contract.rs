@@ -11,6 +11,7 @@ use crate::harness::postgres::Cluster;
 mod commits;
 mod encryption;
 mod log;
+mod nodes;
 mod outages;
 mod reads;
 mod schema;
