@@ -121,6 +121,14 @@ impl State {
         }
     }
 
+    /// Those that were live at the last look; none where only one can be.
+    pub(super) fn live_nodes(&self) -> Vec<NodeSeen> {
+        match &*self.status.nodes.lock() {
+            Some((_, Ok(nodes))) => nodes.clone(),
+            _ => Vec::new(),
+        }
+    }
+
     fn books(&'static self) -> Light {
         match &*self.status.books.lock() {
             None => Light::new("unknown", "being added up"),

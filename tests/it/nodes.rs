@@ -131,6 +131,25 @@ async fn a_copied_data_folder_beside_its_original_shows_as_such() {
 }
 
 #[tokio::test]
+async fn the_dashboard_shows_the_live_nodes() {
+    let first = TestApp::with(Backend::Postgres).start().await;
+    let mut second = first.another_node().await;
+    second.restart().await;
+    live(&first, 2).await;
+    first.count("login", 1).await;
+    let superuser = Superuser::of(&first).await;
+    eventually("both nodes to show", async || superuser.page(&first, "/admin").await.contains("2 live")).await;
+    let page = superuser.page(&first, "/admin").await;
+    let (_, table) = page.split_once(r#"id="nodes">"#).expect("a table of nodes");
+    let (table, _) = table.split_once("</table>").unwrap();
+    for app in [&first, &second] {
+        assert_eq!(table.matches(app.address()).count(), 1, "{table}");
+    }
+    assert_eq!(table.matches("this one").count(), 1, "{table}");
+    assert_eq!(superuser.get(&first, "status").await["status"]["nodes"]["text"], "2 live");
+}
+
+#[tokio::test]
 async fn a_report_that_fails_stops_nothing() {
     let mut app = TestApp::with(Backend::Postgres).start().await;
     live(&app, 1).await;
