@@ -36,6 +36,7 @@ mod managed_under_load_tool;
 mod nodes;
 mod outputs;
 mod polling;
+mod pooled;
 mod private_files;
 mod program;
 mod refusals;

@@ -13,6 +13,17 @@ on_both_stores!(
     a_node_that_ends_is_forgotten_at_once,
 );
 
+mod postgresql {
+    use super::*;
+    on_postgres!(
+        two_nodes_are_two_for_each_of_them,
+        a_node_that_was_started_again_is_one_and_copies_of_its_folder_are_as_many_as_go_on,
+        who_has_not_reported_for_its_time_is_not_shown_and_soon_deleted,
+        a_report_waits_for_no_other_node_that_it_takes_for_dead,
+        nodes_that_all_come_back_after_a_long_silence_do_not_wait_for_each_other,
+    );
+}
+
 fn report(node: u8, writer_number: u8) -> NodeReport {
     NodeReport {
         node: NodeId([node; 16]),
@@ -87,15 +98,8 @@ async fn a_node_that_ends_is_forgotten_at_once(bench: Bench) {
     assert_eq!(writers(&store).await, [11]);
 }
 
-async fn postgres() -> (Bench, Arc<dyn Store>) {
-    let bench = Bench::postgres().await;
+async fn two_nodes_are_two_for_each_of_them(bench: Bench) {
     let store = bench.store().await;
-    (bench, store)
-}
-
-#[tokio::test]
-async fn two_nodes_are_two_for_each_of_them() {
-    let (bench, store) = postgres().await;
     let other = bench.store().await;
     store.note_node(report(2, 12)).await.unwrap();
     other.note_node(report(1, 11)).await.unwrap();
@@ -106,9 +110,8 @@ async fn two_nodes_are_two_for_each_of_them() {
     }
 }
 
-#[tokio::test]
-async fn a_node_that_was_started_again_is_one_and_copies_of_its_folder_are_as_many_as_go_on() {
-    let (_bench, store) = postgres().await;
+async fn a_node_that_was_started_again_is_one_and_copies_of_its_folder_are_as_many_as_go_on(bench: Bench) {
+    let store = bench.store().await;
     store.note_node(report(1, 11)).await.unwrap();
     store.note_node(report(2, 21)).await.unwrap();
     // The first was killed a moment ago and is back.
@@ -131,11 +134,8 @@ async fn a_node_that_was_started_again_is_one_and_copies_of_its_folder_are_as_ma
     assert_eq!(writers(&store).await, [13, 14]);
 }
 
-#[tokio::test]
-async fn who_has_not_reported_for_its_time_is_not_shown_and_soon_deleted() {
-    let (bench, store) = postgres().await;
-    let Bench::Postgres { database } = &bench else { unreachable!() };
-    let client = Cluster::shared().connect(database).await;
+async fn who_has_not_reported_for_its_time_is_not_shown_and_soon_deleted(bench: Bench) {
+    let (store, client) = (bench.store().await, bench.client().await);
     let kept = async || client.query_one("select count(*) from nodes", &[]).await.unwrap().get::<_, i64>(0);
     for number in [1, 2, 3] {
         store.note_node(report(number, number)).await.unwrap();
@@ -152,9 +152,7 @@ async fn who_has_not_reported_for_its_time_is_not_shown_and_soon_deleted() {
     assert_eq!(writers(&store).await, [1, 2, 4]);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn nodes_that_all_come_back_after_a_long_silence_do_not_wait_for_each_other() {
-    let (bench, _store) = postgres().await;
+async fn nodes_that_all_come_back_after_a_long_silence_do_not_wait_for_each_other(bench: Bench) {
     let mut stores = Vec::new();
     for number in 1..=6 {
         let store = bench.store().await;
@@ -173,6 +171,24 @@ async fn nodes_that_all_come_back_after_a_long_silence_do_not_wait_for_each_othe
         }
         assert_eq!(writers(&stores[0].0).await, [1, 2, 3, 4, 5, 6]);
     }
+}
+
+async fn a_report_waits_for_no_other_node_that_it_takes_for_dead(bench: Bench) {
+    let store = bench.store().await;
+    for number in [1, 2] {
+        store.note_node(report(number, number)).await.unwrap();
+    }
+    bench.execute("update nodes set seen_at = seen_at - interval '1 minute'").await;
+    // The other one is reporting right now, and its database is slow.
+    let other = bench.client().await;
+    other
+        .batch_execute("begin; update nodes set seen_at = now() where node = decode(repeat('02', 16), 'hex')")
+        .await
+        .unwrap();
+    let noted = tokio::time::timeout(Duration::from_secs(5), store.note_node(report(1, 1))).await;
+    assert_eq!(noted.expect("the report waits"), Ok(()));
+    other.batch_execute("commit").await.unwrap();
+    assert_eq!(writers(&store).await, [1, 2]);
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use event_tracker::store::admin::Change;
 
 use super::*;
 
-on_both_stores!(
+on_every_store!(
     names_are_equal_and_ordered_bytewise,
     a_range_includes_both_of_its_ends,
     an_event_filter_gives_that_event_and_no_other,
