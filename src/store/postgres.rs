@@ -1,8 +1,8 @@
 //! PostgreSQL: sessions for commits, for folds, for small looks, for administrators and for reads, each made
 //! at its first use, so that none of them waits for another.
 //!
-//! Session settings are set inside each transaction (`set local`) and statements are unnamed, so the
-//! store works through a transaction pooler as well. No statement depends on the session's time zone.
+//! Session settings are set inside each transaction (`set local`), statements are unnamed, and each
+//! transaction asks the database who it is, so the store works through a transaction pooler as well. No statement depends on the session's time zone.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use event_tracker::store::Commit;
+use event_tracker::store::{self, Commit, Options, StoreError};
 
 use crate::exactly_once::survive_kills;
 use crate::harness::app::Setup;
@@ -160,4 +160,43 @@ async fn what_other_clients_of_a_pooler_leave_behind_changes_nothing() {
     assert_eq!(balanced_books(&store).await.ledger, 20);
     let newcomer = open_url(&pooler.url(&database)).await;
     assert_eq!(totals(&newcomer).await, [("a".into(), 20)]);
+}
+
+#[tokio::test]
+async fn a_pooler_that_leads_to_another_database_is_noticed_and_nothing_is_written_there() {
+    let (pooler, cluster) = (pooler().await, Cluster::shared());
+    let (own, other, empty) =
+        (cluster.create_database().await, cluster.create_database().await, cluster.create_database().await);
+    // Another service's, which has the writer of the same number.
+    let of_other = open_url(&cluster.url(&other)).await;
+    of_other.commit(request(batch(1, 1), rows([("theirs", 1, 7)]))).await.unwrap();
+    let lead_to = async |database: &str| {
+        pooler.lead_to(cluster, "events", &format!("dbname={database}"));
+        pooler.tell("RELOAD").await;
+        pooler.tell("RECONNECT").await;
+    };
+    lead_to(&own).await;
+    let options = Options { url: pooler.url("events"), connect_timeout_ms: 2_000, ..Options::default() };
+    let store = store::open(&options, std::path::Path::new("unused")).await.unwrap();
+    for seq in 1..=2 {
+        store.commit(request(batch(1, seq), rows([("ours", 1, 1)]))).await.unwrap();
+        // Its sessions are open, and stay so.
+        totals(&store).await;
+        store.catalog().await.unwrap();
+        store.position(vec![]).await.unwrap();
+        store.fold().await.unwrap();
+        let wrong = if seq == 2 { &empty } else { &other };
+        lead_to(wrong).await;
+        let is_another = |error: StoreError| matches!(error, StoreError::AnotherDatabase(_));
+        let next = store.commit(request(batch(1, seq + 1), rows([("ours", 1, 1)]))).await;
+        assert!(next.clone().is_err_and(is_another), "{next:?}");
+        assert!(store.totals(vec![]).await.is_err_and(is_another));
+        assert!(store.position(vec![]).await.is_err_and(is_another));
+        assert!(store.fold().await.is_err_and(is_another));
+        assert!(store.catalog().await.is_err_and(is_another));
+        lead_to(&own).await;
+        eventually("the right one to be used again", async || store.identity().await.is_ok()).await;
+    }
+    assert_eq!(totals(&of_other).await, [("theirs".into(), 7)]);
+    assert_eq!(totals(&open_url(&cluster.url(&own)).await).await, [("ours".into(), 2)]);
 }
