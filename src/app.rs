@@ -151,6 +151,9 @@ impl App {
         let (ack, options) = (app.config.journal.ack, app.config.http.clone());
         let state: &'static http::State = Box::leak(Box::new(http::State::new(node, admin, ack, options)));
 
+        let address = listener.local_addr().context("the listener has no address")?;
+        node.presence.listens_at(address.to_string());
+
         // 1. Serve and flush until told to stop. Flushing goes on on this thread and not on the server's:
         // what a flush computes takes many milliseconds.
         let (stop_serving, stop_flushing) = (CancellationToken::new(), CancellationToken::new());
@@ -161,7 +164,6 @@ impl App {
             () = node.first_contact(FIRST_CONTACT) => {}
             () = &mut running => bail!("flushing ended"),
         }
-        let address = listener.local_addr().context("the listener has no address")?;
         app.announce(address)?;
         let server = tokio::spawn(http::serve(listener, state, stop_serving.clone()));
         tokio::spawn(offer_setup(admin, address));
@@ -204,6 +206,7 @@ impl App {
             drained = drained => drained,
             name = signals.next() => bail!("stopped at once by a second {name}; the journal keeps what is not in the store"),
         };
+        node.presence.leave().await;
         node.store.close().await;
         if let Some(reason) = poisoned {
             match drained {

@@ -45,6 +45,11 @@
 //! the name that they were counted with: [`catalog`] shows renamed events as one and hides deleted ones,
 //! and a read whose rows and catalog are not of one moment is repeated.
 //!
+//! # Several nodes
+//! Nodes share the store and nothing else. Each reports there every few seconds that it lives ([`presence`]),
+//! for people only: no count hangs on it. The file `NODE` in its folder says who it is, so a restart is no
+//! second node.
+//!
 //! # Start and stop
 //! [`node::Node`] is all of this as one value; [`app`], the commands and every test build that one.
 //! [`app`]: lock the folder and make it private ([`private`]), replay segments into sealed batches, begin
@@ -109,6 +114,8 @@ pub mod shared;
 pub mod committed;
 
 pub mod query;
+
+pub mod presence;
 
 pub mod node;
 

@@ -16,6 +16,7 @@ use crate::folder::Folder;
 use crate::journal::files::remove_if_there;
 use crate::journal::{self, DataDir, Health};
 use crate::names::{Limits, Names};
+use crate::presence::Presence;
 use crate::query::Query;
 use crate::reconcile::Reconciler;
 use crate::store::{Store, StoreError, StoreHealth, Watched};
@@ -51,6 +52,7 @@ pub struct Node {
     pub query: Arc<Query>,
     pub flusher: Flusher,
     pub folder: Folder,
+    pub presence: Arc<Presence>,
     pub clock: Clock,
     reconciler: Arc<Reconciler>,
     met: watch::Sender<bool>,
@@ -103,9 +105,25 @@ impl Node {
             options.flush,
         );
         let folder = Folder::new(Arc::clone(&store), Duration::from_millis(options.fold_interval_ms));
+        let presence =
+            Presence::new(Arc::clone(&dir.root), Arc::clone(&batches), Arc::clone(&store), Arc::clone(&health));
+        let presence = Arc::new(presence);
         let (met, meeting) = (watch::Sender::new(false), Mutex::new(()));
-        let node =
-            Self { dir, batches, store, health, catalog, query, flusher, folder, clock, reconciler, met, meeting };
+        let node = Self {
+            dir,
+            batches,
+            store,
+            health,
+            catalog,
+            query,
+            flusher,
+            folder,
+            presence,
+            clock,
+            reconciler,
+            met,
+            meeting,
+        };
         Ok((node, recovered))
     }
 
@@ -153,8 +171,8 @@ impl Node {
         }
     }
 
-    /// Meets the store, flushes, folds, looks at the catalog and keeps the folder tidy, until `stop`. For one
-    /// caller at a time, on a thread that serves no requests.
+    /// Meets the store, flushes, folds, looks at the catalog, keeps the folder tidy and reports that it lives,
+    /// until `stop`. For one caller at a time, on a thread that serves no requests.
     pub async fn run(&self, stop: CancellationToken) {
         let flushing = async {
             tokio::select! {
@@ -180,7 +198,13 @@ impl Node {
                 () = self.keep_folding() => {}
             }
         };
-        tokio::join!(flushing, looking, tidying, folding);
+        let reporting = async {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = self.keep_reporting() => {}
+            }
+        };
+        tokio::join!(flushing, looking, tidying, folding, reporting);
     }
 
     async fn keep_meeting(&self) {
@@ -191,10 +215,18 @@ impl Node {
     }
 
     async fn keep_folding(&self) {
-        let mut met = self.met.subscribe();
-        // The sender is a part of this node.
-        let _ = met.wait_for(|met| *met).await;
+        self.until_met().await;
         self.folder.run().await;
+    }
+
+    async fn keep_reporting(&self) {
+        self.until_met().await;
+        self.presence.run().await;
+    }
+
+    async fn until_met(&self) {
+        // The sender is a part of this node.
+        let _ = self.met.subscribe().wait_for(|met| *met).await;
     }
 
     /// Sees changes of the catalog, and a store that went back, also while nobody reads.

@@ -39,6 +39,7 @@ mod keys;
 mod live;
 mod login;
 mod manage;
+mod nodes;
 mod options;
 mod overview;
 pub mod password;

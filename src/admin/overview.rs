@@ -10,6 +10,7 @@ use super::State;
 use super::activity::Top;
 use super::answer::{Failure, html};
 use super::chart::{Chart, columns, last_days, seconds_into_hour, sparkline};
+use super::nodes::NodeLine;
 use super::request::Request;
 use super::session::Who;
 use super::status::Status;
@@ -57,6 +58,7 @@ struct Overview {
     page: Page,
     figures: Vec<Figure>,
     status: Status,
+    nodes: Vec<NodeLine>,
     period: &'static str,
     period_name: &'static str,
     periods: [(&'static str, &'static str, i64); 4],
@@ -100,6 +102,7 @@ pub(super) async fn page(state: &'static State, request: &Request, who: &Who) ->
     let blank = Overview {
         figures: Vec::new(),
         status: state.status(),
+        nodes: Vec::new(),
         period: key,
         period_name,
         periods: PERIODS,
@@ -161,6 +164,7 @@ pub(super) async fn page(state: &'static State, request: &Request, who: &Who) ->
         total: totals.iter().map(|total| u128::from(total.count)).sum::<u128>().to_string(),
         figures,
         status: state.status(),
+        nodes: NodeLine::all(&state.live_nodes(), &state.node.presence, &blank.page),
         chart: Chart { columns: columns(range, &period.hours, before, zone, now), ..blank.chart },
         period_total: grouped(period.hours.iter().sum::<u64>()),
         period_trend: Trend::so_far(&period.hours_before, &period.hours, elapsed_s),

@@ -12,13 +12,13 @@ use super::State;
 use super::answer::{Failure, see_other, success};
 use super::session::Who;
 use super::view::grouped;
-use crate::store::{Books, Outage, OutageKind, StoreError};
+use crate::store::{Books, NodeSeen, Outage, OutageKind, StoreError};
 
 /// Adding up the books costs the store all its rows, so it is done this rarely, and only while
 /// somebody looks.
 const BOOKS_INTERVAL: Duration = Duration::from_secs(300);
-/// How old the number of nodes may be.
-const NODES_INTERVAL: Duration = Duration::from_secs(5);
+/// How old the list of nodes may be.
+const NODES_INTERVAL: Duration = Duration::from_secs(2);
 /// A page waits so long for them.
 const BOOKS_PATIENCE: Duration = Duration::from_millis(150);
 /// A flush that is late by so much is worth a colour.
@@ -27,11 +27,14 @@ const LATE: Duration = Duration::from_secs(30);
 /// When the books were added up, and what came out.
 type Sight = (Instant, Result<Books, StoreError>);
 
-/// The last sight of the books.
+/// When the live nodes were asked for, and who they are.
+type Nodes = (Instant, Result<Vec<NodeSeen>, StoreError>);
+
+/// The last sights of the store.
 #[derive(Default)]
 pub(super) struct Kept {
     books: Mutex<Option<Sight>>,
-    nodes: Mutex<Option<(Instant, Result<u64, StoreError>)>>,
+    nodes: Mutex<Option<Nodes>>,
     running: Arc<tokio::sync::Mutex<()>>,
 }
 
@@ -109,9 +112,20 @@ impl State {
     fn nodes(&'static self) -> Light {
         match &*self.status.nodes.lock() {
             _ if !self.store.is_shared() => Light::new("good", "this one"),
-            Some((_, Ok(nodes))) => Light::new("good", format!("{nodes} committed in the last minute")),
+            Some((_, Ok(nodes))) => match nodes.iter().filter(|seen| seen.is_copied(nodes)).count() {
+                0 => Light::new("good", format!("{} live", nodes.len())),
+                copied => Light::new("warn", format!("{} live, {copied} of them on copied data folders", nodes.len())),
+            },
             Some((_, Err(_))) => Light::new("unknown", "could not be read"),
             None => Light::new("unknown", "being asked for"),
+        }
+    }
+
+    /// Those that were live at the last look; none where only one can be.
+    pub(super) fn live_nodes(&self) -> Vec<NodeSeen> {
+        match &*self.status.nodes.lock() {
+            Some((_, Ok(nodes))) => nodes.clone(),
+            _ => Vec::new(),
         }
     }
 
@@ -138,7 +152,7 @@ impl State {
         if is_fresh || !self.store.is_shared() {
             return;
         }
-        if let Ok(nodes) = tokio::time::timeout(BOOKS_PATIENCE, self.store.active_writers()).await {
+        if let Ok(nodes) = tokio::time::timeout(BOOKS_PATIENCE, self.node.presence.nodes()).await {
             *self.status.nodes.lock() = Some((Instant::now(), nodes));
         }
     }

@@ -91,6 +91,11 @@ impl Pending {
         batches.any(|batch| batch.counts.contains(name) && !batch.overtaken.contains(&name))
     }
 
+    /// The batches that have anything to commit.
+    pub fn waiting(&self) -> impl Iterator<Item = BatchId> {
+        self.batches.iter().filter(|batch| !batch.counts.is_empty()).map(|batch| batch.id)
+    }
+
     /// How many counters are pending.
     #[must_use]
     pub fn counters(&self) -> usize {

@@ -35,7 +35,7 @@ pub(super) fn ready(state: &State) -> Result<Response, ApiError> {
     Ok(uncached(success(&Ready { journal: "writable", store })))
 }
 
-fn uncached(mut response: Response) -> Response {
+pub(super) fn uncached(mut response: Response) -> Response {
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }

@@ -2,8 +2,8 @@
 //! POST that says all in its target, is answered before them ([`count`]).
 //!
 //! Reading order: this file (the route table and who answers what), `answer` and `envelope` (every
-//! success and every error as bytes), the endpoint groups `ingest`, `batch`, `read`, `picture`, `health`, and then
-//! the transport: `service` (around one request), `connection` and `wire` (around one connection),
+//! success and every error as bytes), the endpoint groups `ingest`, `batch`, `read`, `picture`, `nodes`, `health`,
+//! and then the transport: `service` (around one request), `connection` and `wire` (around one connection),
 //! `date`, `server`.
 //!
 //! Routing reads one table, [`ROUTES`]: it decides which endpoint answers, it tells 404 from 405
@@ -27,6 +27,7 @@ use crate::admin;
 use crate::batch::Batches;
 use crate::domain::Ack;
 use crate::node::{Clock, Node};
+use crate::presence::Presence;
 use crate::query::Query;
 
 mod accept;
@@ -40,6 +41,7 @@ mod envelope;
 mod gate;
 mod health;
 mod ingest;
+mod nodes;
 mod options;
 mod picture;
 mod query_string;
@@ -60,6 +62,7 @@ pub use server::{listen, serve};
 pub struct State {
     batches: Arc<Batches>,
     query: Arc<Query>,
+    presence: Arc<Presence>,
     /// Answers whatever [`admin::is_ours`] says.
     admin: &'static admin::State,
     /// The level of acknowledgement of requests that ask for none.
@@ -84,6 +87,7 @@ impl State {
         Self {
             batches: Arc::clone(&node.batches),
             query: Arc::clone(&node.query),
+            presence: Arc::clone(&node.presence),
             admin,
             ack,
             options,
@@ -121,6 +125,7 @@ pub enum Endpoint {
     Range,
     Totals,
     Histogram,
+    Nodes,
     Live,
     Ready,
     Home,
@@ -152,13 +157,14 @@ pub struct Route {
 }
 
 /// All routes, the busiest first.
-pub const ROUTES: [Route; 9] = [
+pub const ROUTES: [Route; 10] = [
     Route { verb: Verb::Post, path: &["api", "events", "{event}"], endpoint: Endpoint::CountOne },
     Route { verb: Verb::Post, path: &["api", "events", "{event}", "{num}"], endpoint: Endpoint::CountMany },
     Route { verb: Verb::Post, path: &["api", "events"], endpoint: Endpoint::Batch },
     Route { verb: Verb::Get, path: &["api", "events"], endpoint: Endpoint::Range },
     Route { verb: Verb::Get, path: &["api", "events", "unique"], endpoint: Endpoint::Totals },
     Route { verb: Verb::Get, path: &["api", "events", "histogram", "{event}", "{day}"], endpoint: Endpoint::Histogram },
+    Route { verb: Verb::Get, path: &["api", "v1", "nodes"], endpoint: Endpoint::Nodes },
     Route { verb: Verb::Get, path: &["livez"], endpoint: Endpoint::Live },
     Route { verb: Verb::Get, path: &["readyz"], endpoint: Endpoint::Ready },
     Route { verb: Verb::Get, path: &[], endpoint: Endpoint::Home },
@@ -302,6 +308,7 @@ async fn look(
         Ok((Endpoint::Range, _)) => read::range(state, query, &headers).await,
         Ok((Endpoint::Totals, _)) => read::totals(state, &headers).await,
         Ok((Endpoint::Histogram, [event, day])) => picture::histogram(state, event, day, query, &headers).await,
+        Ok((Endpoint::Nodes, _)) => nodes::live(state).await,
         Ok((Endpoint::Live, _)) => Ok(health::live()),
         Ok((Endpoint::Ready, _)) => health::ready(state),
         Ok((Endpoint::Home, _)) => Ok(health::home()),

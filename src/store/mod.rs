@@ -17,6 +17,7 @@ mod aside;
 mod columns;
 mod health;
 mod migration;
+mod nodes;
 mod options;
 pub mod postgres;
 pub mod sqlite;
@@ -25,6 +26,7 @@ mod watched;
 
 pub use admin::AdminStore;
 pub use health::{Outage, OutageKind, StoreHealth, StoreStatus};
+pub use nodes::{NodeId, NodeReport, NodeSeen};
 pub use options::{Options, StoreUrlError, without_password};
 pub use watched::Watched;
 
@@ -291,9 +293,16 @@ pub trait Store: AdminStore + Send + Sync + 'static {
     /// Finishes what is under way and closes (SQLite: checkpoints its WAL).
     async fn close(&self);
 
-    /// How many writers have committed in the last minute. A node that counts nothing is none of
-    /// them, one that was restarted is two.
-    async fn active_writers(&self) -> Result<u64, StoreError>;
+    /// Notes by the store's clock that a node lives, and forgets nodes that have not reported for long. Safe
+    /// to lose: no count hangs on it.
+    async fn note_node(&self, report: NodeReport) -> Result<(), StoreError>;
+
+    /// The process that counts as `writer` ends: it does not live any more.
+    async fn forget_node(&self, writer: WriterId) -> Result<(), StoreError>;
+
+    /// The nodes that have reported lately, ordered by address. A node that was started again is one; two
+    /// that run on copies of one data folder are two, of the same [`NodeId`].
+    async fn nodes(&self) -> Result<Vec<NodeSeen>, StoreError>;
 
     /// How many rows this process has set aside, since the store refuses them for good.
     fn set_aside(&self) -> u64 {

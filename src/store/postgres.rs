@@ -1,8 +1,8 @@
 //! PostgreSQL: sessions for commits, for folds, for small looks, for administrators and for reads, each made
 //! at its first use, so that none of them waits for another.
 //!
-//! Session settings are set inside each transaction (`set local`) and statements are unnamed, so the
-//! store works through a transaction pooler as well. No statement depends on the session's time zone.
+//! Session settings are set inside each transaction (`set local`), statements are unnamed, and each
+//! transaction asks the database who it is, so the store works through a transaction pooler as well. No statement depends on the session's time zone.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,8 +13,8 @@ use futures_util::future::{try_join, try_join3};
 
 use super::trimming::Trimming;
 use super::{
-    Books, Commit, CommitRequest, Folded, HourlyQuery, LedgerPosition, Options, Since, Snapshot, Store, StoreError,
-    StoreUrlError,
+    Books, Commit, CommitRequest, Folded, HourlyQuery, LedgerPosition, NodeReport, NodeSeen, Options, Since, Snapshot,
+    Store, StoreError, StoreUrlError,
 };
 use crate::domain::{BatchId, Delta, EventTotal, HourRange, HourlyCount, Sum, SumBy, WriterId};
 use client::Client;
@@ -32,6 +32,7 @@ mod error;
 mod fold;
 mod hosts;
 mod log;
+mod nodes;
 mod rows;
 mod schema;
 mod session;
@@ -254,11 +255,19 @@ impl Store for PostgresStore {
         self.on_session(&self.reads, async |session| self.read(session, rows::books(&session.client)).await).await
     }
 
-    async fn active_writers(&self) -> Result<u64, StoreError> {
-        self.on_session(&self.administrators, async |session| {
-            self.read(session, rows::active_writers(&session.client)).await
-        })
-        .await
+    async fn note_node(&self, report: NodeReport) -> Result<(), StoreError> {
+        let begin = format!("{}; {}", self.begin_commit, nodes::UNSAFE);
+        self.transaction(&self.administrators, &begin, async |client| nodes::note(client, &report).await).await
+    }
+
+    async fn forget_node(&self, writer: WriterId) -> Result<(), StoreError> {
+        let begin = format!("{}; {}", self.begin_commit, nodes::UNSAFE);
+        self.transaction(&self.administrators, &begin, async |client| nodes::forget(client, writer).await).await
+    }
+
+    async fn nodes(&self) -> Result<Vec<NodeSeen>, StoreError> {
+        self.on_session(&self.administrators, async |session| self.read(session, nodes::live(&session.client)).await)
+            .await
     }
 
     async fn identity(&self) -> Result<String, StoreError> {

@@ -11,7 +11,10 @@ use rusqlite::Connection;
 use tokio::sync::mpsc;
 
 use super::trimming::Trimming;
-use super::{Books, Commit, CommitRequest, Folded, HourlyQuery, LedgerPosition, Since, Snapshot, Store, StoreError};
+use super::{
+    Books, Commit, CommitRequest, Folded, HourlyQuery, LedgerPosition, NodeReport, NodeSeen, Since, Snapshot, Store,
+    StoreError,
+};
 use crate::domain::{BatchId, Delta, EventTotal, HourRange, HourlyCount, Sum, SumBy, WriterId};
 use file::{DataFile, Role};
 use worker::{Slot, Worker};
@@ -23,6 +26,7 @@ mod commit;
 mod connection;
 mod file;
 mod log;
+mod nodes;
 mod statements;
 mod worker;
 
@@ -38,6 +42,7 @@ pub struct SqliteStore {
     writer: Option<Worker>,
     reader: Worker,
     set_aside: AtomicU64,
+    reported: Arc<nodes::Reported>,
     clock: Option<Clock>,
     trimming: Trimming,
 }
@@ -61,6 +66,7 @@ impl SqliteStore {
             writer: Some(Worker::start("sqlite-write", writer)?),
             reader: Worker::start("sqlite-read", reader)?,
             set_aside: AtomicU64::new(0),
+            reported: Arc::default(),
             clock: None,
             trimming: Trimming::default(),
         })
@@ -92,6 +98,7 @@ impl SqliteStore {
             writer: None,
             reader,
             set_aside: AtomicU64::new(0),
+            reported: Arc::default(),
             clock: None,
             trimming: Trimming::default(),
         })
@@ -225,9 +232,23 @@ impl Store for SqliteStore {
         self.read(|connection| statements::books(&connection.transaction()?)).await
     }
 
-    /// Only one node can have it.
-    async fn active_writers(&self) -> Result<u64, StoreError> {
-        Ok(1)
+    async fn note_node(&self, report: NodeReport) -> Result<(), StoreError> {
+        let (reported, clock) = (Arc::clone(&self.reported), self.clock.clone());
+        self.read(move |connection| {
+            reported.note(report, change::now(connection, clock.as_ref())?);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn forget_node(&self, writer: WriterId) -> Result<(), StoreError> {
+        self.reported.forget(writer);
+        Ok(())
+    }
+
+    async fn nodes(&self) -> Result<Vec<NodeSeen>, StoreError> {
+        let (reported, clock) = (Arc::clone(&self.reported), self.clock.clone());
+        self.read(move |connection| Ok(reported.live(change::now(connection, clock.as_ref())?))).await
     }
 
     async fn identity(&self) -> Result<String, StoreError> {

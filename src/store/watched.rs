@@ -8,7 +8,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 use super::admin::{AccountChange, AdminKey, AdminStore, Catalog, Change, Changed, LoggedChange, Session, Superuser};
 use super::health::Use;
 use super::{
-    Books, Commit, CommitRequest, Folded, HourlyQuery, LedgerPosition, Since, Snapshot, Store, StoreError, StoreHealth,
+    Books, Commit, CommitRequest, Folded, HourlyQuery, LedgerPosition, NodeReport, NodeSeen, Since, Snapshot, Store,
+    StoreError, StoreHealth,
 };
 use crate::domain::{BatchId, Delta, EventName, EventTotal, HourRange, HourlyCount, Sum, SumBy, WriterId};
 
@@ -112,8 +113,16 @@ impl Store for Watched {
         self.store.close().await;
     }
 
-    async fn active_writers(&self) -> Result<u64, StoreError> {
-        self.pass(self.store.active_writers().await)
+    async fn note_node(&self, report: NodeReport) -> Result<(), StoreError> {
+        self.pass(self.store.note_node(report).await)
+    }
+
+    async fn forget_node(&self, writer: WriterId) -> Result<(), StoreError> {
+        self.pass(self.store.forget_node(writer).await)
+    }
+
+    async fn nodes(&self) -> Result<Vec<NodeSeen>, StoreError> {
+        self.pass(self.store.nodes().await)
     }
 
     fn set_aside(&self) -> u64 {

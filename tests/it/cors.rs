@@ -20,7 +20,7 @@ async fn asked(app: &TestApp, method: &str, target: &str, more: &[(&str, &str)],
 type Case<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], &'a str, u16);
 
 /// Each from another part of the service.
-const ANSWERS: [Case<'static>; 20] = [
+const ANSWERS: [Case<'static>; 22] = [
     ("POST", "/api/events/login", &[], "", 201),
     ("POST", "/api/events/login/5", &[], "", 200),
     ("POST", "/api/events/login", &[], "a body", 400),
@@ -41,6 +41,8 @@ const ANSWERS: [Case<'static>; 20] = [
     ("GET", "/nothing", &[], "", 404),
     ("DELETE", "/api/events/unique", &[], "", 405),
     ("GET", "/readyz", &[], "", 200),
+    ("GET", "/api/v1/nodes", &[], "", 200),
+    ("GET", "/api/v1/nodes/x", &[], "", 404),
 ];
 
 #[tokio::test]
@@ -117,6 +119,7 @@ async fn options_tells_the_methods_of_a_path() {
         ("/api/events/login", "OPTIONS, POST"),
         ("/api/events/unique", "GET, HEAD, OPTIONS, POST"),
         ("/livez", "GET, HEAD, OPTIONS"),
+        ("/api/v1/nodes", "GET, HEAD, OPTIONS"),
     ] {
         let answer = app.send("OPTIONS", target, &[], "").await;
         assert_eq!((answer.status, answer.header("allow")), (204, allow), "{target}");

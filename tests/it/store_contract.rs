@@ -1,4 +1,5 @@
-//! What every store promises, each promise tried on SQLite and on PostgreSQL.
+//! What every store promises, each promise tried on SQLite and on PostgreSQL, and many on PostgreSQL behind
+//! PgBouncer.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -6,11 +7,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use event_tracker::domain::{BatchId, BatchSeq, Digest, EventName, Hour, HourRange, HourlyCount, WriterId};
 use event_tracker::store::{self, Books, Commit, CommitRequest, HourlyQuery, LedgerEntry, Options, Store, StoreError};
 
+use crate::harness::pgbouncer::PgBouncer;
 use crate::harness::postgres::Cluster;
 
 mod commits;
 mod encryption;
 mod log;
+mod nodes;
 mod outages;
 mod reads;
 mod schema;
@@ -20,7 +23,11 @@ mod sqlite_file;
 /// An empty database of one kind, gone with the test.
 pub enum Bench {
     Sqlite(tempfile::TempDir),
-    Postgres { database: String },
+    Postgres {
+        database: String,
+        /// The store reaches it through a pooler.
+        is_pooled: bool,
+    },
 }
 
 impl Bench {
@@ -29,7 +36,26 @@ impl Bench {
     }
 
     pub async fn postgres() -> Self {
-        Self::Postgres { database: Cluster::shared().create_database().await }
+        Self::Postgres { database: Cluster::shared().create_database().await, is_pooled: false }
+    }
+
+    pub async fn pooled() -> Self {
+        Self::Postgres { database: Cluster::shared().create_database().await, is_pooled: true }
+    }
+
+    /// Another empty database of the same kind.
+    pub async fn another(&self) -> Self {
+        match self {
+            Self::Sqlite(_) => Self::sqlite(),
+            Self::Postgres { is_pooled: true, .. } => Self::pooled().await,
+            Self::Postgres { .. } => Self::postgres().await,
+        }
+    }
+
+    /// A session beside the store's, to the same PostgreSQL database.
+    pub async fn client(&self) -> tokio_postgres::Client {
+        let Self::Postgres { database, .. } = self else { panic!("this is no PostgreSQL") };
+        Cluster::shared().connect(database).await
     }
 
     /// Another store on the same database, as a second process would have it.
@@ -40,7 +66,10 @@ impl Bench {
                 Err(store::OpenError::Store(error)) => Err(error),
                 Err(error) => panic!("{error}"),
             },
-            Self::Postgres { database } => Ok(open_url(&Cluster::shared().url(database)).await),
+            Self::Postgres { database, is_pooled } => {
+                let url = if *is_pooled { PgBouncer::shared().url(database) } else { Cluster::shared().url(database) };
+                Ok(open_url(&url).await)
+            }
         }
     }
 
@@ -55,9 +84,7 @@ impl Bench {
                 let connection = rusqlite::Connection::open(folder.path().join("events.sqlite")).unwrap();
                 connection.execute_batch(sql).unwrap();
             }
-            Self::Postgres { database } => {
-                Cluster::shared().connect(database).await.batch_execute(sql).await.unwrap();
-            }
+            Self::Postgres { .. } => self.client().await.batch_execute(sql).await.unwrap(),
         }
     }
 }
@@ -67,24 +94,47 @@ pub async fn open_url(url: &str) -> Arc<dyn Store> {
     store::open(&options, std::path::Path::new("unused")).await.unwrap()
 }
 
-/// One test per store for each promise named.
-macro_rules! on_both_stores {
-    ($($promise:ident),* $(,)?) => {
-        mod sqlite {
+/// One test for each promise named, each in a module of the kind's name.
+macro_rules! on_one_store {
+    ($kind:ident, $bench:expr, $($promise:ident),*) => {
+        mod $kind {
+            use crate::store_contract::Bench;
             $(#[tokio::test(flavor = "multi_thread")]
             async fn $promise() {
-                super::$promise($crate::store_contract::Bench::sqlite()).await;
-            })*
-        }
-        mod postgres {
-            $(#[tokio::test(flavor = "multi_thread")]
-            async fn $promise() {
-                super::$promise($crate::store_contract::Bench::postgres().await).await;
+                let bench: Bench = $bench.await;
+                super::$promise(bench).await;
             })*
         }
     };
 }
+pub(crate) use on_one_store;
+
+/// One test per store for each promise named.
+macro_rules! on_both_stores {
+    ($($promise:ident),* $(,)?) => {
+        $crate::store_contract::on_one_store!(sqlite, std::future::ready(Bench::sqlite()), $($promise),*);
+        $crate::store_contract::on_one_store!(postgres, Bench::postgres(), $($promise),*);
+    };
+}
 pub(crate) use on_both_stores;
+
+/// The same, and on PostgreSQL behind a pooler.
+macro_rules! on_every_store {
+    ($($promise:ident),* $(,)?) => {
+        $crate::store_contract::on_both_stores!($($promise),*);
+        $crate::store_contract::on_one_store!(pooled, Bench::pooled(), $($promise),*);
+    };
+}
+pub(crate) use on_every_store;
+
+/// For what only PostgreSQL has: directly and behind a pooler.
+macro_rules! on_postgres {
+    ($($promise:ident),* $(,)?) => {
+        $crate::store_contract::on_one_store!(postgres, Bench::postgres(), $($promise),*);
+        $crate::store_contract::on_one_store!(pooled, Bench::pooled(), $($promise),*);
+    };
+}
+pub(crate) use on_postgres;
 
 pub fn writer(number: u8) -> WriterId {
     WriterId([number; 16])

@@ -43,6 +43,7 @@ async fn reads_are_refused(app: &TestApp) {
         "/api/events/unique",
         "/api/events?start_date=20200101&end_date=99991231",
         "/api/events/histogram/shared/20200911",
+        "/api/v1/nodes",
     ] {
         let answer = app.get(target).await;
         let (internal, external) = answer.fails(503);

@@ -22,11 +22,27 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("shared", &[]),
     ("committed", &["domain", "rows", "batch", "catalog", "reconcile", "store", "shared"]),
     ("query", &["domain", "rows", "batch", "catalog", "reconcile", "store", "committed", "histogram"]),
-    ("node", &["domain", "names", "journal", "batch", "reconcile", "catalog", "flusher", "folder", "query", "store"]),
+    ("presence", &["domain", "journal", "batch", "store", "shared"]),
+    (
+        "node",
+        &[
+            "domain",
+            "names",
+            "journal",
+            "batch",
+            "reconcile",
+            "catalog",
+            "flusher",
+            "folder",
+            "query",
+            "presence",
+            "store",
+        ],
+    ),
     // It hands the paths of the dashboard over, at one place.
-    ("http", &["domain", "batch", "node", "query", "histogram", "shared", "store", "admin"]),
+    ("http", &["domain", "batch", "node", "presence", "query", "histogram", "shared", "store", "admin"]),
     // Of the store it uses what administrators keep there.
-    ("admin", &["domain", "batch", "node", "query", "histogram", "store"]),
+    ("admin", &["domain", "batch", "node", "presence", "query", "histogram", "store"]),
     // It knows the options of every module, and nobody but the top knows it.
     ("config", &["http", "admin", "journal", "flusher", "names", "store", "telemetry"]),
     ("telemetry", &[]),

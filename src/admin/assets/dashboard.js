@@ -54,8 +54,11 @@
       for (const [key, light] of Object.entries(snapshot.status)) {
         const place = region.querySelector(`[data-light="${key}"]`);
         if (!place || !light.state) continue;
+        const text = place.querySelector(".text");
+        // A node has come or gone: the table of nodes is the server's.
+        if (key === "nodes" && text.textContent !== light.text) refreshIn(0, 5);
         place.querySelector(".dot").className = `dot ${light.state}`;
-        place.querySelector(".text").textContent = light.text;
+        text.textContent = light.text;
       }
       const { dataset } = region;
       // The page of an event is told of that, the overview of all; nothing while the store is away.

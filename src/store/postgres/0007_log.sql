@@ -112,3 +112,20 @@ comment on column counts.hour is 'When the hour begins.';
 
 comment on view unfolded_entries is
     'What is in the log and not yet in hourly_counts. Overtaken are counts of a batch that began before its event was purged: they belong to nothing.';
+
+create unlogged table nodes (
+    writer bytea primary key,
+    node bytea not null,
+    host text not null,
+    address text not null,
+    version text not null,
+    started_at timestamptz not null,
+    seen_at timestamptz not null,
+    last_commit_at timestamptz,
+    waiting_since timestamptz
+) with (fillfactor = 50);
+comment on table nodes is
+    'One row a running node, written by itself every few seconds; old ones are deleted. Nothing hangs on it: a crash of the database may empty it.';
+comment on column nodes.writer is 'The process: each start has a writer of its own.';
+comment on column nodes.node is 'The data folder: stays the same when the node is started again.';
+comment on column nodes.waiting_since is 'When the oldest count was made that the node had not committed when it was seen; null: there was none.';

@@ -151,11 +151,6 @@ pub(super) async fn sums(client: &Client, range: HourRange, by: SumBy) -> Result
     Ok(sums)
 }
 
-pub(super) async fn active_writers(client: &Client) -> Result<u64, StoreError> {
-    let row = client.query_typed_one(include_str!("active_writers.sql"), &[]).await?;
-    unsigned(column(&row, 0)?)
-}
-
 pub(super) async fn books(client: &Client) -> Result<Books, StoreError> {
     let row = client.query_typed_one(include_str!("books.sql"), &[]).await?;
     let sum = |index| exact_sum(column(&row, index)?);

@@ -1,6 +1,7 @@
 //! The schema: found where it is, made and brought up to date by the first node that finds it missing
 //! or old.
 
+use tokio_postgres::SimpleQueryMessage;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
@@ -22,6 +23,8 @@ const MIGRATIONS: &[Migration] = &[
 /// Any number will do that no other program takes in the same database: "eventtrk" in ASCII.
 const MIGRATION_LOCK: i64 = 0x6576_656e_7474_726b;
 
+const NO_SCHEMA: &str = "there is no event-tracker schema in it";
+
 /// How often a migration that met another one begins anew.
 const ATTEMPTS_MAX: usize = 10;
 
@@ -32,9 +35,29 @@ pub(super) struct Home {
 }
 
 impl Home {
-    /// The statements that open a transaction, and have it see this schema and no other.
+    /// The statements that open a transaction, have it see this schema and no other, and ask for the identity.
     pub(super) fn pinned(&self, begin: &str) -> String {
-        format!("{begin}; {}", pin(&self.schema))
+        format!("{begin}; {}; select encode(identity, 'hex') from store_identity", pin(&self.schema))
+    }
+
+    /// Whether their answer is that of the database where the schema was found.
+    pub(super) fn recognise(
+        &self,
+        opened: Result<Vec<SimpleQueryMessage>, tokio_postgres::Error>,
+    ) -> Result<(), StoreError> {
+        let answers = match opened {
+            Err(error) if error.code() == Some(&SqlState::UNDEFINED_TABLE) => Vec::new(),
+            opened => opened?,
+        };
+        let found = answers.iter().find_map(|answer| match answer {
+            SimpleQueryMessage::Row(row) => row.get(0),
+            _ => None,
+        });
+        match found {
+            Some(identity) if identity == self.identity => Ok(()),
+            Some(other) => Err(is_another(other, &self.identity)),
+            None => Err(StoreError::AnotherDatabase(NO_SCHEMA.into())),
+        }
     }
 }
 
@@ -80,12 +103,16 @@ pub(super) async fn find_or_make(client: &Client, wanted: &Wanted) -> Result<Hom
         return make(client, Some(&home.schema)).await;
     }
     if wanted.identity.is_some() {
-        return Err(StoreError::AnotherDatabase("there is no event-tracker schema in it".into()));
+        return Err(StoreError::AnotherDatabase(NO_SCHEMA.into()));
     }
     if wanted.for_audit {
         return Err(StoreError::Refused("there is no event-tracker schema in it yet".into()));
     }
     make(client, None).await
+}
+
+fn is_another(found: &str, expected: &str) -> StoreError {
+    StoreError::AnotherDatabase(format!("its identity is {found}, and {expected} is expected"))
 }
 
 /// What is in a schema; `None` when our tables are not.
@@ -124,9 +151,7 @@ async fn search(client: &Client, wanted: &Wanted) -> Result<Option<(Home, i32)>,
         }
         let other = homes[0].0.0.identity.clone();
         let expected = homes.into_iter().map(|(found, _)| found).find(|(home, _)| home.identity == *identity);
-        return expected.map(Some).ok_or_else(|| {
-            StoreError::AnotherDatabase(format!("its identity is {other}, and {identity} is expected"))
-        });
+        return expected.map(Some).ok_or_else(|| is_another(&other, identity));
     }
     let only_one = homes.len() == 1 && !wanted.own_search_path;
     let is_ambiguous = homes.len() > 1 && !wanted.own_search_path;

@@ -27,10 +27,12 @@ impl Session {
     }
 
     /// Opens a transaction and waits until it is known to be open: nothing that changes data may be sent
-    /// before, since it would be done outside of one. The schema is set here and not for the session, which
-    /// a pooler may give to others.
+    /// before, since it would be done outside of one. The schema is set here and not for the session, and the
+    /// database asked who it is: behind a pooler each transaction may be on another connection, which others
+    /// have used, and which may lead to another database than when the session was made.
     pub(super) async fn begin(&self, begin: &str) -> Result<(), StoreError> {
-        self.client.batch_execute(&self.home.pinned(begin)).await
+        let opened = self.client.answered(self.client.driver().simple_query(&self.home.pinned(begin))).await?;
+        self.home.recognise(opened)
     }
 }
 

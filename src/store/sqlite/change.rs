@@ -68,7 +68,7 @@ fn entry(row: &Row<'_>) -> Result<(EventName, CatalogEntry), StoreError> {
 }
 
 /// What the store's clock says; SQLite's own is that of its machine.
-fn now(connection: &Connection, clock: Option<&Clock>) -> Result<DateTime<Utc>, StoreError> {
+pub(super) fn now(connection: &Connection, clock: Option<&Clock>) -> Result<DateTime<Utc>, StoreError> {
     if let Some(clock) = clock {
         return Ok(DateTime::<Utc>::from(clock()).trunc_subsecs(6));
     }

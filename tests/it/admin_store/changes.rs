@@ -387,7 +387,7 @@ async fn without_the_log(bench: &Bench) {
         bench.store().await.fold().await.unwrap();
         bench
             .execute(
-                "drop view counts, unfolded_entries; drop table deltas, folded, fold_lock, hour_totals, retired_writers;
+                "drop view counts, unfolded_entries; drop table nodes, deltas, folded, fold_lock, hour_totals, retired_writers;
                  drop index ledger_live, hourly_counts_by_hour; alter table ledger drop column live;
                  alter table catalog_version rename to catalog_state",
             )

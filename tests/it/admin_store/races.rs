@@ -117,7 +117,7 @@ async fn until_waiting(database: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_never_waits_for_a_change_or_a_fold_and_lands_where_the_change_points() {
     let bench = Bench::postgres().await;
-    let Bench::Postgres { database } = &bench else { unreachable!() };
+    let Bench::Postgres { database, .. } = &bench else { unreachable!() };
     let store = bench.store().await;
     store.commit(request(batch(1, 1), rows([("a", 1, 1), ("b", 1, 10)]))).await.unwrap();
     // A change that has its locks and takes its time.
@@ -145,7 +145,7 @@ async fn a_commit_never_waits_for_a_change_or_a_fold_and_lands_where_the_change_
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_that_meets_a_fold_waits_and_moves_all_that_is_committed() {
     let bench = Bench::postgres().await;
-    let Bench::Postgres { database } = &bench else { unreachable!() };
+    let Bench::Postgres { database, .. } = &bench else { unreachable!() };
     let store = bench.store().await;
     store.commit(request(batch(1, 1), rows([("a", 1, 1), ("b", 1, 10)]))).await.unwrap();
     // A fold that takes its time.

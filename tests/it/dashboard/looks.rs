@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::hours_ago;
 use crate::harness::superuser::{PASSWORD, USER};
-use crate::harness::{Backend, Browser, Superuser, TestApp, in_browser};
+use crate::harness::{Backend, Browser, Superuser, TestApp, eventually, in_browser};
 
 const PHONE: (u32, u32) = (390, 844);
 
@@ -142,6 +142,28 @@ async fn every_page_looks_right_by_day_by_night_and_on_a_phone_and_has_no_barrie
         look(browser, "overview-empty").await;
         browser.open_url(&empty.url("/admin/events")).await;
         look(browser, "events-empty").await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_live_nodes_look_right_and_have_no_barriers() {
+    let rows = history();
+    let rows: Vec<_> = rows.iter().map(|(hour, event, count)| (&**hour, *event, *count)).collect();
+    let app = TestApp::with(Backend::Postgres).stored(&rows).start().await;
+    let mut copy = app.another_node().await;
+    eventually("the first node to live", async || app.data_dir().join("NODE").exists()).await;
+    std::fs::create_dir_all(copy.data_dir()).unwrap();
+    std::fs::copy(app.data_dir().join("NODE"), copy.data_dir().join("NODE")).unwrap();
+    copy.restart().await;
+    in_browser(&app, async |browser| {
+        let admin = Superuser::of(&app).await;
+        eventually("both nodes to live", async || admin.page(&app, "/admin").await.contains("copied data folder</"))
+            .await;
+        admin.enter(browser).await;
+        browser.open("/admin").await;
+        browser.see("#nodes").await;
+        look(browser, "nodes").await;
     })
     .await;
 }

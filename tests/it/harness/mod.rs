@@ -1,5 +1,5 @@
-//! What the tests run against: the real program, a real PostgreSQL, a proxy between the two, and a real
-//! browser.
+//! What the tests run against: the real program, a real PostgreSQL, PgBouncer or a proxy between the two, and a
+//! real browser.
 
 pub mod answer;
 pub mod app;
@@ -7,10 +7,12 @@ pub mod axe;
 pub mod browser;
 pub mod faulty_files;
 pub mod fleet;
+pub mod keeper;
 pub mod load;
 pub mod node;
 pub mod outages;
 pub mod packages;
+pub mod pgbouncer;
 pub mod postgres;
 pub mod proxy;
 pub mod superuser;

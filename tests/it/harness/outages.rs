@@ -10,7 +10,8 @@ use event_tracker::store::admin::{
     AccountChange, AdminKey, AdminStore, Catalog, Change, Changed, LoggedChange, Session, Superuser,
 };
 use event_tracker::store::{
-    Books, Commit, CommitRequest, Folded, HourlyQuery, LedgerPosition, Since, Snapshot, Store, StoreError,
+    Books, Commit, CommitRequest, Folded, HourlyQuery, LedgerPosition, NodeReport, NodeSeen, Since, Snapshot, Store,
+    StoreError,
 };
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -117,8 +118,16 @@ impl Store for Outages {
         self.store.close().await;
     }
 
-    async fn active_writers(&self) -> Result<u64, StoreError> {
-        self.up()?.active_writers().await
+    async fn note_node(&self, report: NodeReport) -> Result<(), StoreError> {
+        self.up()?.note_node(report).await
+    }
+
+    async fn forget_node(&self, writer: WriterId) -> Result<(), StoreError> {
+        self.up()?.forget_node(writer).await
+    }
+
+    async fn nodes(&self) -> Result<Vec<NodeSeen>, StoreError> {
+        self.up()?.nodes().await
     }
 
     fn is_shared(&self) -> bool {

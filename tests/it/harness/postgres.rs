@@ -1,55 +1,23 @@
 //! A throw-away PostgreSQL cluster: `initdb` into a temporary folder, a free port on loopback, gone with
 //! the test process however that ends.
 
-use std::io::Read;
-use std::net::TcpListener;
-use std::os::unix::fs::chown;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock};
-use std::time::{Duration, Instant};
 
 use tokio_postgres::NoTls;
 
+use super::keeper::{self, Kept, run, wait_until};
 use super::packages;
-
-/// Longest wait for the cluster to start or stop.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Starts the postmaster and ends it when the pipe on standard input closes, which the kernel does
-/// when the test process is gone: no panic and no Ctrl-C leaves a server or its folder behind.
-/// Arguments: the folder, then the server's command. SIGCONT, since a test may have frozen the server.
-const KEEPER: &str = r#"
-folder=$1
-shift
-exec 3<&0
-"$@" < /dev/null >&2 3<&- &
-server=$!
-echo $server
-exec > /dev/null
-{ read -r _ <&3; touch "$folder/abandoned"; kill -CONT $server; kill -QUIT $server; } 2> /dev/null &
-watcher=$!
-wait $server
-test -e "$folder/abandoned" && rm -rf "$folder"
-kill $watcher 2> /dev/null
-"#;
 
 pub struct Cluster {
     bin: PathBuf,
     // The order matters: the server ends before its folder is removed.
-    server: Mutex<Option<Server>>,
+    server: Mutex<Option<Kept>>,
     port: u16,
     folder: tempfile::TempDir,
-    /// Who runs the server; only root has to be somebody else.
-    user: Option<(u32, u32)>,
-}
-
-struct Server {
-    keeper: Child,
-    _lifeline: ChildStdin,
-    postmaster: u32,
+    user: keeper::User,
 }
 
 static DATABASES: AtomicUsize = AtomicUsize::new(0);
@@ -64,12 +32,9 @@ impl Cluster {
     /// A cluster for one test, to be stopped, killed and frozen. Started.
     pub fn private() -> Self {
         let bin = programs();
-        let folder = tempfile::Builder::new().prefix("event-tracker-pg").tempdir().expect("a temporary folder");
-        let user = other_user_when_root();
-        if let Some((uid, gid)) = user {
-            chown(folder.path(), Some(uid), Some(gid)).expect("chown");
-        }
-        let cluster = Self { bin, server: Mutex::new(None), port: free_port(), folder, user };
+        let user = keeper::other_user_when_root();
+        let folder = keeper::folder("event-tracker-pg", user);
+        let cluster = Self { bin, server: Mutex::new(None), port: keeper::free_port(), folder, user };
         let mut initdb = cluster.command("initdb");
         // Not "C": the tests prove that names are compared bytewise whatever the cluster's collation.
         initdb.args(["-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale", &unicode_locale(), "--no-sync", "-D"]);
@@ -82,28 +47,12 @@ impl Cluster {
     pub fn start(&self) {
         let mut server = self.server.lock().unwrap();
         assert!(server.is_none(), "the cluster runs already");
+        let (data, port) = (self.folder.path().join("data"), self.port.to_string());
+        let (data, sockets) = (data.to_str().unwrap(), self.folder.path().to_str().unwrap());
+        let where_ = ["-D", data, "-k", sockets, "-p", &port, "-h", "127.0.0.1"];
+        let how = ["-c", "fsync=on", "-c", "max_connections=200"];
         let postgres = self.bin.join("postgres");
-        let log = std::fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(self.folder.path().join("server.log"))
-            .expect("the server's log");
-        let mut shell = self.command_of("sh");
-        shell.args(["-c", KEEPER, "keeper"]).arg(self.folder.path()).arg(postgres);
-        shell.arg("-D").arg(self.folder.path().join("data"));
-        shell.arg("-k").arg(self.folder.path());
-        shell.args(["-p", &self.port.to_string(), "-h", "127.0.0.1", "-c", "fsync=on", "-c", "max_connections=200"]);
-        let mut keeper =
-            shell.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log).spawn().expect("a shell to start postgres");
-        let lifeline = keeper.stdin.take().unwrap();
-        let mut line = String::new();
-        let mut byte = [0];
-        let mut stdout = keeper.stdout.take().unwrap();
-        while stdout.read(&mut byte).expect("the postmaster's id") == 1 && byte != [b'\n'] {
-            line.push(char::from(byte[0]));
-        }
-        let postmaster = line.parse().expect("the postmaster's id");
-        *server = Some(Server { keeper, _lifeline: lifeline, postmaster });
+        *server = Some(Kept::start(self.user, self.folder.path(), &postgres, &[&where_[..], &how].concat()));
         drop(server);
         self.wait_until_ready();
     }
@@ -122,31 +71,26 @@ impl Cluster {
             other => panic!("no such mode of stopping: {other}"),
         };
         let server = self.server.lock().unwrap().take().expect("the cluster does not run");
-        signal_processes(signal, &[server.postmaster]);
-        end(server);
+        keeper::signal(signal, &[server.server]);
+        server.wait();
     }
 
     /// `kill -9` for the postmaster and all its children.
     pub fn kill(&self) {
-        let server = self.server.lock().unwrap().take().expect("the cluster does not run");
-        let family = family(server.postmaster);
-        signal_processes("KILL", &family);
-        end(server);
-        // A child that still ends would hold the shared memory that the next start needs.
-        wait_until("all processes of the cluster are gone", || !family.iter().any(|pid| lives(*pid)));
+        self.server.lock().unwrap().take().expect("the cluster does not run").kill();
     }
 
     /// Nothing answers any more, but connections stay open and new ones are still taken by the kernel.
     pub fn freeze(&self) {
-        signal_processes("STOP", &self.processes());
+        keeper::signal("STOP", &self.processes());
     }
 
     pub fn thaw(&self) {
-        signal_processes("CONT", &self.processes());
+        keeper::signal("CONT", &self.processes());
     }
 
     fn processes(&self) -> Vec<u32> {
-        family(self.server.lock().unwrap().as_ref().expect("the cluster does not run").postmaster)
+        self.server.lock().unwrap().as_ref().expect("the cluster does not run").family()
     }
 
     /// A fresh, empty database; gives its name.
@@ -160,6 +104,10 @@ impl Cluster {
         let client = self.connect("postgres").await;
         client.batch_execute(&format!("create database {name} template template0 {options}")).await.expect("create");
         name
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     pub fn url(&self, database: &str) -> String {
@@ -191,13 +139,7 @@ impl Cluster {
     }
 
     fn command_of(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
-        let mut command = Command::new(program);
-        // The test runner's own folder may be closed to the server's user. Its own group keeps Ctrl-C away.
-        command.current_dir("/").env("LC_ALL", "C").process_group(0);
-        if let Some((uid, gid)) = self.user {
-            command.uid(uid).gid(gid);
-        }
-        command
+        keeper::command(self.user, program)
     }
 }
 
@@ -205,74 +147,9 @@ impl Drop for Cluster {
     fn drop(&mut self) {
         let server = self.server.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
         if let Some(server) = server {
-            signal_processes("KILL", &family(server.postmaster));
-            end(server);
+            server.kill();
         }
     }
-}
-
-fn end(server: Server) {
-    let Server { mut keeper, _lifeline, .. } = server;
-    // The keeper waits for the postmaster, so its end is the postmaster's.
-    wait_until("the postmaster ends", || keeper.try_wait().expect("wait for the keeper").is_some());
-}
-
-fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !holds() {
-        assert!(Instant::now() < deadline, "waited in vain until {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-/// Fields of `/proc/PID/stat` behind the name, which may hold anything: the state, the parent …
-fn stat(pid: u32) -> Option<(String, u32)> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let mut fields = stat.rsplit(')').next()?.split_whitespace();
-    Some((fields.next()?.to_owned(), fields.next()?.parse().ok()?))
-}
-
-fn lives(pid: u32) -> bool {
-    stat(pid).is_some_and(|(state, _)| state != "Z")
-}
-
-/// The process and its children; PostgreSQL's have none of their own.
-fn family(postmaster: u32) -> Vec<u32> {
-    let processes = std::fs::read_dir("/proc").expect("/proc").flatten();
-    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    let children = pids.filter(|pid| stat(*pid).is_some_and(|(_, parent)| parent == postmaster));
-    std::iter::once(postmaster).chain(children).collect()
-}
-
-fn signal_processes(signal: &str, pids: &[u32]) {
-    // Some child may have ended meanwhile, so the outcome says nothing.
-    let _ = Command::new("sh")
-        .args(["-c", &format!("kill -{signal} \"$@\" 2> /dev/null"), "kill"])
-        .args(pids.iter().map(u32::to_string))
-        .status();
-}
-
-fn run(command: &mut Command) {
-    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().unwrap().port()
-}
-
-/// PostgreSQL refuses to run as root.
-fn other_user_when_root() -> Option<(u32, u32)> {
-    if !packages::is_root() {
-        return None;
-    }
-    let users = std::fs::read_to_string("/etc/passwd").expect("/etc/passwd");
-    let ids = ["postgres", "nobody"].iter().find_map(|wanted| {
-        let fields: Vec<&str> =
-            users.lines().map(|line| line.split(':').collect()).find(|f: &Vec<&str>| f[0] == *wanted)?;
-        Some((fields[2].parse().ok()?, fields[3].parse().ok()?))
-    });
-    Some(ids.expect("a user `postgres` or `nobody` to run PostgreSQL"))
 }
 
 /// A locale that does not sort bytewise where there is one.

@@ -13,7 +13,8 @@ use event_tracker::store::admin::{
 };
 use event_tracker::store::sqlite::SqliteStore;
 use event_tracker::store::{
-    Books, Commit, CommitRequest, Folded, HourlyQuery, LedgerPosition, Since, Snapshot, Store, StoreError,
+    Books, Commit, CommitRequest, Folded, HourlyQuery, LedgerPosition, NodeReport, NodeSeen, Since, Snapshot, Store,
+    StoreError,
 };
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, watch};
@@ -240,8 +241,16 @@ impl Store for Unsteady {
     /// The test closes it.
     async fn close(&self) {}
 
-    async fn active_writers(&self) -> Result<u64, StoreError> {
-        self.up().await?.active_writers().await
+    async fn note_node(&self, report: NodeReport) -> Result<(), StoreError> {
+        self.up().await?.note_node(report).await
+    }
+
+    async fn forget_node(&self, writer: WriterId) -> Result<(), StoreError> {
+        self.up().await?.forget_node(writer).await
+    }
+
+    async fn nodes(&self) -> Result<Vec<NodeSeen>, StoreError> {
+        self.up().await?.nodes().await
     }
 
     fn is_shared(&self) -> bool {

@@ -2,7 +2,7 @@
 
 use super::*;
 
-on_both_stores!(
+on_every_store!(
     a_batch_is_applied_once_however_often_it_is_sent,
     another_batch_of_an_applied_number_is_told_by_its_digest,
     a_ledger_that_stands_elsewhere_is_reported_and_nothing_is_counted,

@@ -6,6 +6,15 @@ use event_tracker::store::admin::Change;
 
 use super::*;
 
+on_postgres!(
+    a_fold_changes_no_answer,
+    every_node_folds_at_once_and_nothing_is_folded_twice,
+    a_long_log_is_folded_in_parts_each_writer_in_its_order,
+    old_entries_are_deleted_once_they_are_folded_and_their_writers_summed_up,
+    an_entry_that_is_not_folded_is_never_deleted,
+    people_with_sql_see_what_the_program_shows,
+);
+
 /// All that reads give.
 async fn answers(store: &Arc<dyn Store>) -> String {
     let totals = store.totals(vec![]).await.unwrap();
@@ -21,22 +30,14 @@ async fn answers(store: &Arc<dyn Store>) -> String {
     format!("{:?}\n{totals:?}\n{by_hour:?}\n{by_event:?}\n{of_b:?}\n{books:?}", stored(store).await)
 }
 
-async fn postgres() -> (Bench, Arc<dyn Store>) {
-    let bench = Bench::postgres().await;
-    let store = bench.store().await;
-    (bench, store)
-}
-
-#[tokio::test]
-async fn a_fold_changes_no_answer() {
-    let (_bench, store) = postgres().await;
+async fn a_fold_changes_no_answer(bench: Bench) {
     let sent = [
         rows([("a", 1, 1), ("b", 2, 20), ("b", 3, 30)]),
         rows([("a", 9, 5), ("b", 1, 10), ("c", 4, 4)]),
         rows([("Z", 2, 7), ("b", 2, 2), ("ü", 8, 8)]),
     ];
     for folded_before in 0..=sent.len() {
-        let (_bench, store) = postgres().await;
+        let store = bench.another().await.store().await;
         for (rows, number) in sent.iter().zip(1..) {
             // Two writers, and one of them twice.
             let id = if number == 3 { batch(1, 2) } else { batch(number, 1) };
@@ -52,12 +53,11 @@ async fn a_fold_changes_no_answer() {
         assert_eq!(store.fold().await, Ok(Some(Folded::default())));
         assert_eq!(answers(&store).await, before);
     }
-    assert_eq!(store.fold().await, Ok(Some(Folded::default())));
+    assert_eq!(bench.store().await.fold().await, Ok(Some(Folded::default())));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn every_node_folds_at_once_and_nothing_is_folded_twice() {
-    let (bench, store) = postgres().await;
+async fn every_node_folds_at_once_and_nothing_is_folded_twice(bench: Bench) {
+    let store = bench.store().await;
     let (done, mut folders) = (Arc::new(AtomicBool::new(false)), Vec::new());
     for _ in 0..3 {
         let (store, done) = (bench.store().await, Arc::clone(&done));
@@ -93,9 +93,8 @@ async fn every_node_folds_at_once_and_nothing_is_folded_twice() {
     assert_eq!(balanced_books(&store).await.ledger, 240);
 }
 
-#[tokio::test]
-async fn a_long_log_is_folded_in_parts_each_writer_in_its_order() {
-    let (bench, store) = postgres().await;
+async fn a_long_log_is_folded_in_parts_each_writer_in_its_order(bench: Bench) {
+    let store = bench.store().await;
     let names: Vec<String> = (0..1_000).map(|number| format!("event/{number:04}")).collect();
     let sent = rows(names.iter().flat_map(|name| (0..200).map(move |hour| (name.as_str(), hour, 1))));
     for (writer, seq) in [(1, 1), (1, 2), (1, 3), (2, 1)] {
@@ -114,11 +113,8 @@ async fn a_long_log_is_folded_in_parts_each_writer_in_its_order() {
     assert_eq!(totals(&store).await.len(), 1_000);
 }
 
-#[tokio::test]
-async fn old_entries_are_deleted_once_they_are_folded_and_their_writers_summed_up() {
-    let (bench, store) = postgres().await;
-    let Bench::Postgres { database } = &bench else { unreachable!() };
-    let client = Cluster::shared().connect(database).await;
+async fn old_entries_are_deleted_once_they_are_folded_and_their_writers_summed_up(bench: Bench) {
+    let (store, client) = (bench.store().await, bench.client().await);
     let number = async |sql: &str| client.query_one(sql, &[]).await.unwrap().get::<_, i64>(0);
     for writer in [1, 2] {
         store.commit(request(batch(writer, 1), rows([("a", 1, 1)]))).await.unwrap();
@@ -150,9 +146,8 @@ async fn old_entries_are_deleted_once_they_are_folded_and_their_writers_summed_u
     balanced_books(&store).await;
 }
 
-#[tokio::test]
-async fn an_entry_that_is_not_folded_is_never_deleted() {
-    let (bench, store) = postgres().await;
+async fn an_entry_that_is_not_folded_is_never_deleted(bench: Bench) {
+    let store = bench.store().await;
     store.commit(request(batch(1, 1), rows([("a", 1, 1)]))).await.unwrap();
     bench.execute("update deltas set at = at - interval '1 hour'").await;
     // Nothing but the deletion is tried, as if the fold had been cut off before it.
@@ -162,11 +157,8 @@ async fn an_entry_that_is_not_folded_is_never_deleted() {
     balanced_books(&store).await;
 }
 
-#[tokio::test]
-async fn people_with_sql_see_what_the_program_shows() {
-    let (bench, store) = postgres().await;
-    let Bench::Postgres { database } = &bench else { unreachable!() };
-    let client = Cluster::shared().connect(database).await;
+async fn people_with_sql_see_what_the_program_shows(bench: Bench) {
+    let (store, client) = (bench.store().await, bench.client().await);
     let seen = async || {
         let sql = "select event, cast(extract(epoch from hour) / 3600 as integer), count from counts order by 1, 2";
         let rows = client.query(sql, &[]).await.unwrap();

@@ -5,7 +5,7 @@ use event_tracker::store::admin::Change;
 
 use super::*;
 
-on_both_stores!(
+on_every_store!(
     names_are_equal_and_ordered_bytewise,
     a_range_includes_both_of_its_ends,
     an_event_filter_gives_that_event_and_no_other,
@@ -16,7 +16,6 @@ on_both_stores!(
     the_position_moves_with_every_commit_of_any_writer,
     totals_come_one_by_one_with_the_position_of_their_snapshot,
     reads_during_commits_see_a_batch_and_its_ledger_entry_or_neither,
-    writers_that_committed_lately_are_counted,
 );
 
 /// Names that some collation, normalisation or blank-trimming would take for equal or sort otherwise.
@@ -251,13 +250,4 @@ async fn reads_during_commits_see_a_batch_and_its_ledger_entry_or_neither(bench:
         reader.await.unwrap();
     }
     assert!(all_saw_some());
-}
-
-async fn writers_that_committed_lately_are_counted(bench: Bench) {
-    let store = bench.store().await;
-    for number in [1, 2] {
-        store.commit(request(batch(number, 1), rows([("login", 1, 1)]))).await.unwrap();
-    }
-    // An embedded store has one process, whatever batches that has recovered.
-    assert_eq!(store.active_writers().await.unwrap(), if store.is_shared() { 2 } else { 1 });
 }
