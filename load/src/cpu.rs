@@ -51,6 +51,12 @@ impl Processes {
         Self(pids.filter(|pid| holds_one(*pid)).collect())
     }
 
+    /// The processes of several servers.
+    #[must_use]
+    pub fn joined(servers: impl IntoIterator<Item = Self>) -> Self {
+        Self(servers.into_iter().flat_map(|server| server.0).collect())
+    }
+
     /// User and system time of all of them so far, in nanoseconds; `None` if one has ended.
     #[must_use]
     pub fn cpu_ns(&self) -> Option<u64> {
