@@ -14,6 +14,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::baseline;
 use crate::compare::{self, CompareArgs};
+use crate::fleet::{self, FleetArgs};
 use crate::picture;
 use crate::plan::Phase;
 use crate::replay::{self, Log, Speed};
@@ -73,6 +74,8 @@ enum Command {
     },
     /// Measures the service against a bare HTTP server, nginx with Lua and Redis, in turn
     Compare(CompareArgs),
+    /// Runs many nodes in one process on one PostgreSQL and says what they cost it
+    Fleet(FleetArgs),
     /// Serves the static answer that `compare` measures against
     BaselineServer {
         /// Port on 127.0.0.1; 0 takes a free one
@@ -178,6 +181,7 @@ impl Command {
                 common.show(&report)
             }
             Self::Compare(args) => compare::execute(&args, stop_on_signal()?),
+            Self::Fleet(args) => fleet::execute(&args, &stop_on_signal()?),
             Self::BaselineServer { port, lifetime_s } => {
                 let runtime = tokio::runtime::Runtime::new().context("can't start the runtime")?;
                 runtime.block_on(async {

@@ -18,6 +18,8 @@
 //! [`compare`] does that against several servers in turn ([`yardsticks`], one of them the
 //! [`baseline`]), and prints a table of ratios.
 //!
+//! [`fleet`] sends nothing: it runs many nodes in its own process and measures what they cost their database.
+//!
 //! Invariants:
 //! - Latency is measured from the intended start. A request that could not be sent in time is an
 //!   error in the report, never a gap in it.
@@ -31,6 +33,7 @@ pub mod cli;
 pub mod compare;
 pub mod connection;
 pub mod cpu;
+pub mod fleet;
 pub mod ledger;
 pub mod names;
 pub mod picture;

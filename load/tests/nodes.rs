@@ -207,3 +207,51 @@ fn a_target_that_stands_still_is_not_given_up_at_once() {
     let (code, summary) = run_beside(faults, &[]);
     assert_eq!(code, Some(0), "{summary}");
 }
+
+#[test]
+fn a_fleet_says_what_it_costs_is_exact_and_leaves_nothing_behind() {
+    let (cluster, databases) = databases(1);
+    let small = ["fleet", "--nodes", "3", "--counters", "50", "--flush-interval-ms", "100", "--seconds", "2"];
+    let folder = tempfile::tempdir().unwrap();
+    let place = ["--database-url", &databases[0], "--folder", folder.path().to_str().unwrap()];
+    for shared in ["true", "false"] {
+        let more = ["--readers", "3", "--shared", shared, "--json"];
+        let output = event_load(&[&small[..], &place, &more].concat());
+        assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+        let figures: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let figure = |name: &str| figures[name].as_f64().unwrap_or_else(|| panic!("{name}: {figures}"));
+        assert_eq!(figures["exact"], true, "{figures}");
+        assert_eq!(figures["deadlocks"], 0, "{figures}");
+        // The marker of each node is one counter more.
+        assert_eq!(figures["sizes"]["rows"], if shared == "true" { 53 } else { 153 });
+        assert!((50.0..=51.0).contains(&figure("counters_per_commit").round()), "{figures}");
+        for positive in ["commits_per_s", "postgresql_us_per_counter", "wal_bytes_per_counter", "nodes_us_per_counter"]
+        {
+            assert!(figure(positive) > 0.0, "{positive}: {figures}");
+        }
+        let staleness = &figures["staleness"];
+        assert!(staleness["samples"].as_u64().unwrap() > 100, "{figures}");
+        assert!(staleness["p50_ms"].as_f64().unwrap() > 1.0, "{figures}");
+    }
+    let output = event_load(&[&small[..], &place].concat());
+    assert!(text(&output.stdout).contains("exact: every node shows what all acknowledged"), "{}", said(&output));
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let left = runtime.block_on(async {
+        let client = cluster.connect("postgres").await;
+        let sql = "select count(*) from pg_database where datname like 'event_load_fleet%'";
+        client.query_one(sql, &[]).await.unwrap().get::<_, i64>(0)
+    });
+    assert_eq!(left, 0);
+
+    for (arguments, code, expected) in [
+        (&["--database-url", "sqlite:x"][..], 2, "expected postgres://USER:PASSWORD@HOST/DATABASE"),
+        (&["--database-url", &databases[0], "--nodes", "0"], 2, "--nodes is 0; expected 1 to 1000"),
+        (&["--database-url", &databases[0], "--nodes", "100"], 1, "this fleet needs 510"),
+        (&["--database-url", "postgres://postgres@127.0.0.1:1/x"], 1, "can't connect to PostgreSQL"),
+    ] {
+        let output = event_load(&[&["fleet"], arguments].concat());
+        assert_eq!(output.status.code(), Some(code), "{}", said(&output));
+        assert!(text(&output.stderr).contains(expected), "{}", said(&output));
+    }
+}
