@@ -14,14 +14,18 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::baseline;
 use crate::compare::{self, CompareArgs};
+use crate::fleet::{self, FleetArgs};
 use crate::picture;
 use crate::plan::Phase;
 use crate::replay::{self, Log, Speed};
 use crate::report::Report;
 use crate::request::Dialect;
-use crate::run::{Options, run};
+use crate::run::{Options, run_on};
 use crate::scenario::{SHIPPED, Scenario};
-use crate::target::{Target, Usage};
+use crate::target::{Targets, Usage};
+
+/// The longest flush interval, and some more.
+const SETTLE_MAX: Duration = Duration::from_secs(4_000);
 
 /// Load for event-tracker: scripted traffic on a fixed schedule, and the check that every
 /// acknowledged count is there, once.
@@ -70,6 +74,8 @@ enum Command {
     },
     /// Measures the service against a bare HTTP server, nginx with Lua and Redis, in turn
     Compare(CompareArgs),
+    /// Runs many nodes in one process on one PostgreSQL and says what they cost it
+    Fleet(FleetArgs),
     /// Serves the static answer that `compare` measures against
     BaselineServer {
         /// Port on 127.0.0.1; 0 takes a free one
@@ -88,13 +94,17 @@ enum Command {
 
 #[derive(Debug, Args)]
 struct Common {
-    /// The service
-    #[arg(long, default_value = "http://127.0.0.1:8000")]
-    target: String,
+    /// The service; several, one after another or with commas, are nodes of one database: each gets an even
+    /// share of connections and requests and must show, in the end, what all of them acknowledged
+    #[arg(long, value_name = "URL", value_delimiter = ',', default_value = "http://127.0.0.1:8000")]
+    target: Vec<String>,
+    /// How many seconds several targets may take to show each other's counts: more than their flush interval
+    #[arg(long, default_value_t = 10.0)]
+    settle_s: f64,
     /// Allows targets on other machines
     #[arg(long)]
     allow_remote: bool,
-    /// Threads that send; one drives more than the service can take
+    /// Threads that send; one drives more than the service can take. Each of several targets has as many
     #[arg(long, default_value_t = 1)]
     threads: usize,
     /// Does not compare the totals of the service with what it acknowledged
@@ -140,12 +150,12 @@ impl Command {
             Self::Run { scenario: name, rate_factor, duration_factor, common } => {
                 let mut scenario = Scenario::load(&name)?;
                 scenario.scale(rate_factor, duration_factor)?;
-                let options = common.options()?;
+                let (targets, options) = common.options()?;
                 let prefix = common.prefix.clone().unwrap_or_else(new_prefix);
                 let phases = Phase::from_scenario(&scenario, &options.target.host, &prefix)
                     .map_err(|error| Usage(format!("{error:#}")))?;
                 let title = Path::new(&name).file_stem().map_or(name.clone(), |stem| stem.to_string_lossy().into());
-                let report = run(&title, &phases, &Options { prefix: Some(prefix), ..options })?;
+                let report = run_on(&targets, &title, &phases, &Options { prefix: Some(prefix), ..options })?;
                 common.show(&report)
             }
             Self::Replay { log: path, speed, event, connections, limit_s, common } => {
@@ -155,7 +165,7 @@ impl Command {
                 }
                 let bytes = std::fs::read(&path)
                     .map_err(|error| Usage(format!("can't read the log {}: {error}", path.display())))?;
-                let options = common.options()?;
+                let (targets, options) = common.options()?;
                 let template = format!("{}{event}", common.prefix.as_deref().unwrap_or_default());
                 let log = Log::read(&bytes, &template);
                 let notes = log.notes();
@@ -166,11 +176,12 @@ impl Command {
                 let host = options.target.host.clone();
                 let dialect = Dialect { host, ack: None, keep_alive: true, redis: false };
                 let phase = log.phase(speed, connections, limit_s * 1_000_000_000, dialect);
-                let mut report = run("replay", &[phase], &options)?;
-                report.notes = notes;
+                let mut report = run_on(&targets, "replay", &[phase], &options)?;
+                report.notes.splice(..0, notes);
                 common.show(&report)
             }
             Self::Compare(args) => compare::execute(&args, stop_on_signal()?),
+            Self::Fleet(args) => fleet::execute(&args, &stop_on_signal()?),
             Self::BaselineServer { port, lifetime_s } => {
                 let runtime = tokio::runtime::Runtime::new().context("can't start the runtime")?;
                 runtime.block_on(async {
@@ -198,12 +209,20 @@ impl Command {
 }
 
 impl Common {
-    fn options(&self) -> anyhow::Result<Options> {
+    fn targets(&self) -> anyhow::Result<Targets> {
+        let patience = Duration::try_from_secs_f64(self.settle_s).ok().filter(|patience| *patience <= SETTLE_MAX);
+        let patience = patience
+            .ok_or_else(|| Usage(format!("--settle-s is {}; expected 0 to {}", self.settle_s, SETTLE_MAX.as_secs())))?;
+        Targets::parse(&self.target, self.allow_remote, patience)
+    }
+
+    fn options(&self) -> anyhow::Result<(Targets, Options)> {
         if self.threads == 0 || self.threads > 64 {
             return Err(Usage(format!("--threads is {}; expected 1 to 64", self.threads)).into());
         }
-        Ok(Options {
-            target: Target::parse(&self.target, self.allow_remote)?,
+        let targets = self.targets()?;
+        let options = Options {
+            target: targets.all[0].clone(),
             threads: self.threads,
             verify: !self.no_verify,
             prefix: None,
@@ -211,7 +230,8 @@ impl Common {
             server_pid: self.server_pid,
             progress: std::io::stderr().is_terminal() && !self.json,
             stop: stop_on_signal()?,
-        })
+        };
+        Ok((targets, options))
     }
 
     fn show(&self, report: &Report) -> anyhow::Result<bool> {

@@ -51,6 +51,12 @@ impl Processes {
         Self(pids.filter(|pid| holds_one(*pid)).collect())
     }
 
+    /// The processes of several servers.
+    #[must_use]
+    pub fn joined(servers: impl IntoIterator<Item = Self>) -> Self {
+        Self(servers.into_iter().flat_map(|server| server.0).collect())
+    }
+
     /// User and system time of all of them so far, in nanoseconds; `None` if one has ended.
     #[must_use]
     pub fn cpu_ns(&self) -> Option<u64> {
@@ -76,7 +82,8 @@ fn listening_inode(line: &str, port: u16) -> Option<&str> {
 
 /// The process's own clock. `/proc/PID/stat` counts in ticks of 10 ms, and `/proc/PID/task/*/schedstat`
 /// forgets threads that have ended.
-fn cpu_ns(pid: u32) -> Option<u64> {
+#[must_use]
+pub fn cpu_ns(pid: u32) -> Option<u64> {
     let clock = clock_getcpuclockid(Pid::from_raw(i32::try_from(pid).ok()?)).ok()?;
     let time = clock.now().ok()?;
     u64::try_from(time.num_nanoseconds()).ok()

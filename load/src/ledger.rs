@@ -84,6 +84,23 @@ impl Books {
         }
     }
 
+    /// Adds what another target has acknowledged.
+    pub fn add(&mut self, other: &Self) {
+        for (event, theirs) in &other.0 {
+            let mine = self.0.entry(event.clone()).or_default();
+            mine.acknowledged += theirs.acknowledged;
+            mine.unknown += theirs.unknown;
+        }
+    }
+
+    #[must_use]
+    pub fn sum(&self) -> Expected {
+        self.0.values().fold(Expected::default(), |sum, one| Expected {
+            acknowledged: sum.acknowledged + one.acknowledged,
+            unknown: sum.unknown + one.unknown,
+        })
+    }
+
     fn entry(&mut self, names: &Names, worker: usize, id: NameId) -> &mut Expected {
         self.0.entry(names.text(worker, id).into_owned()).or_default()
     }

@@ -6,7 +6,8 @@
 //!    becomes a list of [`plan::Phase`]s: what to send ([`request`], names from [`names`]), when
 //!    ([`schedule`]), over how many connections.
 //! 2. [`run`] reads the service's totals, executes the phases one after another on worker threads,
-//!    reads the totals again and lets [`verify`] compare the difference with what was acknowledged.
+//!    reads the totals again and lets [`verify`] compare the difference with what was acknowledged. Of several
+//!    targets, nodes of one store, each must show the sum of all: [`agree`].
 //! 3. A [`worker`] is one thread with one epoll loop. It starts each request at the time the schedule
 //!    says (late ones at once, never skipped) on one of its [`connection`]s, matches the answers in
 //!    order ([`response`]), judges them ([`verdict`]) and writes down latencies ([`tally`]) and what was
@@ -17,6 +18,8 @@
 //! [`compare`] does that against several servers in turn ([`yardsticks`], one of them the
 //! [`baseline`]), and prints a table of ratios.
 //!
+//! [`fleet`] sends nothing: it runs many nodes in its own process and measures what they cost their database.
+//!
 //! Invariants:
 //! - Latency is measured from the intended start. A request that could not be sent in time is an
 //!   error in the report, never a gap in it.
@@ -24,11 +27,13 @@
 //!   interval that `verify` allows.
 //! - Every run is bounded in time, and only loopback targets are accepted unless asked otherwise.
 
+pub mod agree;
 pub mod baseline;
 pub mod cli;
 pub mod compare;
 pub mod connection;
 pub mod cpu;
+pub mod fleet;
 pub mod ledger;
 pub mod names;
 pub mod picture;

@@ -84,12 +84,13 @@ impl Phase {
         }
     }
 
-    /// The requests of one worker.
+    /// The requests of one worker, to a server that is known as `host`.
     ///
     /// # Errors
     /// If the distribution of names is impossible.
-    pub fn source(&self, worker: usize) -> anyhow::Result<Source> {
-        let pieces = Pieces::new(Arc::clone(&self.names), worker, &self.dialect);
+    pub fn source(&self, worker: usize, host: &str) -> anyhow::Result<Source> {
+        let dialect = Dialect { host: host.to_owned(), ..self.dialect.clone() };
+        let pieces = Pieces::new(Arc::clone(&self.names), worker, &dialect);
         Ok(match &self.requests {
             Requests::Mix { operations, names } => {
                 let seed = self.name.bytes().fold(0, |seed: u64, byte| seed.wrapping_mul(31) + u64::from(byte));

@@ -11,7 +11,7 @@ use crate::ledger::Books;
 use crate::plan::Phase;
 use crate::table;
 use crate::tally::Tally;
-use crate::verify::Verification;
+use crate::verify::{Shown, Verification};
 
 #[derive(Debug, Serialize)]
 pub struct Report {
@@ -282,7 +282,16 @@ impl Verification {
             let _ = write!(text, ", up to {} more of unknown outcome", table::integer(self.unknown));
         }
         let (counted, events) = (table::integer(self.counted), table::integer(self.events as u64));
-        let _ = writeln!(text, ", {counted} counted, {events} events");
+        let _ = write!(text, ", {counted} counted, {events} events");
+        if let Some(settled_s) = self.settled_s {
+            let _ = write!(text, ", the same at {} targets after {settled_s:.1} s", self.targets.len());
+        }
+        text.push('\n');
+        for Shown { target, acknowledged, unknown, counted } in &self.targets {
+            let [acknowledged, unknown, counted] = [acknowledged, unknown, counted].map(|count| table::integer(*count));
+            let _ =
+                writeln!(text, "  {target}: acknowledged {acknowledged}, unknown {unknown}; shows {counted} of all");
+        }
         for difference in &self.listed {
             let _ = writeln!(text, "  {}", difference.sentence());
         }

@@ -26,7 +26,7 @@ pub struct Batch {
 /// How requests are written: what is the same for all requests of a phase.
 #[derive(Debug, Clone)]
 pub struct Dialect {
-    /// Value of the `Host` header.
+    /// Value of the `Host` header; where there are several targets, each worker has its own target's.
     pub host: String,
     pub ack: Option<AckLevel>,
     pub keep_alive: bool,

@@ -8,13 +8,14 @@ use anyhow::anyhow;
 use chrono::Utc;
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::agree::Watch;
 use crate::cpu::{self, Processes};
 use crate::ledger::Books;
 use crate::plan::Phase;
 use crate::report::{PhaseReport, Report};
 use crate::tally::Tally;
-use crate::target::Target;
-use crate::verify::{Totals, verify};
+use crate::target::{Target, Targets, Usage};
+use crate::verify::{Totals, Verification, verify};
 use crate::worker::{Outcome, Progress, Worker};
 
 /// How often the progress bar moves.
@@ -22,6 +23,7 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Clone)]
 pub struct Options {
+    /// Where [`run`] sends.
     pub target: Target,
     pub threads: usize,
     pub verify: bool,
@@ -41,20 +43,32 @@ pub struct Options {
 /// If the target can't be reached before or after, or a worker can't work. Failed requests are no
 /// error here; they are in the report.
 pub fn run(name: &str, phases: &[Phase], options: &Options) -> anyhow::Result<Report> {
-    let before = if options.verify {
-        Totals::read(&options.target)?
-    } else {
-        options.target.probe()?;
-        Totals::default()
-    };
+    run_on(&Targets::one(&options.target), name, phases, options)
+}
+
+/// The same over several nodes of one store: connections and requests are spread evenly over them, and each
+/// must show what all of them acknowledged. `options.target` has no meaning here.
+///
+/// # Errors
+/// As [`run`]; a [`Usage`] error if a phase has too few connections for the targets.
+pub fn run_on(targets: &Targets, name: &str, phases: &[Phase], options: &Options) -> anyhow::Result<Report> {
+    let count = targets.all.len();
+    if let Some(phase) = phases.iter().find(|phase| phase.connections < count) {
+        let Phase { name, connections, .. } = phase;
+        let wanted = format!("phase {name:?} has {connections} connections for {count} targets");
+        return Err(Usage(format!("{wanted}; expected at least one for each")).into());
+    }
+    let verifier = Verifier::begin(targets, phases, options)?;
+    let listening = targets.all.iter().filter(|target| target.address.ip().is_loopback());
     let server = match options.server_pid {
         Some(pid) => Processes::of(pid),
-        None if options.target.address.ip().is_loopback() => Processes::listening_on(options.target.address.port()),
-        None => Processes::none(),
+        // Of nodes that are here and elsewhere, some would be missing.
+        None if listening.clone().count() < count => Processes::none(),
+        None => Processes::joined(listening.map(|target| Processes::listening_on(target.address.port()))),
     };
     let mut report = Report {
         name: name.to_owned(),
-        target: format!("http://{}", options.target.host),
+        target: targets.urls(),
         began: Utc::now(),
         interrupted: false,
         phases: Vec::new(),
@@ -62,24 +76,73 @@ pub fn run(name: &str, phases: &[Phase], options: &Options) -> anyhow::Result<Re
         events: None,
         notes: Vec::new(),
     };
-    let mut books = Books::default();
+    let mut books: Vec<Books> = targets.all.iter().map(|_| Books::default()).collect();
     for phase in phases {
         if options.stop.load(Ordering::Relaxed) {
             break;
         }
-        report.phases.push(run_phase(phase, options, &server, &mut books)?);
+        report.phases.push(run_phase(phase, targets, options, &server, &mut books)?);
     }
     report.interrupted = options.stop.load(Ordering::Relaxed);
-    if options.verify {
-        let after = Totals::read(&options.target)?;
-        report.verification = Some(verify(&before, &after, &books, options.prefix.as_deref()));
-    }
-    report.events = options.list_events.then_some(books);
+    (report.verification, report.notes) = verifier.end(&books)?;
+    report.events = options.list_events.then(|| {
+        let mut all = Books::default();
+        books.iter().for_each(|books| all.add(books));
+        all
+    });
     Ok(report)
 }
 
-fn run_phase(phase: &Phase, options: &Options, server: &Processes, books: &mut Books) -> anyhow::Result<PhaseReport> {
-    let workers = options.threads.clamp(1, phase.connections);
+/// Who compares the books with what the service shows.
+enum Verifier<'a> {
+    Nobody,
+    OfOne { target: &'a Target, before: Totals, prefix: Option<&'a str> },
+    OfSeveral(Watch<'a>),
+}
+
+impl<'a> Verifier<'a> {
+    fn begin(targets: &'a Targets, phases: &[Phase], options: &'a Options) -> anyhow::Result<Self> {
+        let prefix = options.prefix.as_deref();
+        Ok(match targets.all.as_slice() {
+            all if !options.verify => {
+                all.iter().try_for_each(Target::probe)?;
+                Self::Nobody
+            }
+            [target] => Self::OfOne { target, before: Totals::read(target)?, prefix },
+            _ => Self::OfSeveral(Watch::begin(targets, phases, prefix)?),
+        })
+    }
+
+    /// With what a reader must know of it.
+    fn end(self, books: &[Books]) -> anyhow::Result<(Option<Verification>, Vec<String>)> {
+        Ok(match (self, books) {
+            (Self::OfOne { target, before, prefix }, [books]) => {
+                (Some(verify(&before, &Totals::read(target)?, books, prefix)), Vec::new())
+            }
+            (Self::OfSeveral(watch), books) => {
+                let (verification, notes) = watch.end(books)?;
+                (Some(verification), notes)
+            }
+            _ => (None, Vec::new()),
+        })
+    }
+}
+
+/// As many workers for each target, and none without a connection.
+fn workers(threads: usize, connections: usize, targets: usize) -> usize {
+    threads.div_ceil(targets).clamp(1, (connections / targets).max(1)) * targets
+}
+
+/// `books` are those of the targets, in their order.
+fn run_phase(
+    phase: &Phase,
+    targets: &Targets,
+    options: &Options,
+    server: &Processes,
+    books: &mut [Books],
+) -> anyhow::Result<PhaseReport> {
+    let count = targets.all.len();
+    let workers = workers(options.threads, phase.connections, count);
     let progress: Vec<Progress> = (0..workers).map(|_| Progress::default()).collect();
     let cpu_before = (server.cpu_ns(), cpu::own_cpu_ns());
     let began = Instant::now();
@@ -88,8 +151,9 @@ fn run_phase(phase: &Phase, options: &Options, server: &Processes, books: &mut B
             .iter()
             .enumerate()
             .map(|(index, progress)| {
+                let target = &targets.all[index % count];
                 let work = move || {
-                    let worker = Worker::new(phase, &options.target, (index, workers), began, progress)?;
+                    let worker = Worker::new(phase, target, (index, workers), began, progress)?;
                     worker.run(&options.stop)
                 };
                 scope.spawn(work)
@@ -106,7 +170,7 @@ fn run_phase(phase: &Phase, options: &Options, server: &Processes, books: &mut B
     let mut whole: Option<Tally> = None;
     for (index, outcome) in outcomes.into_iter().enumerate() {
         let Outcome { tally, ledger } = outcome?;
-        books.merge(&ledger, &phase.names, index);
+        books[index % count].merge(&ledger, &phase.names, index);
         match &mut whole {
             None => whole = Some(tally),
             Some(whole) => whole.merge(&tally),

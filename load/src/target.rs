@@ -23,6 +23,52 @@ impl std::fmt::Display for Usage {
 
 impl std::error::Error for Usage {}
 
+/// More than these are a mistake: each has a thread of its own that sends.
+const TARGETS_MAX: usize = 256;
+
+/// The nodes that a run drives: one, or several of one store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Targets {
+    /// At least one.
+    pub all: Vec<Target>,
+    /// How long several may take to show what the others have counted.
+    pub patience: Duration,
+}
+
+impl Targets {
+    /// # Errors
+    /// A [`Usage`] error if one can't be understood, or stands there twice.
+    pub fn parse(urls: &[String], allow_remote: bool, patience: Duration) -> anyhow::Result<Self> {
+        let mut all: Vec<Target> = Vec::with_capacity(urls.len());
+        for url in urls {
+            let target = Target::parse(url, allow_remote)?;
+            if let Some(first) = all.iter().find(|other| other.address == target.address) {
+                let (first, address) = (first.url(), target.address);
+                return Err(
+                    Usage(format!("target {url:?} is {address}, as {first} is; expected each node once")).into()
+                );
+            }
+            all.push(target);
+        }
+        if all.is_empty() || all.len() > TARGETS_MAX {
+            return Err(Usage(format!("{} targets; expected 1 to {TARGETS_MAX}", all.len())).into());
+        }
+        Ok(Self { all, patience })
+    }
+
+    /// One node, which nothing has to be waited for.
+    #[must_use]
+    pub fn one(target: &Target) -> Self {
+        Self { all: vec![target.clone()], patience: Duration::ZERO }
+    }
+
+    /// All of them, for people.
+    #[must_use]
+    pub fn urls(&self) -> String {
+        self.all.iter().map(Target::url).collect::<Vec<_>>().join(", ")
+    }
+}
+
 /// Where requests go.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
@@ -67,9 +113,14 @@ impl Target {
         Self { address, host: address.to_string() }
     }
 
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://{}", self.host)
+    }
+
     fn connect(&self) -> anyhow::Result<TcpStream> {
         TcpStream::connect_timeout(&self.address, READ_TIMEOUT)
-            .with_context(|| format!("can't connect to http://{} (is the service running?)", self.host))
+            .with_context(|| format!("can't connect to {} (is the service running?)", self.url()))
     }
 
     /// # Errors
@@ -93,6 +144,6 @@ impl Target {
             let Ok(Some(response)) = Response::parse(&buffer) else { bail!("the answer is not complete HTTP/1.1") };
             Ok((response.status, response.body(&buffer).into_owned()))
         })();
-        answer.with_context(|| format!("GET http://{}{path}", self.host))
+        answer.with_context(|| format!("GET {}{path}", self.url()))
     }
 }

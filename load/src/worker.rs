@@ -90,7 +90,7 @@ impl<'a> Worker<'a> {
             duration_ns: phase.duration_ns,
             deadline_ns: phase.duration_ns.saturating_add(phase.timeout_ns),
             pacing: phase.pacing(index, workers),
-            source: phase.source(index)?,
+            source: phase.source(index, &target.host)?,
             connections: (0..connections).map(|_| Connection::free()).collect(),
             ready: (0..connections).collect(),
             thinking: VecDeque::new(),

@@ -3,11 +3,10 @@
 
 mod fake;
 mod parts;
+mod service;
 
 use std::collections::HashMap;
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -22,6 +21,7 @@ use event_load::tally::Tally;
 use event_load::target::Target;
 use event_load::yardsticks::{Server, Yardstick};
 use fake::{Fake, Faults};
+use service::{event_load, file, service, text};
 
 const PREFIX: &str = "test-";
 
@@ -54,21 +54,6 @@ fn run_scenario(fake: &Fake, keys: &str, mix: &str) -> Report {
     let options = options(fake.target());
     let phases = Phase::from_scenario(&scenario, &options.target.host, PREFIX).unwrap();
     run("test", &phases, &options).unwrap()
-}
-
-/// The program, as people call it.
-fn event_load(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_event-load")).args(arguments).stdin(Stdio::null()).output().unwrap()
-}
-
-fn text(bytes: &[u8]) -> &str {
-    std::str::from_utf8(bytes).unwrap()
-}
-
-fn file(content: &str) -> tempfile::NamedTempFile {
-    let mut file = tempfile::NamedTempFile::new().unwrap();
-    file.write_all(content.as_bytes()).unwrap();
-    file
 }
 
 #[test]
@@ -244,9 +229,15 @@ fn reports_come_as_json_and_as_pictures() {
 fn wrong_usage_ends_with_2_and_one_clear_line() {
     let unknown_key = file(&scenario("duration_s = 1\nrate = 5", SINGLE));
     let unknown_key = unknown_key.path().to_str().unwrap();
-    let cases: [(&[&str], &str); 5] = [
+    let narrow = file(&scenario("duration_s = 1\nconnections = 1", SINGLE));
+    let narrow = narrow.path().to_str().unwrap();
+    let cases: [(&[&str], &str); 9] = [
         (&["run", "smoke", "--target", "http://192.0.2.1:80"], "needs --allow-remote"),
         (&["run", "smoke", "--target", "ftp://127.0.0.1"], "expected e.g. http://127.0.0.1:8000"),
+        (&["run", "smoke", "--target", "http://127.0.0.1:1,http://127.0.0.1:1/"], "expected each node once"),
+        (&["run", "smoke", "--target", "http://127.0.0.1:1,"], "target \"\" is not understood"),
+        (&["run", "smoke", "--settle-s", "5000"], "--settle-s is 5000; expected 0 to 4000"),
+        (&["run", narrow, "--target", "http://127.0.0.1:1,http://127.0.0.1:2"], "has 1 connections for 2 targets"),
         (&["run", "no-such-scenario"], "frontend-day"),
         (&["run", unknown_key], "unknown field `rate`"),
         (&["replay", unknown_key, "--event", "{verb}"], "{method}"),
@@ -339,20 +330,6 @@ fn the_comparison_measures_what_is_installed_and_leaves_nothing_behind() {
     assert_eq!(tables.matches(" generator busy |").count(), if redis { 3 } else { 2 }, "{tables}");
     assert!(tables.contains("busy for more than 50 % of the time"), "{tables}");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "data of ended servers is removed");
-}
-
-/// The service itself: all else here talks to a fake one. `cargo test --workspace` has built it.
-fn service() -> PathBuf {
-    let load = Path::new(env!("CARGO_BIN_EXE_event-load"));
-    let service = load.with_file_name("event-tracker");
-    if !service.exists() {
-        let profile: &[&str] = if load.parent().unwrap().ends_with("release") { &["--release"] } else { &[] };
-        let mut build = Command::new(env!("CARGO"));
-        build.args(["build", "--quiet", "--package", "event-tracker"]).args(profile);
-        build.arg("--target-dir").arg(load.ancestors().nth(2).unwrap()).current_dir(env!("CARGO_MANIFEST_DIR"));
-        assert!(build.status().unwrap().success());
-    }
-    service
 }
 
 #[test]

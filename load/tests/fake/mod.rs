@@ -1,4 +1,6 @@
 //! A service small enough to trust, that can misbehave on purpose.
+// Each of the test programs needs a part of it.
+#![allow(dead_code)]
 
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
@@ -46,9 +48,18 @@ enum Answer {
 
 impl Fake {
     pub fn start(faults: Faults) -> Self {
+        Self::on(Arc::default(), faults)
+    }
+
+    /// Another node of the same store.
+    pub fn beside(&self, faults: Faults) -> Self {
+        Self::on(Arc::clone(&self.state), faults)
+    }
+
+    fn on(state: Arc<Mutex<State>>, faults: Faults) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
-        let (state, requests) = (Arc::<Mutex<State>>::default(), Arc::<AtomicU64>::default());
+        let requests = Arc::<AtomicU64>::default();
         let service = Service { faults, state: Arc::clone(&state), requests: Arc::clone(&requests) };
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
@@ -145,7 +156,12 @@ impl Service {
                 let all: Vec<_> = state.counts.iter().map(one).collect();
                 return Answer::Body(200, serde_json::json!({ "status": true, "response": all }).to_string());
             }
-            ("GET", []) if query.contains("start_date=") => return Answer::Body(200, "{}".to_owned()),
+            ("GET", []) if query.contains("start_date=") => {
+                let date = query.rsplit('=').next().unwrap();
+                let one = |(event, count): (&String, &u64)| serde_json::json!([{ "date": date, "event": event, "count": count }]);
+                let all: Vec<_> = state.counts.iter().map(one).collect();
+                return Answer::Body(200, serde_json::json!({ "status": true, "response": all }).to_string());
+            }
             ("GET", ["histogram", event, _]) => {
                 return Answer::Body(if state.counts.contains_key(*event) { 200 } else { 404 }, "{}".to_owned());
             }
