@@ -6,6 +6,9 @@ mod service;
 
 // What the tests of the service start PostgreSQL with; here it only has to run.
 #[allow(dead_code)]
+#[path = "../../tests/it/harness/keeper.rs"]
+mod keeper;
+#[allow(dead_code)]
 #[path = "../../tests/it/harness/packages.rs"]
 mod packages;
 #[allow(dead_code)]

@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use event_tracker::batch::RecoverError;
 use event_tracker::domain::{Ack, EventName, Hour, HourRange, WriterId};
-use event_tracker::journal::DataDir;
 use event_tracker::journal::replay::ReplayError;
 use event_tracker::node::{Drained, Node, Options};
 use event_tracker::store::Store;
@@ -16,7 +15,7 @@ use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 
 use super::eventually;
-use super::node::{now, options};
+use super::node::{lock, now, options};
 use super::unsteady::{Fate, Unsteady, folder};
 
 const EVENTS: [&str; 4] = ["login", "logout", "resource/209", "backup"];
@@ -123,7 +122,7 @@ impl Fleet {
             return;
         }
         self.tell(format!("start {number}"));
-        let dir = DataDir::lock(&self.members[number].dir).unwrap();
+        let dir = lock(&self.members[number].dir);
         let store: Arc<dyn Store> = self.store.clone();
         let member = &mut self.members[number];
         match Node::recover(dir, store, self.options, now()) {

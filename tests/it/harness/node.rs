@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use event_tracker::domain::{Ack, EventName, Hour};
 use event_tracker::flusher;
@@ -10,6 +10,8 @@ use event_tracker::journal::{self, DataDir};
 use event_tracker::names::Limits;
 use event_tracker::node::{Clock, Node, Options};
 use event_tracker::store::{self, Store};
+
+use super::PATIENCE;
 
 /// Flushes often, tries again soon, and acknowledges in memory unless a test waits for more.
 pub fn options() -> Options {
@@ -32,7 +34,19 @@ pub async fn sqlite(dir: &Path) -> Arc<dyn Store> {
 
 /// A node in the folder, on this store. Not running: it flushes when it is told to.
 pub fn node(dir: &Path, store: Arc<dyn Store>, options: Options) -> Node {
-    Node::recover(DataDir::lock(dir).unwrap(), store, options, now()).unwrap().0
+    Node::recover(lock(dir), store, options, now()).unwrap().0
+}
+
+/// Locks the folder. A child that another test has just forked holds the lock of a node that was dropped until
+/// it becomes its own program.
+pub fn lock(dir: &Path) -> DataDir {
+    let began = Instant::now();
+    loop {
+        match DataDir::lock(dir) {
+            Err(_) if began.elapsed() < PATIENCE => std::thread::sleep(Duration::from_millis(5)),
+            locked => return locked.unwrap(),
+        }
+    }
 }
 
 pub fn record(node: &Node, event: &str, number: u32, count: u64) {
