@@ -37,6 +37,17 @@ create table deltas (
     primary key (writer, seq)
 ) with (autovacuum_vacuum_scale_factor = 0.05, toast.autovacuum_vacuum_scale_factor = 0.05);
 create index deltas_by_time on deltas (at);
+-- Half the processor time of a commit for a sixth more bytes, where the server has it: from version 14 on, mostly.
+do $$
+begin
+    execute 'alter table deltas
+        alter column events set compression lz4,
+        alter column hours set compression lz4,
+        alter column counts set compression lz4';
+exception
+    when syntax_error or feature_not_supported then null;
+end
+$$;
 comment on table deltas is
     'The log: one row a committed batch, with what it counted. Kept for some minutes after it is folded.';
 comment on column deltas.seq is 'Number of the batch; the entry is folded when folded.seq of its writer has reached it.';
