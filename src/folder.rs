@@ -9,6 +9,10 @@ use crate::store::{Folded, Store, StoreError};
 /// How soon a fold is tried again while another node is at it.
 const BUSY_RETRY: Duration = Duration::from_millis(20);
 
+/// How much of the interval must have passed since the last fold of any node. Less than all of it, so that a
+/// node that is alone never waits for two intervals.
+const REST: f64 = 0.9;
+
 /// A part that holds more may have left something behind.
 const PART_COUNTERS: u64 = 100_000;
 
@@ -18,7 +22,7 @@ pub struct Folder {
 }
 
 impl Folder {
-    /// `interval`: from the end of one fold to the beginning of the next.
+    /// `interval`: from one fold to the next, whichever node does them.
     #[must_use]
     pub fn new(store: Arc<dyn Store>, interval: Duration) -> Self {
         Self { store, interval }
@@ -49,12 +53,15 @@ impl Folder {
 
     /// Folds until a part is a short one. Leaves it to another node that is at it.
     async fn fold_if_free(&self) -> Result<Folded, StoreError> {
+        // Every node tries at every interval, and one of them does it.
+        let mut folded = self.store.fold_after(self.interval.mul_f64(REST)).await?;
         let mut sum = Folded::default();
-        while let Some(folded) = self.store.fold().await? {
-            sum = sum.plus(folded);
-            if folded.counters < PART_COUNTERS {
+        while let Some(part) = folded {
+            sum = sum.plus(part);
+            if part.counters < PART_COUNTERS {
                 break;
             }
+            folded = self.store.fold().await?;
         }
         Ok(sum)
     }

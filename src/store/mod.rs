@@ -241,6 +241,10 @@ pub trait Store: AdminStore + Send + Sync + 'static {
     /// that is long. Changes no answer. `None`: another node is at it. Nothing is left to do where commits do it themselves.
     async fn fold(&self) -> Result<Option<Folded>, StoreError>;
 
+    /// The same, unless the last fold of any node began less than `rest` ago, by the store's clock: so many
+    /// nodes fold no more often than one.
+    async fn fold_after(&self, rest: Duration) -> Result<Option<Folded>, StoreError>;
+
     /// From now on every new session checks the identity of its database. `Some`: one of another
     /// identity, or without this program's schema, gives [`StoreError::AnotherDatabase`], and nothing
     /// is written into it, not even a schema. `None`: none was ever met, so the schema may be made.

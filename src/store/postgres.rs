@@ -176,9 +176,13 @@ impl Store for PostgresStore {
     }
 
     async fn fold(&self) -> Result<Option<Folded>, StoreError> {
+        self.fold_after(Duration::ZERO).await
+    }
+
+    async fn fold_after(&self, rest: Duration) -> Result<Option<Folded>, StoreError> {
         let begin = &self.begin_commit;
         let trim = self.trimming.is_due().then_some(self.trimming.keep);
-        let fold = self.on_session(&self.folds, async |session| fold::fold(session, begin, trim).await);
+        let fold = self.on_session(&self.folds, async |session| fold::fold(session, begin, rest, trim).await);
         let Some((folded, set_aside)) = fold.await? else { return Ok(None) };
         self.note_set_aside(set_aside);
         Ok(Some(folded))

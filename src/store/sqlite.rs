@@ -150,6 +150,10 @@ impl Store for SqliteStore {
         Ok(Some(Folded::default()))
     }
 
+    async fn fold_after(&self, _rest: Duration) -> Result<Option<Folded>, StoreError> {
+        self.fold().await
+    }
+
     fn expect(&self, identity: Option<String>) {
         self.file.expect(identity);
     }

@@ -1,6 +1,7 @@
 //! A store whose every use is noted, so that nobody who uses it has to think of that.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -52,6 +53,12 @@ impl Store for Watched {
 
     async fn fold(&self) -> Result<Option<Folded>, StoreError> {
         let folded = self.pass(self.store.fold().await);
+        self.health.note_set_aside(self.store.set_aside());
+        folded
+    }
+
+    async fn fold_after(&self, rest: Duration) -> Result<Option<Folded>, StoreError> {
+        let folded = self.pass(self.store.fold_after(rest).await);
         self.health.note_set_aside(self.store.set_aside());
         folded
     }

@@ -65,8 +65,10 @@ create table folded (
 comment on table folded is 'How far the log of each live writer is in hourly_counts, event_totals and hour_totals.';
 
 create table fold_lock (
-    only_row boolean primary key check (only_row)
-);
+    only_row boolean primary key check (only_row),
+    folded_at timestamptz not null default '-infinity'
+) with (fillfactor = 50);
+comment on column fold_lock.folded_at is 'When the last fold began that a node did by itself.';
 comment on column catalog.alias_of is 'Counts under this name show as those of that event, which is never itself an alias.';
 comment on table fold_lock is 'One row. Locked by the node that folds, and by every change of an administrator.';
 insert into fold_lock (only_row) values (true);

@@ -29,12 +29,18 @@ const CHUNK_ROWS: usize = 10_000;
 /// More memory than usual: a fold sorts what many nodes have counted for a while.
 const MEMORY: &str = "set local work_mem = '64MB'";
 
-/// Folds what is in the log, the oldest part where that is long, in a transaction of its own. `None`: somebody else is at it. `trim`: deletes entries that are folded and older than this. Any error leaves the transaction open or broken: the caller must drop the session.
-pub(super) async fn fold(session: &Session, begin: &str, trim: Option<Duration>) -> Result<Option<Done>, StoreError> {
+/// Folds what is in the log, the oldest part where that is long, in a transaction of its own. `None`: somebody else is at it, or was less than `rest` ago. `trim`: deletes entries that are folded and older than this. Any error leaves the transaction open or broken: the caller must drop the session.
+pub(super) async fn fold(
+    session: &Session,
+    begin: &str,
+    rest: Duration,
+    trim: Option<Duration>,
+) -> Result<Option<Done>, StoreError> {
     let client = &session.client;
     session.begin(&format!("{begin}; {MEMORY}")).await?;
-    let sql = "select exists (select from purge_marks) from fold_lock for update skip locked";
-    let Some(row) = client.query_typed_opt(sql, &[]).await? else {
+    let rest_s = rest.as_secs_f64();
+    let sql = include_str!("fold_begin.sql");
+    let Some(row) = client.query_typed_opt(sql, &[(&rest_s, Type::FLOAT8)]).await? else {
         client.batch_execute("rollback").await?;
         return Ok(None);
     };

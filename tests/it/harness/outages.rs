@@ -61,6 +61,10 @@ impl Store for Outages {
         self.up()?.fold().await
     }
 
+    async fn fold_after(&self, _rest: std::time::Duration) -> Result<Option<Folded>, StoreError> {
+        self.fold().await
+    }
+
     fn expect(&self, identity: Option<String>) {
         self.store.expect(identity);
     }

@@ -179,6 +179,10 @@ impl Store for Unsteady {
         self.up().await?.fold().await
     }
 
+    async fn fold_after(&self, _rest: std::time::Duration) -> Result<Option<Folded>, StoreError> {
+        self.fold().await
+    }
+
     fn expect(&self, identity: Option<String>) {
         *self.expected.lock() = identity;
     }

@@ -9,6 +9,7 @@ use super::*;
 on_postgres!(
     a_fold_changes_no_answer,
     every_node_folds_at_once_and_nothing_is_folded_twice,
+    many_nodes_fold_no_more_often_than_one,
     a_long_log_is_folded_in_parts_each_writer_in_its_order,
     old_entries_are_deleted_once_they_are_folded_and_their_writers_summed_up,
     an_entry_that_is_not_folded_is_never_deleted,
@@ -91,6 +92,22 @@ async fn every_node_folds_at_once_and_nothing_is_folded_twice(bench: Bench) {
     assert_eq!(folded, 120);
     assert_eq!(totals(&store).await, [("mine".into(), 120), ("ours".into(), 120)]);
     assert_eq!(balanced_books(&store).await.ledger, 240);
+}
+
+async fn many_nodes_fold_no_more_often_than_one(bench: Bench) {
+    let (here, there) = (bench.store().await, bench.store().await);
+    let hour = std::time::Duration::from_secs(3_600);
+    here.commit(request(batch(1, 1), rows([("a", 1, 1)]))).await.unwrap();
+    assert_eq!(here.fold_after(hour).await.unwrap().unwrap().batches, 1);
+    here.commit(request(batch(1, 2), rows([("a", 1, 1)]))).await.unwrap();
+    assert_eq!(there.fold_after(hour).await, Ok(None));
+    bench.execute("update fold_lock set folded_at = folded_at - interval '1 hour'").await;
+    assert_eq!(there.fold_after(hour).await.unwrap().unwrap().batches, 1);
+    // A clock that was wrong does not stop the folding.
+    here.commit(request(batch(1, 3), rows([("a", 1, 1)]))).await.unwrap();
+    bench.execute("update fold_lock set folded_at = now() + interval '1 year'").await;
+    assert_eq!(here.fold_after(hour).await.unwrap().unwrap().batches, 1);
+    assert_eq!(totals(&here).await, [("a".into(), 3)]);
 }
 
 async fn a_long_log_is_folded_in_parts_each_writer_in_its_order(bench: Bench) {
