@@ -199,7 +199,7 @@ impl LiveCatalog {
         let mut learn = |total: EventTotal| {
             names.learn(&total.event, total.count);
             if view.has_aliases() {
-                // What its aliases have counted is charged to an event as well.
+                // The counts of its aliases are charged to an event as well.
                 let of_event = of_events.entry(view.event(&total.event).clone()).or_default();
                 *of_event = of_event.saturating_add(total.count);
             }

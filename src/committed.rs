@@ -21,7 +21,7 @@ use tokio::sync::Mutex;
 
 use crate::batch::{Batches, RecentCommits};
 use crate::catalog::{CatalogView, LiveCatalog};
-use crate::domain::{EventTotal, HourRange, HourlyCount, Sum, SumBy};
+use crate::domain::{EventTotal, HourRange, HourlyCount, Sum, SumBy, WriterId};
 use crate::reconcile::{Baseline, Reconciler};
 use crate::rows::{Row, add, sum_up, sums_of, totals_of};
 use crate::shared::Shared;
@@ -254,10 +254,11 @@ impl Committed {
             && kept.rows.position.catalog >= self.catalog.newest()
         {
             let foreign = self.foreign().await?;
-            let reached = self.bring_forward(kept, commits, |rows| items_of(&view, rows), &view);
+            let own = self.batches.writers();
+            let reached = self.bring_forward(kept, commits, &own, |rows| items_of(&view, rows), &view);
             let has_own = commits.through.iter().all(|(writer, seq)| kept.rows.position.last_seq(*writer) >= *seq);
-            let is_current = kept.at >= foreign.at
-                || kept.rows.position.beside(&self.batches.writers()) == reached.unwrap_or(foreign.version);
+            let is_current =
+                kept.at >= foreign.at || kept.rows.position.beside(&own) == reached.unwrap_or(foreign.version);
             if has_own && is_current && (kept.epoch, view.catalog().version) == (foreign.epoch, foreign.catalog) {
                 kept.at = kept.at.max(foreign.at);
                 return Ok(Some((kept.rows.clone(), false)));
@@ -270,7 +271,7 @@ impl Committed {
             return Ok(None);
         }
         self.recent.lock().begin(baseline.epoch(), &position);
-        // Who has seen these rows gets no older tag any more.
+        // A reader that has seen these rows gets no older tag any more.
         let version = position.beside(&self.batches.writers());
         self.foreign.forget_if(|last| last.as_ref().is_ok_and(|last| last.at < at && last.version != version)).await;
         let rows = Snapshot { value: Arc::new(value), position };
@@ -284,11 +285,12 @@ impl Committed {
         &self,
         kept: &mut Kept<T>,
         commits: &RecentCommits,
+        own: &[WriterId],
         items_of: impl Fn(&[HourlyCount]) -> Vec<T>,
         view: &CatalogView,
     ) -> Option<(u64, i128)> {
-        let (position, own) = (&mut kept.rows.position, self.batches.writers());
-        let (mut lacking, reached) = self.recent.lock().behind(kept.epoch, position, &own);
+        let position = &mut kept.rows.position;
+        let (mut lacking, reached) = self.recent.lock().behind(kept.epoch, position, own);
         lacking.extend(follow(&commits.batches, position));
         if lacking.is_empty() {
             return reached;

@@ -79,7 +79,7 @@ impl Flusher {
                 () = tokio::time::sleep_until(due.into()) => {}
                 // While the store is down, waiting for a commit does not make it come back.
                 () = self.batches.flush_requested(), if !failing => {
-                    // Whoever the last commit has answered mostly comes again at once. A commit for each of them
+                    // A client that the last commit has answered mostly comes again at once. A commit for each of them
                     // by itself would cost more than it takes to let them come together.
                     let _ = tokio::time::timeout(lasted.min(GATHERING_MAX), self.batches.group_waits()).await;
                 }

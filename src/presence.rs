@@ -169,7 +169,7 @@ struct Waiting {
 }
 
 impl Waiting {
-    /// What was not there at the look before has come since then.
+    /// A batch that was not there at the look before has come since then.
     fn look(&mut self, waiting: impl Iterator<Item = BatchId>, now: Instant) {
         let before = std::mem::replace(&mut self.looked, now);
         self.since = waiting.map(|id| (id, self.since.get(&id).copied().unwrap_or(before))).collect();

@@ -108,7 +108,7 @@ impl<'a> Watch<'a> {
         let (rest, waited) = loop {
             let rest = self.off(&after, &all);
             let waited = began.elapsed();
-            // What is too many does not become less.
+            // An excess does not shrink by waiting.
             if rest.is_empty() || waited >= self.targets.patience || rest.iter().any(Difference::is_too_many) {
                 break (rest, waited);
             }

@@ -173,14 +173,15 @@ async fn pause(duration: Duration, stop: &AtomicBool) {
     }
 }
 
-/// What is wrong in the end: every node must show exactly what all have counted, and the books must balance.
+/// The faults that are left in the end: every node must show exactly what all have counted, and the books must
+/// balance.
 async fn faults(members: &[Member], expected: &BTreeMap<String, u64>) -> anyhow::Result<Vec<String>> {
     let mut faults = Vec::new();
     let Some(first) = members.first() else { return Ok(faults) };
     first.node().folder.fold().await.context("the log can't be folded")?;
     for (number, member) in members.iter().enumerate() {
         let began = Instant::now();
-        // What others have committed last may take a moment to show.
+        // The last commits of others may take a moment to show.
         let fault = loop {
             let totals = member.node().query.totals().await.context("the totals can't be read")?;
             let fault = difference(&totals, expected);

@@ -1,4 +1,4 @@
-//! Who waits for which commit, and when it is worth to begin the next one.
+//! The waits for commits, and when it is worth to begin the next one.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;

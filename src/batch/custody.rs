@@ -263,13 +263,10 @@ impl Batches {
         let (is_whole, delivered) = (is_same || matches!(rest, Rest::Delivered { .. }), rest.total());
         let mut lacking = match (last, total) {
             (Some(_), Some(total)) => total + unsettled - found.1 - delivered,
-            (_, None) if is_whole => 0,
-            (None, Some(_)) if is_whole => 0,
-            (Some(_), None) if is_same => 0,
-            (Some(_), None) => unsettled,
+            _ if is_whole => 0,
             // Another process has gone on past it, so it held the whole of it.
             (None, _) if writer != self.writer => 0,
-            (None, _) => unsettled,
+            _ => unsettled,
         };
         let mut elsewhere = delivered;
         if let Rest::Delivered { earlier, .. } = rest {

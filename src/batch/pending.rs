@@ -7,7 +7,7 @@ use crate::counts::Counts;
 use crate::domain::{BatchId, BatchSeq, Delta, EventName, Hour, HourRange, HourlyCount, WriterId};
 use crate::names::{NameId, Names};
 
-/// What the store has of older ones is asked of it.
+/// For older ones the store is asked.
 const RECENT_COMMITS_MAX: usize = 1_000;
 /// About 10 MB.
 const RECENT_ROWS_MAX: usize = 200_000;

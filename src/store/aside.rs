@@ -6,6 +6,23 @@ use crate::domain::{BatchId, HourlyCount};
 /// More in one batch are no rows gone wrong, but a store gone wrong.
 const ROWS_MAX: usize = 1_000;
 
+/// Why a part of the rows is not in.
+pub(super) enum Failure {
+    /// The store does not want a row of it.
+    Row(String),
+    Other(StoreError),
+}
+
+impl Failure {
+    /// Of a value that the store has no room for.
+    pub(super) fn of_value(error: StoreError) -> Self {
+        match error {
+            StoreError::Rejected(reason) => Self::Row(reason),
+            error => Self::Other(error),
+        }
+    }
+}
+
 /// One of them, and what the store said.
 pub(super) struct Refused<'a> {
     pub(super) row: &'a HourlyCount,

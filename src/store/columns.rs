@@ -3,7 +3,7 @@
 use chrono::{DateTime, SecondsFormat, Utc};
 
 use super::{LedgerEntry, StoreError};
-use crate::domain::{BatchSeq, Digest, EventName, EventTotal, Hour, HourlyCount};
+use crate::domain::{BatchSeq, Digest, EventName, EventTotal, Hour, HourlyCount, WriterId};
 
 /// The sum of a batch's counts, for the ledger.
 pub(super) fn batch_total(rows: &[HourlyCount]) -> i128 {
@@ -78,6 +78,12 @@ pub(super) fn ledger_entry(last_seq: i64, total: &str, digest: Option<&[u8]>) ->
 pub(super) fn event_total(event: &str, count: i64, first_hour: i32, last_hour: i32) -> Result<EventTotal, StoreError> {
     let HourlyCount { event, count, hour: first_hour } = hourly_count(event, first_hour, count)?;
     Ok(EventTotal { event, count, first_hour, last_hour: hour(last_hour)? })
+}
+
+/// Reads back a writer's 16 bytes.
+pub(super) fn writer_id(bytes: &[u8]) -> Result<WriterId, StoreError> {
+    let bytes = bytes.try_into();
+    bytes.map(WriterId).map_err(|_| StoreError::Rejected("a writer's id is not 16 bytes long".into()))
 }
 
 /// Reads back a name.

@@ -99,6 +99,15 @@ async fn app_behind_proxy(settings: &[(&str, &str)]) -> (Proxy, TestApp) {
     (proxy, app)
 }
 
+/// Everything that was acknowledged is in once, for reads and in the store.
+pub async fn settle(app: &mut TestApp, tally: &Tally) {
+    eventually("the store to be reached", async || app.get("/api/events/unique").await.status == 200).await;
+    let totals = app.totals().await;
+    tally.settle(&totals);
+    app.stop().await;
+    assert_eq!(app.audit().await, totals.values().sum::<u64>());
+}
+
 #[tokio::test]
 async fn a_commit_whose_answer_is_lost_is_counted_once() {
     let (proxy, mut app) = app_behind_proxy(&[]).await;
@@ -147,11 +156,7 @@ async fn a_database_that_falls_silent_within_a_commit_gets_it_once() {
         proxy.set(Fault::None);
         traffic.stop().await;
     }
-    eventually("the store to be reached", async || app.get("/api/events/unique").await.status == 200).await;
-    let totals = app.totals().await;
-    tally.settle(&totals);
-    app.stop().await;
-    assert_eq!(app.audit().await, totals.values().sum::<u64>());
+    settle(&mut app, &tally).await;
 }
 
 #[tokio::test]

@@ -35,7 +35,7 @@ async fn an_idle_node_is_shown_and_one_that_counts_says_so(backend: Backend) {
     assert!(node["reported_ms"].as_u64().unwrap() < 60_000 && !node["host"].as_str().unwrap().is_empty(), "{node}");
     let started: chrono::DateTime<chrono::Utc> = node["started"].as_str().unwrap().parse().unwrap();
     assert!((chrono::Utc::now() - started).abs() < chrono::TimeDelta::minutes(5), "{node}");
-    // What waits grows old.
+    // A waiting count grows old.
     app.count("login", 1).await;
     eventually("a count to wait", async || at(&nodes(&app).await, &app)["lag_ms"].as_u64().unwrap() > 2_000).await;
     assert_eq!(app.post("/api/events/login?ack=store").await.status, 201);

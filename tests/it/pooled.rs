@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use event_tracker::store::{self, Commit, Options, StoreError};
 
-use crate::exactly_once::survive_kills;
+use crate::exactly_once::{settle, survive_kills};
 use crate::harness::app::Setup;
 use crate::harness::pgbouncer::PgBouncer;
 use crate::harness::postgres::Cluster;
@@ -26,15 +26,6 @@ fn setup(pooler: &PgBouncer, database: &str) -> Setup {
         .config("flush.retry_backoff_max_ms", 100)
         .config("store.connect_timeout_ms", 1_000)
         .config("store.statement_timeout_ms", 2_000)
-}
-
-/// Everything that was acknowledged is in once, for reads and in the store.
-async fn settle(app: &mut TestApp, tally: &Tally) {
-    eventually("the store to be reached", async || app.get("/api/events/unique").await.status == 200).await;
-    let totals = app.totals().await;
-    tally.settle(&totals);
-    app.stop().await;
-    assert_eq!(app.audit().await, totals.values().sum::<u64>());
 }
 
 #[tokio::test]

@@ -132,7 +132,7 @@ impl Watching {
                 let purpose = if is_session(*pid) { purpose(pid) } else { Purpose::Background };
                 *cpu_ns.entry(purpose).or_default() += now_ns - before.cpu_ns.get(pid).unwrap_or(&0).min(now_ns);
             }
-            // What they had used before was used before.
+            // The time that they had used before does not count.
             let gone: u64 =
                 before.cpu_ns.iter().filter(|(pid, _)| !after.cpu_ns.contains_key(pid)).map(|(_, ns)| ns).sum();
             let ended_ns = (after.ended_ns - before.ended_ns).saturating_sub(gone);

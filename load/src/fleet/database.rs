@@ -29,7 +29,7 @@ impl Session {
     async fn open(url: &str) -> anyhow::Result<Self> {
         let (client, connection) = tokio_postgres::connect(url, NoTls).await.context("can't connect to PostgreSQL")?;
         let connection = tokio::spawn(async move {
-            // Whoever uses the client is told the same.
+            // The users of the client are told the same.
             let _ = connection.await;
         });
         Ok(Self { client, connection })

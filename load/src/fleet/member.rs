@@ -250,7 +250,7 @@ impl Reader {
         let Seen { shown, totals } = self.reading.await??;
         for index in (0..wanted).filter(|index| self.marker.at(*index).is_some_and(|at| span.contains(&at))) {
             let at = self.marker.at(index).ok_or_else(|| anyhow!("a marker is gone"))?;
-            // What did not show at all is at least as old as that.
+            // A count that did not show at all is at least as old as that.
             let shown = shown.get(index).copied().unwrap_or_else(Instant::now);
             ages.shown_us.saturating_record(micros(shown.saturating_duration_since(at)));
         }

@@ -347,7 +347,7 @@ impl State {
         Ok(())
     }
 
-    /// What is added goes to the event's own name; what is taken away comes from that first, then from its
+    /// An addition goes to the event's own name; a reduction comes from that first, then from its
     /// aliases, none of which gets less than nothing.
     fn change_count(&mut self, event: &EventName, hour: Hour, before: u64, after: u64) {
         let names: Vec<_> = self.names(event).cloned().collect();

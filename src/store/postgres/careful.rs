@@ -3,10 +3,10 @@
 use tokio_postgres::types::Type;
 
 use super::client::{Client, Param};
-use super::fold::{Failure, add};
+use super::fold::add;
 use crate::domain::{BatchId, HourlyCount};
 use crate::store::StoreError;
-use crate::store::aside::{Refused, Search, amount, removal_reason};
+use crate::store::aside::{Failure, Refused, Search, amount, removal_reason};
 use crate::store::columns::{stored_hour, stored_seq};
 use crate::store::migration::random_identity;
 

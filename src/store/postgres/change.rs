@@ -17,6 +17,7 @@ use crate::store::admin::due::{Deleted, REMEMBERED};
 use crate::store::admin::log::{CountChange, Recorded, read_entries, stored_entries};
 use crate::store::admin::plan::{History, Plan, State, names_of, plan};
 use crate::store::admin::{Catalog, CatalogEntry, Change, Changed, Facts, LoggedChange, Told};
+use crate::store::aside::Failure;
 use crate::store::columns::{event_name, hour, hourly_count, stored_count, stored_hour, unsigned};
 use crate::store::migration::random_identity;
 
@@ -98,11 +99,11 @@ pub(super) async fn change(
         let has_purges = fold::lock(client).await?;
         match fold::all(client, has_purges).await {
             Ok(_) => break,
-            Err(fold::Failure::Row(_)) => {
+            Err(Failure::Row(_)) => {
                 client.batch_execute("rollback").await?;
                 set_aside += fold::carefully(session, begin).await?.1;
             }
-            Err(fold::Failure::Other(error)) => return Err(error),
+            Err(Failure::Other(error)) => return Err(error),
         }
     }
     let changed = make(client, change, who, at).await?;

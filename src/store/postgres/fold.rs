@@ -10,10 +10,10 @@ use super::client::{Client, Param};
 use super::error::is_about_rows;
 use super::rows::column;
 use super::session::Session;
-use crate::domain::{BatchId, BatchSeq, HourlyCount, WriterId};
-use crate::store::aside;
+use crate::domain::{BatchId, BatchSeq, HourlyCount};
+use crate::store::aside::{self, Failure};
 use crate::store::columns::{
-    EventDelta, event_deltas, event_name, exact_sum, hour, stored_count, stored_hour, unsigned,
+    EventDelta, event_deltas, event_name, exact_sum, hour, stored_count, stored_hour, unsigned, writer_id,
 };
 use crate::store::{Folded, StoreError};
 
@@ -29,7 +29,9 @@ const CHUNK_ROWS: usize = 10_000;
 /// More memory than usual: a fold sorts what many nodes have counted for a while.
 const MEMORY: &str = "set local work_mem = '64MB'";
 
-/// Folds what is in the log, the oldest part where that is long, in a transaction of its own. `None`: somebody else is at it, or was less than `rest` ago. `trim`: deletes entries that are folded and older than this. Any error leaves the transaction open or broken: the caller must drop the session.
+/// Folds what is in the log, the oldest part where that is long, in a transaction of its own. `None`: somebody
+/// else is at it, or was less than `rest` ago. `trim`: deletes entries that are folded and older than this. Any
+/// error leaves the transaction open or broken: the caller must drop the session.
 pub(super) async fn fold(
     session: &Session,
     begin: &str,
@@ -57,23 +59,6 @@ pub(super) async fn fold(
             carefully(session, begin).await.map(Some)
         }
         Err(Failure::Other(error)) => Err(error),
-    }
-}
-
-/// Why a part of the rows is not in.
-pub(super) enum Failure {
-    /// The database does not want a row of it.
-    Row(String),
-    Other(StoreError),
-}
-
-impl Failure {
-    /// Of a value that the database has no room for.
-    fn of_value(error: StoreError) -> Self {
-        match error {
-            StoreError::Rejected(reason) => Self::Row(reason),
-            error => Self::Other(error),
-        }
     }
 }
 
@@ -106,13 +91,18 @@ async fn some(client: &Client, has_purges: bool) -> Result<Folded, Failure> {
     // A constraint may be checked only at the end: then it is to be known now.
     let immediate = "set constraints all immediate";
     client.answered(client.driver().batch_execute(immediate)).await.map_err(Failure::Other)??;
-    let overtaken = if has_purges { include_str!("fold_all_overtaken.sql") } else { "" };
-    let sql = include_str!("fold.sql").replace("/* overtaken */", overtaken);
+    let overtaken = if has_purges { format!("), overtaken as ({}", overtaken("entries")) } else { String::new() };
+    let sql = include_str!("fold.sql").replace("/* overtaken */", &overtaken);
     let params: [Param<'_>; 1] = [(&COUNTERS_MAX, Type::INT8)];
     let fold = client.driver().query_typed_one(&sql, &params);
     let row = client.answered(fold).await.map_err(Failure::Other)??;
     let number = |index| column::<i64>(&row, index).and_then(unsigned);
     Ok(Folded { batches: number(0).map_err(Failure::Other)?, counters: number(1).map_err(Failure::Other)? })
+}
+
+/// The statement that books what purges have overtaken among these entries as removed.
+fn overtaken(entries: &str) -> String {
+    include_str!("fold_overtaken.sql").replace("/* entries */", entries)
 }
 
 /// Gives the space of old entries back, and sums up the writers that have none left.
@@ -136,7 +126,8 @@ pub(super) async fn carefully(session: &Session, begin: &str) -> Result<Done, St
         let writer = id.writer.0.as_slice();
         let seq = i64::try_from(id.seq.0).unwrap_or(i64::MAX);
         let entry: [Param<'_>; 2] = [(&writer, Type::BYTEA), (&seq, Type::INT8)];
-        client.execute_typed(include_str!("fold_overtaken.sql"), &entry).await?;
+        let sql = overtaken("(select * from unfolded_entries where writer = $1 and seq = $2) as entries");
+        client.execute_typed(&sql, &entry).await?;
         let rows = rows_of(client, &entry).await?;
         let search = careful::write(client, &rows).await?;
         if !search.refused.is_empty() {
@@ -162,9 +153,8 @@ async fn unfolded(client: &Client) -> Result<Vec<BatchId>, StoreError> {
     let rows = client.query_typed(sql, &[]).await?;
     rows.iter()
         .map(|row| {
-            let writer = column::<&[u8]>(row, 0)?.try_into();
-            let writer = writer.map_err(|_| StoreError::Rejected("a writer's id is not 16 bytes long".into()))?;
-            Ok(BatchId { writer: WriterId(writer), seq: BatchSeq(unsigned(column(row, 1)?)?) })
+            let seq = BatchSeq(unsigned(column(row, 1)?)?);
+            Ok(BatchId { writer: writer_id(column(row, 0)?)?, seq })
         })
         .collect()
 }

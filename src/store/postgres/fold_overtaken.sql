@@ -3,6 +3,6 @@ select
     substring(sha256(convert_to(concat_ws('/', encode(writer, 'hex'), seq, event), 'UTF8')) for 16),
     sum(count),
     format('in flight when “%s” was purged: batch %s of %s', event, seq, encode(writer, 'hex'))
-from unfolded_entries
-where writer = $1 and seq = $2 and is_overtaken
+from /* entries */
+where is_overtaken
 group by writer, seq, event

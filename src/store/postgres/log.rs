@@ -7,8 +7,8 @@ use tokio_postgres::types::Type;
 
 use super::client::{Client, Param};
 use super::rows::column;
-use crate::domain::{BatchId, BatchSeq, Delta, HourlyCount, WriterId};
-use crate::store::columns::{event_name, exact_sum, hour, stored_seq, unreadable, unsigned};
+use crate::domain::{BatchId, BatchSeq, Delta, HourlyCount};
+use crate::store::columns::{event_name, exact_sum, hour, stored_seq, unsigned, writer_id};
 use crate::store::{LedgerPosition, StoreError};
 
 /// More entries than this are read as slowly as everything.
@@ -39,7 +39,6 @@ pub(super) async fn delta(client: &Client, id: BatchId) -> Result<Option<Delta>,
 
 /// What a commit appended.
 fn read_back(row: &Row) -> Result<Delta, StoreError> {
-    let writer = column::<&[u8]>(row, 0)?.try_into().map_err(|_| unreadable())?;
     let seq = |index| Ok::<_, StoreError>(BatchSeq(unsigned(column(row, index)?)?));
     let (events, hours): (Vec<&str>, Vec<i32>) = (column(row, 5)?, column(row, 6)?);
     let counts: Vec<i64> = column(row, 7)?;
@@ -48,7 +47,7 @@ fn read_back(row: &Row) -> Result<Delta, StoreError> {
         Ok(HourlyCount { event: event_name(event)?, hour: hour(number)?, count: unsigned(count)? })
     });
     Ok(Delta {
-        id: BatchId { writer: WriterId(writer), seq: seq(1)? },
+        id: BatchId { writer: writer_id(column(row, 0)?)?, seq: seq(1)? },
         after: seq(2)?,
         catalog: unsigned(column(row, 3)?)?,
         total: exact_sum(column(row, 4)?)?,

@@ -11,7 +11,7 @@ use super::client::{Client, Param};
 use crate::domain::{EventName, EventTotal, HourRange, HourlyCount, Sum, SumBy, SumOf, WriterId};
 use crate::rows::{Row as _, merge, sums_of, totals_of};
 use crate::store::columns::{
-    event_name, event_total, exact_sum, hour, hourly_count, ledger_entry, stored_hour, unsigned,
+    event_name, event_total, exact_sum, hour, hourly_count, ledger_entry, stored_hour, unsigned, writer_id,
 };
 use crate::store::{Books, HourlyQuery, LedgerPosition, StoreError};
 
@@ -39,9 +39,7 @@ pub(super) async fn position(client: &Client, writers: &[WriterId]) -> Result<Le
     let (found, last_seqs): (Vec<&[u8]>, Vec<i64>) = (column(&row, 3)?, column(&row, 4)?);
     let (totals, digests): (Vec<&str>, Vec<Option<&[u8]>>) = (column(&row, 5)?, column(&row, 6)?);
     for (writer, ((last_seq, total), digest)) in found.into_iter().zip(last_seqs.into_iter().zip(totals).zip(digests)) {
-        let writer =
-            writer.try_into().map_err(|_| StoreError::Rejected("a writer's id is not 16 bytes long".into()))?;
-        position.applied.insert(WriterId(writer), ledger_entry(last_seq, total, digest)?);
+        position.applied.insert(writer_id(writer)?, ledger_entry(last_seq, total, digest)?);
     }
     Ok(position)
 }

@@ -4,7 +4,7 @@ use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
 use super::{change, log, statements};
 use crate::domain::{BatchSeq, HourlyCount};
-use crate::store::aside::{self, Search, removal_reason};
+use crate::store::aside::{self, Failure, Search, removal_reason};
 use crate::store::columns::{batch_total, event_deltas, stored_count, stored_hour, stored_seq};
 use crate::store::migration::random_identity;
 use crate::store::{Commit, CommitRequest, StoreError};
@@ -51,23 +51,6 @@ pub(super) fn commit(connection: &mut Connection, request: &CommitRequest) -> Re
     transaction.commit()?;
     aside::tell(*id, &search.refused);
     Ok((Commit::Applied, search.refused.len()))
-}
-
-/// Why a part of the rows is not in.
-enum Failure {
-    /// The store does not want a row of it.
-    Row(String),
-    Other(StoreError),
-}
-
-impl Failure {
-    /// Of a value that the store has no room for.
-    fn of_value(error: StoreError) -> Self {
-        match error {
-            StoreError::Rejected(reason) => Self::Row(reason),
-            error => Self::Other(error),
-        }
-    }
 }
 
 impl From<rusqlite::Error> for Failure {

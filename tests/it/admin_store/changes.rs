@@ -150,7 +150,7 @@ async fn a_merge_adds_up_hour_by_hour_and_undo_takes_it_apart_exactly(bench: Ben
     store.commit(request(batch(1, 1), rows([("a", 1, 1), ("a", 2, 2), ("b", 2, 20), ("b", 3, 30)]))).await.unwrap();
     let merge = done(&store, relocate("a", "b")).await;
     assert_eq!(stored(&store).await, *rows([("b", 1, 1), ("b", 2, 22), ("b", 3, 30)]));
-    // What comes meanwhile shows there, too.
+    // Counts that come meanwhile show there, too.
     store.commit(request(batch(1, 2), rows([("a", 2, 100), ("a", 5, 5)]))).await.unwrap();
     done(&store, Change::Undo { change: merge }).await;
     assert_eq!(stored(&store).await, *rows([("a", 1, 1), ("a", 2, 102), ("a", 5, 5), ("b", 2, 20), ("b", 3, 30)]));

@@ -220,7 +220,7 @@ impl<'a> Life<'a> {
         };
         let batches = Arc::clone(&self.node().batches);
         let mut waits = Box::pin(batches.wait_durable(recorded.ticket, Ack::Store));
-        // Whoever waits before the flush has the next segment made ahead.
+        // A caller that waits before the flush has the next segment made ahead.
         let waited = futures_util::poll!(&mut waits);
         self.flush().await;
         let waited = if waited.is_ready() { waited } else { futures_util::poll!(&mut waits) };

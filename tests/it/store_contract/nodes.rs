@@ -67,7 +67,7 @@ async fn a_node_that_reports_is_seen_with_times_of_the_stores_clock(bench: Bench
     assert_eq!((&seen.host, &seen.address, &seen.version), (&said.host, &said.address, &said.version));
     assert!(is_about(seen.started, 3_600) && is_about(seen.last_commit.unwrap(), 120), "{seen:?}");
     assert!(seen.reported < Duration::from_secs(15), "{seen:?}");
-    // What has been waiting goes on doing so.
+    // A waiting batch goes on waiting.
     let off = seen.lag.abs_diff(Duration::from_millis(7_500) + seen.reported);
     assert!(off < Duration::from_millis(2), "{seen:?}");
     assert!(!seen.is_copied(std::slice::from_ref(seen)));
@@ -128,7 +128,7 @@ async fn a_node_that_was_started_again_is_one_and_copies_of_its_folder_are_as_ma
     store.note_node(fresh(1, 14)).await.unwrap();
     store.note_node(report(1, 13)).await.unwrap();
     assert_eq!(writers(&store).await, [13, 14, 21]);
-    // Who was followed by another does not come back when that one ends.
+    // A node that was followed by another does not come back when that one ends.
     store.note_node(fresh(2, 22)).await.unwrap();
     store.forget_node(writer(22)).await.unwrap();
     assert_eq!(writers(&store).await, [13, 14]);

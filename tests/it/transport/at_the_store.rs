@@ -11,7 +11,7 @@ fn stored(path: &str) -> String {
     post(&format!("{path}?ack=store"))
 }
 
-/// What was counted waits in the open batch.
+/// The count waits in the open batch.
 async fn counted(node: &Node, counts: i128) {
     soon(async {
         while node.batches.unstored() < counts {
