@@ -3,7 +3,6 @@
 
 use std::io::Write as _;
 use std::panic::AssertUnwindSafe;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -12,6 +11,7 @@ use event_tracker::store::sqlite::SqliteStore;
 use futures_util::FutureExt as _;
 
 use crate::harness::faulty_files::{EIO, ENOSPC, EROFS, Fault, Kind, Way};
+use crate::harness::keeper;
 use life::{Case, Life};
 
 mod account;
@@ -29,16 +29,9 @@ const STRIDE: u64 = 5;
 /// Shown of many.
 const FAILURES_MAX: usize = 12;
 
-fn temporary() -> tempfile::TempDir {
-    let memory = PathBuf::from("/dev/shm");
-    let mut builder = tempfile::Builder::new();
-    let builder = builder.prefix("event-tracker-test");
-    builder.tempdir_in(memory).or_else(|_| tempfile::tempdir()).unwrap()
-}
-
 /// Lives it, and gives what was counted on the disk.
 async fn live(case: Case) -> (Outcome, String, Vec<(Option<Kind>, u64)>) {
-    let folder = temporary();
+    let folder = keeper::folder_in_memory("event-tracker-test", None);
     let store = Arc::new(SqliteStore::open(&folder.path().join("events.sqlite")).unwrap());
     let data = folder.path().join("data");
     let mut life = Life::new(case, &data, store);

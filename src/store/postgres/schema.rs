@@ -229,9 +229,8 @@ async fn migrate(client: &Client, schema: Option<&str>, advisory_lock: bool) -> 
         client.answered(driver.query_typed_one(include_str!("schema_version.sql"), &[])).await??.try_get(0)?;
     refuse_newer_schema(found, MIGRATIONS)?;
     for migration in MIGRATIONS.iter().filter(|migration| migration.version > found) {
-        client.answered(driver.batch_execute(migration.sql)).await??;
-        let params: [Param<'_>; 1] = [(&migration.version, Type::INT4)];
-        client.answered(driver.execute_typed("insert into schema_version (version) values ($1)", &params)).await??;
+        let noted = format!("{}; insert into schema_version (version) values ({})", migration.sql, migration.version);
+        client.answered(driver.batch_execute(&noted)).await??;
     }
     let identity = random_identity()?;
     let params: [Param<'_>; 1] = [(&identity.as_slice(), Type::BYTEA)];

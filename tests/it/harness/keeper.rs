@@ -13,6 +13,9 @@ use super::packages;
 /// Longest wait for a server to start or stop.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Less room than this, and a server that is meant to be in memory goes to the disk. Bytes.
+const IN_MEMORY_MIN: u64 = 3 << 30;
+
 /// Starts the server and ends it when the pipe on standard input closes, which the kernel does
 /// when the test process is gone: no panic and no Ctrl-C leaves a server or its folder behind.
 /// Arguments: the folder, then the server's command. SIGCONT, since a test may have frozen the server.
@@ -87,7 +90,21 @@ impl Kept {
 
 /// A folder that belongs to `user`.
 pub fn folder(prefix: &str, user: User) -> tempfile::TempDir {
-    let folder = tempfile::Builder::new().prefix(prefix).tempdir().expect("a temporary folder");
+    folder_in(&std::env::temp_dir(), prefix, user)
+}
+
+/// The same, in memory where there is room for it.
+pub fn folder_in_memory(prefix: &str, user: User) -> tempfile::TempDir {
+    let memory = Path::new("/dev/shm");
+    let room = rustix::fs::statvfs(memory).map_or(0, |space| space.f_bavail * space.f_frsize);
+    if room < IN_MEMORY_MIN {
+        return folder(prefix, user);
+    }
+    folder_in(memory, prefix, user)
+}
+
+fn folder_in(parent: &Path, prefix: &str, user: User) -> tempfile::TempDir {
+    let folder = tempfile::Builder::new().prefix(prefix).tempdir_in(parent).expect("a temporary folder");
     if let Some((uid, gid)) = user {
         chown(folder.path(), Some(uid), Some(gid)).expect("chown");
     }

@@ -29,11 +29,21 @@ impl Cluster {
         SHARED.get_or_init(Self::private)
     }
 
+    /// The cluster of tests that need very many databases, one after the other.
+    pub fn in_memory() -> &'static Self {
+        static IN_MEMORY: OnceLock<Cluster> = OnceLock::new();
+        IN_MEMORY.get_or_init(|| Self::create(keeper::folder_in_memory))
+    }
+
     /// A cluster for one test, to be stopped, killed and frozen. Started.
     pub fn private() -> Self {
+        Self::create(keeper::folder)
+    }
+
+    fn create(folder: fn(&str, keeper::User) -> tempfile::TempDir) -> Self {
         let bin = programs();
         let user = keeper::other_user_when_root();
-        let folder = keeper::folder("event-tracker-pg", user);
+        let folder = folder("event-tracker-pg", user);
         let cluster = Self { bin, server: Mutex::new(None), port: keeper::free_port(), folder, user };
         let mut initdb = cluster.command("initdb");
         // Not "C": the tests prove that names are compared bytewise whatever the cluster's collation.
@@ -95,15 +105,21 @@ impl Cluster {
 
     /// A fresh, empty database; gives its name.
     pub async fn create_database(&self) -> String {
-        self.create_database_with("").await
+        self.create_database_with("template template0").await
     }
 
-    /// The same with options of CREATE DATABASE, such as `encoding 'LATIN1'`.
+    /// The same with options of CREATE DATABASE, such as `template template0 encoding 'LATIN1'`.
     pub async fn create_database_with(&self, options: &str) -> String {
         let name = format!("test_{}", DATABASES.fetch_add(1, Ordering::Relaxed));
         let client = self.connect("postgres").await;
-        client.batch_execute(&format!("create database {name} template template0 {options}")).await.expect("create");
+        client.batch_execute(&format!("create database {name} {options}")).await.expect("create");
         name
+    }
+
+    /// Ends the sessions in it, too.
+    pub async fn drop_database(&self, name: &str) {
+        let client = self.connect("postgres").await;
+        client.batch_execute(&format!("drop database {name} with (force)")).await.expect("drop");
     }
 
     pub fn port(&self) -> u16 {

@@ -168,9 +168,9 @@ async fn names_are_bytewise_in_a_database_that_sorts_by_language() {
              create collation probe (provider = icu, locale = 'en')",
         )
         .await;
-    let options = if probed.is_ok() { "locale_provider icu icu_locale 'en'" } else { "" };
-    let database = cluster.create_database_with(options).await;
-    if !options.is_empty() {
+    let sorting = if probed.is_ok() { "locale_provider icu icu_locale 'en'" } else { "" };
+    let database = cluster.create_database_with(&format!("template template0 {sorting}")).await;
+    if !sorting.is_empty() {
         let sorted = cluster.connect(&database).await.query_one("select 'a' < 'B'", &[]).await.unwrap();
         assert!(sorted.get::<_, bool>(0), "the database sorts bytewise, so this proves nothing");
     }
@@ -180,7 +180,8 @@ async fn names_are_bytewise_in_a_database_that_sorts_by_language() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_is_not_utf8_is_refused() {
     let cluster = Cluster::shared();
-    let database = cluster.create_database_with("encoding 'LATIN1' lc_collate 'C' lc_ctype 'C'").await;
+    let database =
+        cluster.create_database_with("template template0 encoding 'LATIN1' lc_collate 'C' lc_ctype 'C'").await;
     let refused = open_url(&cluster.url(&database)).await.identity().await.unwrap_err();
     assert!(matches!(&refused, StoreError::Refused(why) if why.contains("UTF8")), "{refused}");
 }
