@@ -41,7 +41,7 @@ const IMPORT_TIMEOUT: Duration = Duration::from_secs(60);
 /// When it can't start, when the journal is poisoned, or when counts could neither be flushed nor
 /// kept in the journal.
 pub fn run(mut config: Config) -> anyhow::Result<()> {
-    config.http.connections_max = descriptors::fit(config.http.connections_max, config.store.read_connections + 1);
+    config.http.connections_max = descriptors::fit(config.http.connections_max, config.store.connections_max());
     let runtime = runtime(config.http.workers)?;
     let result = runtime.block_on(async {
         let signals = Signals::listen().context("can't listen for signals")?;

@@ -34,7 +34,9 @@ pub use recover::{RecoverError, Recovered};
 pub use rewind::Rewound;
 
 use crate::counts::Counts;
-use crate::domain::{Ack, BatchId, BatchSeq, Digest, EventName, Hour, HourRange, HourlyCount, TOTAL_MAX, WriterId};
+use crate::domain::{
+    Ack, BatchId, BatchSeq, Digest, EventName, Hour, HourRange, HourlyCount, Partitions, TOTAL_MAX, WriterId,
+};
 use crate::journal::reserve::is_full;
 use crate::journal::{self, Health, Journal, Position, Rotated, SealedSegment};
 use crate::names::{Names, Refused};
@@ -151,6 +153,8 @@ pub struct Batches {
     writer: WriterId,
     journal: Journal,
     names: Arc<Names>,
+    /// Of the store.
+    partitions: Partitions,
     /// Held shared while recording, exclusively for the instant of a cut: so the cut is atomic over
     /// all shards of the counts and over the journal.
     open: RwLock<OpenBatch>,
@@ -171,6 +175,12 @@ pub struct Batches {
 }
 
 impl Batches {
+    /// For a store that is cut into so many.
+    #[must_use]
+    pub fn with_partitions(self, partitions: Partitions) -> Self {
+        Self { partitions, ..self }
+    }
+
     /// Counts `count` more of `event` in `hour`, in memory and in the journal's buffer. Short and
     /// synchronous: a client that disconnects can't leave the two apart.
     ///
@@ -281,12 +291,14 @@ impl Batches {
             catalog: batch.catalog,
             counts: Arc::clone(&batch.counts),
             overtaken: BTreeSet::new(),
+            landed: Vec::new(),
         });
         let mut batches: Vec<_> = sealed.collect();
         let id = BatchId { writer: self.writer, seq: open.seq };
-        let (counts, overtaken) = (Arc::clone(&open.counts), BTreeSet::new());
-        batches.push(PendingBatch { id, catalog: open.catalog, counts, overtaken });
-        Pending { batches, names: Arc::clone(&self.names), commits: Arc::clone(&waiting.commits) }
+        let (counts, overtaken, landed) = (Arc::clone(&open.counts), BTreeSet::new(), Vec::new());
+        batches.push(PendingBatch { id, catalog: open.catalog, counts, overtaken, landed });
+        let (names, partitions, commits) = (Arc::clone(&self.names), self.partitions, Arc::clone(&waiting.commits));
+        Pending { batches, names, partitions, commits }
     }
 
     /// What this process has committed lately.

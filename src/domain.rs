@@ -12,6 +12,10 @@ use compact_str::CompactString;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 
+pub use partitions::{Partitions, join_deltas};
+
+mod partitions;
+
 /// Longest event name, in bytes of UTF-8 after decoding. Far below PostgreSQL's limit for an index
 /// row (about 2,700 bytes), so that no name can poison a batch.
 pub const EVENT_NAME_BYTES_MAX: usize = 255;
@@ -418,10 +422,12 @@ impl BatchId {
     }
 }
 
-/// One batch as it was committed: an entry of the store's log.
+/// One batch as it was committed, or what one partition got of it: an entry of the store's log.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Delta {
     pub id: BatchId,
+    /// Whose log it is in.
+    pub partition: u16,
     /// Where the ledger of its writer stood before it.
     pub after: BatchSeq,
     /// The version of the catalog that its node knew before it counted the first of the rows.

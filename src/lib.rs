@@ -81,6 +81,8 @@
 //!   one journal write and one answer.
 //! - Renames are resolved by reads alone: a rename is one row of the catalog, no history moves, and undoing
 //!   it leaves every count where it was counted.
+//! - A correction is booked among the changes of administrators and as a removal, with the fold's lock held,
+//!   and is no entry of the log: counts there are never negative, which keeps every reader of it simple.
 //! - What can't be undone hangs on no node's clock, nor on one look at the store's: a purge is marked as
 //!   due first and done some time later. It leaves a mark, so that counts of before it, wherever they are
 //!   in flight, are booked as removed and do not bring the event back.

@@ -83,7 +83,7 @@ impl Node {
     ) -> Result<(Self, Recovered), RecoverError> {
         let names = Arc::new(Names::new(options.limits));
         let (batches, recovered) = Batches::recover(&dir, options.journal, names)?;
-        let batches = Arc::new(batches);
+        let batches = Arc::new(batches.with_partitions(store.partitions()));
         let health = Arc::new(StoreHealth::default());
         let store: Arc<dyn Store> = Arc::new(Watched::new(store, Arc::clone(&health)));
         // A store that was met once is not made anew in silence.

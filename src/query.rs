@@ -306,6 +306,6 @@ fn changing() -> StoreError {
 }
 
 fn not_in<T>(mut pending: Pending, committed: &Rows<T>) -> Pending {
-    pending.drop_committed(|batch| committed.position.includes(batch));
+    pending.drop_landed(|batch, partition| committed.position.includes_part(partition, batch));
     pending
 }

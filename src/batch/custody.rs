@@ -367,8 +367,9 @@ impl Batches {
             && let Some(rows) = rows
         {
             let (id, after) = (batch.id, BatchSeq(batch.id.seq.0.saturating_sub(1)));
-            let delta = Delta { id, after, catalog: batch.catalog, total: batch.total(), rows };
-            Arc::make_mut(&mut waiting.commits).push(delta);
+            let delta = Delta { id, partition: 0, after, catalog: batch.catalog, total: batch.total(), rows };
+            let commits = Arc::make_mut(&mut waiting.commits);
+            self.partitions.split_delta(delta).into_iter().for_each(|part| commits.push(part));
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::counts::Counts;
-use crate::domain::{BatchId, BatchSeq, Delta, EventName, Hour, HourRange, HourlyCount, WriterId};
+use crate::domain::{BatchId, BatchSeq, Delta, EventName, Hour, HourRange, HourlyCount, Partitions, WriterId};
 use crate::names::{NameId, Names};
 
 /// For older ones the store is asked.
@@ -17,6 +17,7 @@ const RECENT_ROWS_MAX: usize = 200_000;
 pub struct Pending {
     pub(super) batches: Vec<PendingBatch>,
     pub(super) names: Arc<Names>,
+    pub(super) partitions: Partitions,
     /// What left the pending batches lately, for who knows older rows of the store.
     pub commits: Arc<RecentCommits>,
 }
@@ -29,6 +30,8 @@ pub struct PendingBatch {
     pub(super) counts: Arc<Counts>,
     /// What a purge has overtaken: its counts belong to an event that is gone.
     pub(super) overtaken: BTreeSet<NameId>,
+    /// The partitions of the store that have their part of it already, where others lack theirs.
+    pub(super) landed: Vec<u16>,
 }
 
 /// The last batches of this process that were committed and discarded, so that rows which were read
@@ -54,9 +57,19 @@ impl RecentCommits {
 }
 
 impl Pending {
-    /// Drops the batches that `committed` says are in the store.
-    pub fn drop_committed(&mut self, committed: impl Fn(BatchId) -> bool) {
-        self.batches.retain(|batch| !committed(batch.id));
+    /// Drops what `landed` says is in the store, of each batch and for each partition.
+    pub fn drop_landed(&mut self, landed: impl Fn(BatchId, u16) -> bool) {
+        let partitions = self.partitions;
+        self.batches.retain_mut(|batch| {
+            batch.landed = partitions.all().filter(|partition| landed(batch.id, *partition)).collect();
+            batch.landed.len() < usize::from(partitions.count())
+        });
+    }
+
+    /// Whether the counts of a name in a batch are still to be added to those of the store.
+    fn shows(&self, batch: &PendingBatch, name: NameId) -> bool {
+        let landed = || batch.landed.contains(&self.partitions.of(&self.names.name(name)));
+        !batch.overtaken.contains(&name) && (batch.landed.is_empty() || !landed())
     }
 
     /// From now on nothing shows of names that were purged after their batch was opened. `purges` gives
@@ -71,7 +84,7 @@ impl Pending {
     pub fn add_to(&self, hours: &mut [u64], event: &EventName, first: Hour) {
         let Some(name) = self.names.find(event) else { return };
         for (hour, count) in (0..).map(|hour| first.plus(hour)).zip(hours) {
-            let batches = self.batches.iter().filter(|batch| !batch.overtaken.contains(&name));
+            let batches = self.batches.iter().filter(|batch| self.shows(batch, name));
             *count += batches.map(|batch| batch.counts.get(name, hour)).sum::<u64>();
         }
     }
@@ -88,7 +101,7 @@ impl Pending {
         let Some(name) = self.names.find(event) else { return false };
         let was_pending = |id: BatchId| earlier.batches.iter().any(|batch| batch.id == id);
         let mut batches = self.batches.iter().filter(|batch| was_pending(batch.id));
-        batches.any(|batch| batch.counts.contains(name) && !batch.overtaken.contains(&name))
+        batches.any(|batch| batch.counts.contains(name) && self.shows(batch, name))
     }
 
     /// The batches that have anything to commit.
@@ -114,7 +127,7 @@ impl Pending {
         let mut rows: Vec<HourlyCount> = Vec::new();
         for batch in &self.batches {
             let counters = batch.counts.within(range).into_iter();
-            let counters = counters.filter(|(name, ..)| !batch.overtaken.contains(name));
+            let counters = counters.filter(|(name, ..)| self.shows(batch, *name));
             rows.extend(counters.map(|(name, hour, count)| HourlyCount { event: self.names.name(name), hour, count }));
         }
         rows.sort_unstable();

@@ -13,7 +13,7 @@ use super::mark::{self, Confirmed, Mark};
 use super::renew::UNKNOWN;
 use super::{Batches, OpenBatch, SealedBatch, Waiting};
 use crate::counts::Counts;
-use crate::domain::{BatchId, BatchSeq, WriterId};
+use crate::domain::{BatchId, BatchSeq, Partitions, WriterId};
 use crate::journal::files::{Files, remove_if_there};
 use crate::journal::replay::{self, ReplayError, Replayed};
 use crate::journal::reserve::{Reserve, is_full};
@@ -134,6 +134,7 @@ impl Batches {
             writer,
             journal,
             names,
+            partitions: Partitions::ONE,
             open: RwLock::new(OpenBatch { seq: BatchSeq::FIRST, counts, catalog }),
             waiting: Mutex::new(Waiting { sealed, commits, set_aside: BTreeSet::new() }),
             sealing: Mutex::new(0),

@@ -33,8 +33,8 @@ impl RecentDeltas {
         let position = self.position.as_mut()?;
         let mut own: Vec<Arc<Delta>> = Vec::new();
         for delta in &commits.batches {
-            if position.last_seq(delta.id.writer) == delta.after {
-                position.advance(delta.id, delta.total);
+            if position.last_seq_in(delta.partition, delta.id.writer) == delta.after {
+                position.advance(delta);
                 own.push(Arc::clone(delta));
             }
         }
@@ -99,8 +99,9 @@ pub(super) fn follow<'a>(
 ) -> Vec<Arc<Delta>> {
     let mut lacking = Vec::new();
     for delta in deltas {
-        if position.last_seq(delta.id.writer) == delta.after && delta.id.seq > delta.after {
-            position.advance(delta.id, delta.total);
+        let is_next = position.last_seq_in(delta.partition, delta.id.writer) == delta.after;
+        if is_next && delta.id.seq > delta.after {
+            position.advance(delta);
             lacking.push(Arc::clone(delta));
         }
     }

@@ -42,7 +42,7 @@ const fn integer(name: &'static str, min: i64, max: i64) -> Key {
     key(name, Expect::Integer { min, max })
 }
 
-pub(super) static KEYS: [Key; 45] = [
+pub(super) static KEYS: [Key; 46] = [
     key("data_dir", Expect::Path),
     key("http.listen", Expect::Address),
     integer("http.connections_max", 1, 1_000_000),
@@ -76,6 +76,7 @@ pub(super) static KEYS: [Key; 45] = [
     integer("store.keepalive_idle_ms", 1_000, 7_200_000),
     integer("store.tcp_user_timeout_ms", 1_000, 7_200_000),
     integer("store.read_connections", 1, 1_000),
+    integer("store.partitions", 1, 64),
     integer("store.fold_interval_ms", 10, 3_600_000),
     integer("store.log_keep_ms", 0, 86_400_000),
     key("store.tls_accept_invalid_certs", Expect::Boolean),

@@ -1,7 +1,6 @@
 //! The database, where counts stay: one trait, two implementations that pass one contract
 //! (`tests/it/store_contract.rs`). SQL and drivers live below this module and nowhere else.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::domain::{
-    BatchId, BatchSeq, Delta, Digest, EventName, EventTotal, HourRange, HourlyCount, Sum, SumBy, WriterId,
+    BatchId, BatchSeq, Delta, Digest, EventName, EventTotal, HourRange, HourlyCount, Partitions, Sum, SumBy, WriterId,
 };
 
 pub mod admin;
@@ -19,6 +18,7 @@ mod health;
 mod migration;
 mod nodes;
 mod options;
+mod position;
 pub mod postgres;
 pub mod sqlite;
 mod trimming;
@@ -28,6 +28,7 @@ pub use admin::AdminStore;
 pub use health::{Outage, OutageKind, StoreHealth, StoreStatus};
 pub use nodes::{NodeId, NodeReport, NodeSeen};
 pub use options::{Options, StoreUrlError, without_password};
+pub use position::LedgerPosition;
 pub use watched::Watched;
 
 /// One batch on its way into the store.
@@ -96,70 +97,6 @@ impl StoreError {
     }
 }
 
-/// Where the ledger stood in the very snapshot that a value was read from.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct LedgerPosition {
-    /// Changes with every commit of any writer and every administrator's change (the sum of all
-    /// `last_seq` and of `catalog`): equal versions mean equal contents.
-    pub version: u64,
-    /// How many changes administrators have made: equal numbers mean equal catalogs.
-    pub catalog: u64,
-    /// The sum of all counts that all writers ever applied. With the version it tells apart what a store
-    /// that went back and on again holds.
-    pub total: i128,
-    /// What the ledger says of each writer that was asked for, and of others that have committed lately;
-    /// absent: none of its batches.
-    pub applied: BTreeMap<WriterId, LedgerEntry>,
-}
-
-impl LedgerPosition {
-    /// The last batch of a writer that is part of the snapshot.
-    #[must_use]
-    pub fn last_seq(&self, writer: WriterId) -> BatchSeq {
-        self.applied.get(&writer).map_or(BatchSeq(0), |entry| entry.last_seq)
-    }
-
-    /// Whether `batch` is part of the snapshot.
-    #[must_use]
-    pub fn includes(&self, batch: BatchId) -> bool {
-        self.last_seq(batch.writer) >= batch.seq
-    }
-
-    /// The entries, if they are all that lies between this position and that one. What a writer did that is
-    /// in neither of the two by itself is in their sums.
-    pub(crate) fn leads_to(&self, now: &Self, deltas: Vec<Delta>) -> Option<Vec<Delta>> {
-        if self.catalog != now.catalog {
-            return None;
-        }
-        let moved = deltas.iter().try_fold((self.version, self.total), |(version, total), delta| {
-            let batches = delta.id.seq.0.checked_sub(delta.after.0)?;
-            Some((version.checked_add(batches)?, total.checked_add(delta.total)?))
-        });
-        (moved? == (now.version, now.total)).then_some(deltas)
-    }
-
-    /// Takes note of the commit of one more batch.
-    pub fn advance(&mut self, batch: BatchId, batch_total: i128) {
-        let none = LedgerEntry { last_seq: BatchSeq(0), total: 0, digest: None };
-        let entry = self.applied.entry(batch.writer).or_insert(none);
-        if batch.seq > entry.last_seq {
-            self.version += batch.seq.0 - entry.last_seq.0;
-            self.total += batch_total;
-            *entry = LedgerEntry { last_seq: batch.seq, total: entry.total + batch_total, digest: None };
-        }
-    }
-
-    /// The part of the version and of the total that these writers have not moved: while it stands still,
-    /// nobody else has changed the store.
-    #[must_use]
-    pub fn beside(&self, own: &[WriterId]) -> (u64, i128) {
-        let own = own.iter().filter_map(|writer| self.applied.get(writer));
-        own.fold((self.version, self.total), |(version, total), entry| {
-            (version.wrapping_sub(entry.last_seq.0), total - entry.total)
-        })
-    }
-}
-
 /// A value and the ledger position of the one database snapshot both were read from.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Snapshot<T> {
@@ -188,7 +125,7 @@ pub struct HourlyQuery {
 
 /// The sums whose balance proves the store: `rows + removed == ledger`, and `totals == hours == rows`. In
 /// each of them is what the log holds and what is not folded yet.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Books {
     /// Sum of all hourly rows.
     pub rows: i128,
@@ -203,6 +140,18 @@ pub struct Books {
 }
 
 impl Books {
+    /// Those of two parts of a store, together.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            rows: self.rows + other.rows,
+            totals: self.totals + other.totals,
+            hours: self.hours + other.hours,
+            removed: self.removed + other.removed,
+            ledger: self.ledger + other.ledger,
+        }
+    }
+
     #[must_use]
     pub fn balance(&self) -> bool {
         self.rows + self.removed == self.ledger && self.totals == self.rows && self.hours == self.rows
@@ -262,8 +211,8 @@ pub trait Store: AdminStore + Send + Sync + 'static {
     /// of rows.
     async fn totals(&self, writers: Vec<WriterId>) -> Result<Snapshot<Vec<EventTotal>>, StoreError>;
 
-    /// Hands over all totals of one snapshot as they come, in the order of [`Store::totals`], without
-    /// keeping them; gives the position of that snapshot. There is no deadline for the whole, but one
+    /// Hands over all totals of one snapshot as they come, in each partition in the order of
+    /// [`Store::totals`], without keeping them; gives the position of that snapshot. There is no deadline for the whole, but one
     /// for each next total.
     async fn each_total(
         &self,
@@ -316,6 +265,11 @@ pub trait Store: AdminStore + Send + Sync + 'static {
     /// Why the last attempt to make a session failed; `None`: it did not.
     fn session_failure(&self) -> Option<StoreError> {
         None
+    }
+
+    /// How many it is cut into.
+    fn partitions(&self) -> Partitions {
+        Partitions::ONE
     }
 
     /// Whether it may have several nodes. Commands may commit to any store, beside its nodes.

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::domain::Partitions;
+
 /// How the store is reached. Serialised in full, password included; `Debug` hides it.
 #[derive(Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -29,6 +31,9 @@ pub struct Options {
     pub tls_root_cert: String,
     /// Connections for reads, besides the one for commits.
     pub read_connections: usize,
+    /// How many the store is cut into when it is made, 1 to [`Partitions::MAX`]; later it must be the same number.
+    /// More than one is for PostgreSQL only: each has a connection for its commits and is folded by itself.
+    pub partitions: u16,
     /// Time from one fold to the next. While the log is long, reads of it take longer.
     pub fold_interval_ms: u64,
     /// How long an entry of the log is kept after its commit: for reads that catch up, and for batches that
@@ -48,6 +53,7 @@ impl Default for Options {
             tls_accept_invalid_certs: false,
             tls_root_cert: String::new(),
             read_connections: 4,
+            partitions: 1,
             fold_interval_ms: 1_000,
             log_keep_ms: 600_000,
         }
@@ -61,8 +67,26 @@ impl Options {
         Duration::from_millis(self.connect_timeout_ms.saturating_add(self.statement_timeout_ms))
     }
 
+    /// The most connections that it takes: for commits, folds, looks, administrators and reads.
+    #[must_use]
+    pub fn connections_max(&self) -> usize {
+        2 * usize::from(self.partitions) + 3 + self.read_connections
+    }
+
+    pub(super) fn partitions(&self) -> Result<Partitions, StoreUrlError> {
+        Partitions::new(self.partitions).ok_or(StoreUrlError::Partitions(self.partitions))
+    }
+
     /// The SQLite file that `url` names; `None` when it names PostgreSQL.
     pub(super) fn sqlite_path(&self, data_dir: &Path) -> Result<Option<PathBuf>, StoreUrlError> {
+        let path = self.named_path(data_dir)?;
+        if path.is_some() && self.partitions()? != Partitions::ONE {
+            return Err(StoreUrlError::PartitionsOfSqlite(self.partitions));
+        }
+        Ok(path)
+    }
+
+    fn named_path(&self, data_dir: &Path) -> Result<Option<PathBuf>, StoreUrlError> {
         if self.url.is_empty() {
             return Ok(Some(data_dir.join("events.sqlite")));
         }
@@ -93,6 +117,7 @@ impl fmt::Debug for Options {
             tls_accept_invalid_certs,
             tls_root_cert,
             read_connections,
+            partitions,
             fold_interval_ms,
             log_keep_ms,
         } = self;
@@ -106,6 +131,7 @@ impl fmt::Debug for Options {
             .field("tls_accept_invalid_certs", tls_accept_invalid_certs)
             .field("tls_root_cert", tls_root_cert)
             .field("read_connections", read_connections)
+            .field("partitions", partitions)
             .field("fold_interval_ms", fold_interval_ms)
             .field("log_keep_ms", log_keep_ms)
             .finish()
@@ -122,6 +148,10 @@ pub enum StoreUrlError {
     UnknownScheme,
     #[error("the store's URL names no file: expected sqlite:PATH")]
     NoSqliteFile,
+    #[error("store.partitions = {0}: a store has 1 to {max} partitions", max = Partitions::MAX)]
+    Partitions(u16),
+    #[error("store.partitions = {0}: only PostgreSQL can be cut into partitions, and store.url names SQLite")]
+    PartitionsOfSqlite(u16),
     #[error("the store's PostgreSQL URL can't be read: expected postgres://USER:PASSWORD@HOST:PORT/DATABASE ({0})")]
     Malformed(String),
     #[error("the store's URL has sslmode={0}: expected disable, allow, prefer, require, verify-ca or verify-full")]

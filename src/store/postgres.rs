@@ -9,16 +9,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures_util::future::{try_join, try_join3};
+use futures_util::future::{join_all, try_join, try_join3};
 
 use super::trimming::Trimming;
 use super::{
     Books, Commit, CommitRequest, Folded, HourlyQuery, LedgerPosition, NodeReport, NodeSeen, Options, Since, Snapshot,
     Store, StoreError, StoreUrlError,
 };
-use crate::domain::{BatchId, Delta, EventTotal, HourRange, HourlyCount, Sum, SumBy, WriterId};
+use crate::domain::{
+    BatchId, Delta, EventTotal, HourRange, HourlyCount, Partitions, Sum, SumBy, WriterId, join_deltas,
+};
+use crate::rows::{Row, merge};
 use client::Client;
 use connector::Connector;
+use parts::Statement;
 use session::{Pool, Session};
 
 mod accounts;
@@ -33,11 +37,15 @@ mod fold;
 mod hosts;
 mod log;
 mod nodes;
+mod parts;
 mod rows;
 mod schema;
 mod session;
 mod tls;
 mod url;
+
+/// Partitions that a node folds at a time.
+const FOLDS_MAX: usize = 4;
 
 pub struct PostgresStore {
     connector: Connector,
@@ -46,6 +54,7 @@ pub struct PostgresStore {
     looks: Pool,
     administrators: Pool,
     reads: Pool,
+    partitions: Partitions,
     begin_commit: String,
     begin_read: String,
     label: String,
@@ -81,13 +90,15 @@ impl PostgresStore {
         let begin_read = format!("begin isolation level repeatable read read only; {time_outs}");
         let begin_commit =
             format!("begin isolation level read committed; set local synchronous_commit = on; {time_outs}");
+        let partitions = options.partitions()?;
         Ok(Self {
             connector: Connector::new(&target, options, for_audit)?,
-            commits: Pool::new(1),
-            folds: Pool::new(1),
+            commits: Pool::new(usize::from(partitions.count())),
+            folds: Pool::new(usize::from(partitions.count()).min(FOLDS_MAX)),
             looks: Pool::new(1),
             administrators: Pool::new(2),
             reads: Pool::new(options.read_connections),
+            partitions,
             // Where nothing may be changed, the database sees to it.
             begin_commit: if for_audit { begin_read.clone() } else { begin_commit },
             begin_read,
@@ -137,19 +148,52 @@ impl PostgresStore {
         .await
     }
 
-    /// What `statement` reads, with the ledger position of the same snapshot.
-    async fn read_with_position<T>(
+    /// What `statement` reads in each partition, with the ledger position of the same snapshot.
+    async fn read_with_position<Q: Sync, T: Row + Send>(
         &self,
         writers: &[WriterId],
-        statement: impl AsyncFnOnce(&Client) -> Result<T, StoreError>,
-    ) -> Result<Snapshot<T>, StoreError> {
+        statement: Statement<Q, Vec<T>>,
+        query: &Q,
+    ) -> Result<Snapshot<Vec<T>>, StoreError> {
         self.on_session(&self.reads, async |session| {
             let client = &session.client;
-            let both = try_join(rows::position(client, writers), statement(client));
-            let (position, value) = self.read(session, both).await?;
+            if self.partitions == Partitions::ONE {
+                let both = try_join(rows::position(client, writers), statement(client, 0, query));
+                let (position, value) = self.read(session, both).await?;
+                return Ok(Snapshot { value, position });
+            }
+            session.begin(&self.begin_read).await?;
+            let position = parts::position(session, writers).await?;
+            let parts = parts::in_each(session, statement, query).await?;
+            session.client.commit().await?;
+            let value = parts.into_iter().reduce(|all, part| merge(&all, part)).unwrap_or_default();
             Ok(Snapshot { value, position })
         })
         .await
+    }
+
+    /// What `statement` reads in each partition, in one snapshot.
+    async fn read_parts<Q: Sync, T: Send>(
+        &self,
+        pool: &Pool,
+        statement: Statement<Q, T>,
+        query: &Q,
+    ) -> Result<Vec<T>, StoreError> {
+        self.on_session(pool, async |session| {
+            session.begin(&self.begin_read).await?;
+            let parts = parts::in_each(session, statement, query).await?;
+            session.client.commit().await?;
+            Ok(parts)
+        })
+        .await
+    }
+
+    /// Commits what a batch holds for a partition.
+    async fn commit_part(&self, partition: u16, request: &CommitRequest) -> Result<Commit, StoreError> {
+        let work = async |session: &Session| commit::commit(session, &self.begin_commit, partition, request).await;
+        let (outcome, set_aside) = self.on_session(&self.commits, work).await?;
+        self.note_set_aside(set_aside);
+        Ok(outcome)
     }
 
     /// Runs statements that only read in one snapshot and under the server's time-outs; BEGIN, they and
@@ -168,11 +212,22 @@ impl PostgresStore {
 #[async_trait]
 impl Store for PostgresStore {
     async fn commit(&self, request: CommitRequest) -> Result<Commit, StoreError> {
-        let begin = &self.begin_commit;
-        let commit = self.on_session(&self.commits, async |session| commit::commit(session, begin, &request).await);
-        let (outcome, set_aside) = commit.await?;
-        self.note_set_aside(set_aside);
-        Ok(outcome)
+        if self.partitions == Partitions::ONE {
+            return self.commit_part(0, &request).await;
+        }
+        // Each partition gets its part, be it without rows, and the digest of the whole: a batch is in when all
+        // have it. What is in already, and is of this batch, stays as it is.
+        let parts = self.partitions.split(&request.rows, |row| &row.event).into_iter().zip(self.partitions.all());
+        let commits = parts.map(|(rows, partition)| {
+            let request = CommitRequest { rows: rows.into(), ..request.clone() };
+            async move { self.commit_part(partition, &request).await }
+        });
+        let outcomes = join_all(commits).await.into_iter().collect::<Result<Vec<_>, _>>()?;
+        if outcomes.iter().all(|outcome| *outcome == Commit::Applied) {
+            return Ok(Commit::Applied);
+        }
+        let writer = request.id.writer;
+        Ok(Commit::Stands(self.position(vec![writer]).await?.applied.remove(&writer)))
     }
 
     async fn fold(&self) -> Result<Option<Folded>, StoreError> {
@@ -182,10 +237,17 @@ impl Store for PostgresStore {
     async fn fold_after(&self, rest: Duration) -> Result<Option<Folded>, StoreError> {
         let begin = &self.begin_commit;
         let trim = self.trimming.is_due().then_some(self.trimming.keep);
-        let fold = self.on_session(&self.folds, async |session| fold::fold(session, begin, rest, trim).await);
-        let Some((folded, set_aside)) = fold.await? else { return Ok(None) };
-        self.note_set_aside(set_aside);
-        Ok(Some(folded))
+        let folds = self.partitions.all().map(|partition| {
+            self.on_session(&self.folds, async move |session| fold::fold(session, begin, partition, rest, trim).await)
+        });
+        let mut all: Option<Folded> = None;
+        for fold in join_all(folds).await {
+            if let Some((folded, set_aside)) = fold? {
+                self.note_set_aside(set_aside);
+                all = Some(all.unwrap_or_default().plus(folded));
+            }
+        }
+        Ok(all)
     }
 
     fn expect(&self, identity: Option<String>) {
@@ -197,7 +259,8 @@ impl Store for PostgresStore {
         query: HourlyQuery,
         writers: Vec<WriterId>,
     ) -> Result<Snapshot<Vec<HourlyCount>>, StoreError> {
-        let snapshot = self.read_with_position(&writers, async |client| rows::hourly(client, &query).await).await?;
+        let rows: Statement<_, _> = |client, _, query| Box::pin(rows::hourly(client, query));
+        let snapshot = self.read_with_position(&writers, rows, &query).await?;
         if snapshot.value.len() > query.rows_max {
             return Err(StoreError::TooManyRows { rows_max: query.rows_max });
         }
@@ -205,7 +268,7 @@ impl Store for PostgresStore {
     }
 
     async fn totals(&self, writers: Vec<WriterId>) -> Result<Snapshot<Vec<EventTotal>>, StoreError> {
-        self.read_with_position(&writers, async |client| rows::totals(client).await).await
+        self.read_with_position(&writers, |client, _, ()| Box::pin(rows::totals(client)), &()).await
     }
 
     async fn each_total(
@@ -216,9 +279,14 @@ impl Store for PostgresStore {
         // The server ends no statement here: each row has its deadline instead.
         let begin = format!("{}; set local statement_timeout = 0", self.begin_read);
         // Not among the public reads, since a start waits for it.
-        self.transaction(&self.administrators, &begin, async |client| {
-            let position = rows::position(client, &writers).await?;
-            rows::each_total(client, on_total).await?;
+        self.on_session(&self.administrators, async |session| {
+            session.begin(&begin).await?;
+            let position = parts::position(session, &writers).await?;
+            for partition in self.partitions.all() {
+                session.enter(partition).await?;
+                rows::each_total(&session.client, on_total).await?;
+            }
+            session.client.commit().await?;
             Ok(position)
         })
         .await
@@ -230,12 +298,21 @@ impl Store for PostgresStore {
         by: SumBy,
         writers: Vec<WriterId>,
     ) -> Result<Snapshot<Vec<Sum>>, StoreError> {
-        self.read_with_position(&writers, async |client| rows::sums(client, range, by).await).await
+        let sums: Statement<_, _> = |client, _, (range, by)| Box::pin(rows::sums(client, *range, *by));
+        let mut snapshot = self.read_with_position(&writers, sums, &(range, by)).await?;
+        snapshot.value.iter_mut().for_each(|sum| sum.count = sum.count.min(i64::MAX.unsigned_abs()));
+        Ok(snapshot)
     }
 
     async fn position(&self, writers: Vec<WriterId>) -> Result<LedgerPosition, StoreError> {
         self.on_session(&self.looks, async |session| {
-            self.read(session, rows::position(&session.client, &writers)).await
+            if self.partitions == Partitions::ONE {
+                return self.read(session, rows::position(&session.client, &writers)).await;
+            }
+            session.begin(&self.begin_read).await?;
+            let position = parts::position(session, &writers).await?;
+            session.client.commit().await?;
+            Ok(position)
         })
         .await
     }
@@ -243,8 +320,17 @@ impl Store for PostgresStore {
     async fn since(&self, known: LedgerPosition, writers: Vec<WriterId>) -> Result<Since, StoreError> {
         self.on_session(&self.looks, async |session| {
             let client = &session.client;
-            let both = try_join(rows::position(client, &writers), log::since(client, &known));
-            let (position, deltas) = self.read(session, both).await?;
+            let (position, deltas) = if self.partitions == Partitions::ONE {
+                let both = try_join(rows::position(client, &writers), log::since(client, 0, &known));
+                self.read(session, both).await?
+            } else {
+                session.begin(&self.begin_read).await?;
+                let position = parts::position(session, &writers).await?;
+                let since: Statement<_, _> = |client, partition, known| Box::pin(log::since(client, partition, known));
+                let deltas = parts::in_each(session, since, &known).await?;
+                client.commit().await?;
+                (position, deltas.into_iter().flatten().collect())
+            };
             let deltas = known.leads_to(&position, deltas);
             Ok(Since { position, deltas })
         })
@@ -252,11 +338,13 @@ impl Store for PostgresStore {
     }
 
     async fn delta(&self, id: BatchId) -> Result<Option<Delta>, StoreError> {
-        self.on_session(&self.looks, async |session| self.read(session, log::delta(&session.client, id)).await).await
+        let of_part: Statement<_, _> = |client, partition, id| Box::pin(log::delta(client, partition, *id));
+        Ok(join_deltas(id, self.read_parts(&self.looks, of_part, &id).await?))
     }
 
     async fn audit(&self) -> Result<Books, StoreError> {
-        self.on_session(&self.reads, async |session| self.read(session, rows::books(&session.client)).await).await
+        let parts = self.read_parts(&self.reads, |client, _, ()| Box::pin(rows::books(client)), &()).await?;
+        Ok(parts.into_iter().fold(Books::default(), Books::plus))
     }
 
     async fn note_node(&self, report: NodeReport) -> Result<(), StoreError> {
@@ -295,6 +383,10 @@ impl Store for PostgresStore {
     fn session_failure(&self) -> Option<StoreError> {
         let closed = self.looks.is_closed().then(|| StoreError::Unavailable("the store is closed".into()));
         closed.or_else(|| self.connector.failure())
+    }
+
+    fn partitions(&self) -> Partitions {
+        self.partitions
     }
 
     fn is_shared(&self) -> bool {

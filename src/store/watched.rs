@@ -12,7 +12,7 @@ use super::{
     Books, Commit, CommitRequest, Folded, HourlyQuery, LedgerPosition, NodeReport, NodeSeen, Since, Snapshot, Store,
     StoreError, StoreHealth,
 };
-use crate::domain::{BatchId, Delta, EventName, EventTotal, HourRange, HourlyCount, Sum, SumBy, WriterId};
+use crate::domain::{BatchId, Delta, EventName, EventTotal, HourRange, HourlyCount, Partitions, Sum, SumBy, WriterId};
 
 /// Passes everything on. Commits and looks tell how the store is; what else is asked of it may be
 /// slow or refused without that saying anything about the store.
@@ -138,6 +138,10 @@ impl Store for Watched {
 
     fn session_failure(&self) -> Option<StoreError> {
         self.store.session_failure()
+    }
+
+    fn partitions(&self) -> Partitions {
+        self.store.partitions()
     }
 
     fn is_shared(&self) -> bool {

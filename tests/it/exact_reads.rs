@@ -6,9 +6,10 @@ use std::sync::Arc;
 use crate::harness::app::{rows, totals};
 use crate::harness::postgres::Cluster;
 use crate::harness::proxy::{Fault, Proxy};
-use crate::harness::{Answer, Backend, Tally, TestApp, Traffic, on_both_stores};
+use crate::harness::{Answer, Backend, Tally, TestApp, Traffic, on_both_stores, on_partitions};
 
 on_both_stores!(reads_never_miss_what_was_acknowledged_nor_show_what_was_not_sent, hours_sum_up_to_totals,);
+on_partitions!(reads_never_miss_what_was_acknowledged_nor_show_what_was_not_sent, hours_sum_up_to_totals);
 
 /// Of each reader.
 const READS: usize = 80;

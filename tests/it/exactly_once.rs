@@ -8,13 +8,14 @@ use rand::{Rng, SeedableRng};
 use crate::harness::fleet::copy_folder;
 use crate::harness::postgres::Cluster;
 use crate::harness::proxy::{Fault, Proxy};
-use crate::harness::{Backend, Tally, TestApp, Traffic, eventually, on_both_stores};
+use crate::harness::{Backend, Tally, TestApp, Traffic, eventually, on_both_stores, on_partitions};
 
 on_both_stores!(
     kills_lose_and_double_nothing,
     stopping_and_starting_changes_nothing,
     a_second_process_on_the_same_folder_is_refused_at_once,
 );
+on_partitions!(kills_lose_and_double_nothing, stopping_and_starting_changes_nothing);
 
 /// Twelve, or as many as the environment asks for.
 fn kills() -> u64 {

@@ -18,7 +18,7 @@ use crate::harness::node::{node, options};
 use crate::harness::postgres::Cluster;
 use crate::harness::proxy::{Fault, Mishap, Proxy};
 use crate::harness::{PATIENCE, eventually};
-use crate::store_contract::{balanced_books, open_url};
+use crate::store_contract::{balanced_books, open_in};
 
 const HOUR: u32 = 480_000;
 /// Lives side by side. Each waits for its database most of the time.
@@ -26,6 +26,7 @@ const LIVES_AT_ONCE: usize = 10;
 
 /// A database of its own behind a proxy of its own, and what is known to be counted.
 struct Life {
+    part: Part,
     proxy: Proxy,
     database: String,
     dir: tempfile::TempDir,
@@ -39,15 +40,25 @@ enum Part {
     Birth,
     /// All that comes then.
     Years,
+    /// The same in partitions.
+    Partitioned,
+}
+
+impl Part {
+    fn partitions(self) -> u16 {
+        if self == Self::Partitioned { 2 } else { 1 }
+    }
 }
 
 /// A database with our tables, to be copied: to make them costs as much as the rest of a life.
-async fn with_tables() -> &'static str {
-    static MADE: OnceCell<String> = OnceCell::const_new();
-    let made = MADE.get_or_init(async || {
+async fn with_tables(partitions: u16) -> &'static str {
+    static MADE: [OnceCell<String>; 2] = [const { OnceCell::const_new() }; 2];
+    let made = MADE[usize::from(partitions) - 1].get_or_init(async || {
         let cluster = Cluster::in_memory();
         let database = cluster.create_database().await;
-        open_url(&cluster.url(&database)).await.close().await;
+        let store = open_in(&cluster.url(&database), partitions).await;
+        store.identity().await.unwrap();
+        store.close().await;
         database
     });
     made.await
@@ -58,11 +69,11 @@ impl Life {
         let cluster = Cluster::in_memory();
         let database = match part {
             Part::Birth => cluster.create_database().await,
-            Part::Years => cluster.create_database_with(&format!("template {}", with_tables().await)).await,
+            _ => cluster.create_database_with(&format!("template {}", with_tables(part.partitions()).await)).await,
         };
         let proxy = Proxy::start(cluster.port()).await;
         let dir = keeper::folder_in_memory("event-tracker-test", None);
-        Self { proxy, database, dir, counted: AtomicU64::new(0) }
+        Self { part, proxy, database, dir, counted: AtomicU64::new(0) }
     }
 
     fn url(&self) -> String {
@@ -73,6 +84,7 @@ impl Life {
         let options_of_store = Options {
             url: self.proxy.url(&self.url()),
             read_connections: 1,
+            partitions: self.part.partitions(),
             connect_timeout_ms: 400,
             statement_timeout_ms: 400,
             lock_timeout_ms: 400,
@@ -173,7 +185,7 @@ impl Life {
 
     /// Whatever happened, everything is in once.
     async fn audit(&self) {
-        let direct: Arc<dyn Store> = open_url(&self.url()).await;
+        let direct: Arc<dyn Store> = open_in(&self.url(), self.part.partitions()).await;
         assert_eq!(balanced_books(&direct).await.rows, i128::from(self.counted.load(Ordering::Relaxed)));
         direct.close().await;
         Cluster::in_memory().drop_database(&self.database).await;
@@ -189,7 +201,7 @@ async fn one_life(part: Part, nth: u64, mishap: Mishap) -> bool {
     life.proxy.set(Fault::Request(nth, mishap));
     match part {
         Part::Birth => life.be_born().await,
-        Part::Years => life.live().await,
+        Part::Years | Part::Partitioned => life.live().await,
     }
     let has_struck = life.proxy.has_struck();
     life.proxy.set(Fault::None);
@@ -198,16 +210,25 @@ async fn one_life(part: Part, nth: u64, mishap: Mishap) -> bool {
 }
 
 async fn every_request_fails_once(mishap: Mishap) {
-    for (part, requests_min) in [(Part::Birth, 30), (Part::Years, 100)] {
-        let began = Instant::now();
-        let lives = stream::iter(1..).map(|nth| {
-            let life = tokio::spawn(one_life(part, nth, mishap));
-            async move { life.await.unwrap_or_else(|error| panic!("{mishap:?} of request {nth}: {error}")) }
-        });
-        let struck = lives.buffered(LIVES_AT_ONCE).take_while(|has_struck| ready(*has_struck)).count().await;
-        eprintln!("{struck} lives in {:.1} s: {part:?}, {mishap:?}", began.elapsed().as_secs_f64());
-        assert!(struck >= requests_min, "only {struck} requests were tried");
-    }
+    lives(Part::Birth, mishap, 1, 30).await;
+    lives(Part::Years, mishap, 1, 100).await;
+}
+
+/// Of lives in partitions, which have thrice as many requests, each kind of mishap strikes one in four.
+async fn many_requests_fail_once(mishap: Mishap, first: u64) {
+    lives(Part::Partitioned, mishap, first, 50).await;
+}
+
+async fn lives(part: Part, mishap: Mishap, first: u64, struck_min: usize) {
+    let began = Instant::now();
+    let step = if part == Part::Partitioned { 4 } else { 1 };
+    let lives = stream::iter((first..).step_by(step)).map(|nth| {
+        let life = tokio::spawn(one_life(part, nth, mishap));
+        async move { life.await.unwrap_or_else(|error| panic!("{mishap:?} of request {nth}: {error}")) }
+    });
+    let struck = lives.buffered(LIVES_AT_ONCE).take_while(|has_struck| ready(*has_struck)).count().await;
+    eprintln!("{struck} lives in {:.1} s: {part:?}, {mishap:?}", began.elapsed().as_secs_f64());
+    assert!(struck >= struck_min, "only {struck} requests were tried");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -228,4 +249,12 @@ async fn a_node_lives_on_exactly_whichever_answer_is_lost() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_lives_on_exactly_whichever_answer_comes_too_late() {
     every_request_fails_once(Mishap::Delay).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_on_partitions_lives_on_exactly_whichever_request_fails_however() {
+    many_requests_fail_once(Mishap::Refuse, 1).await;
+    many_requests_fail_once(Mishap::Cut, 2).await;
+    many_requests_fail_once(Mishap::LoseAnswer, 3).await;
+    many_requests_fail_once(Mishap::Delay, 4).await;
 }

@@ -36,6 +36,7 @@ mod managed_under_load;
 mod managed_under_load_tool;
 mod nodes;
 mod outputs;
+mod partitions;
 mod polling;
 mod pooled;
 mod private_files;

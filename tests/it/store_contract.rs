@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use event_tracker::domain::{BatchId, BatchSeq, Digest, EventName, Hour, HourRange, HourlyCount, WriterId};
 use event_tracker::store::{self, Books, Commit, CommitRequest, HourlyQuery, LedgerEntry, Options, Store, StoreError};
 
+use crate::harness::PARTITIONS;
 use crate::harness::pgbouncer::PgBouncer;
 use crate::harness::postgres::Cluster;
 
@@ -23,11 +24,17 @@ mod sqlite_file;
 /// An empty database of one kind, gone with the test.
 pub enum Bench {
     Sqlite(tempfile::TempDir),
-    Postgres {
-        database: String,
-        /// The store reaches it through a pooler.
-        is_pooled: bool,
-    },
+    Postgres { database: String, kind: Kind },
+}
+
+/// How a store uses its PostgreSQL.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    Direct,
+    /// Through a pooler.
+    Pooled,
+    /// In [`PARTITIONS`].
+    Partitioned,
 }
 
 impl Bench {
@@ -36,19 +43,33 @@ impl Bench {
     }
 
     pub async fn postgres() -> Self {
-        Self::Postgres { database: Cluster::shared().create_database().await, is_pooled: false }
+        Self::on_postgres(Kind::Direct).await
     }
 
     pub async fn pooled() -> Self {
-        Self::Postgres { database: Cluster::shared().create_database().await, is_pooled: true }
+        Self::on_postgres(Kind::Pooled).await
+    }
+
+    pub async fn partitioned() -> Self {
+        Self::on_postgres(Kind::Partitioned).await
+    }
+
+    async fn on_postgres(kind: Kind) -> Self {
+        Self::Postgres { database: Cluster::shared().create_database().await, kind }
+    }
+
+    pub fn partitions(&self) -> u64 {
+        match self {
+            Self::Postgres { kind: Kind::Partitioned, .. } => u64::from(PARTITIONS),
+            _ => 1,
+        }
     }
 
     /// Another empty database of the same kind.
     pub async fn another(&self) -> Self {
         match self {
             Self::Sqlite(_) => Self::sqlite(),
-            Self::Postgres { is_pooled: true, .. } => Self::pooled().await,
-            Self::Postgres { .. } => Self::postgres().await,
+            Self::Postgres { kind, .. } => Self::on_postgres(*kind).await,
         }
     }
 
@@ -66,15 +87,26 @@ impl Bench {
                 Err(store::OpenError::Store(error)) => Err(error),
                 Err(error) => panic!("{error}"),
             },
-            Self::Postgres { database, is_pooled } => {
-                let url = if *is_pooled { PgBouncer::shared().url(database) } else { Cluster::shared().url(database) };
-                Ok(open_url(&url).await)
-            }
+            Self::Postgres { database, kind } => Ok(match kind {
+                Kind::Direct => open_url(&Cluster::shared().url(database)).await,
+                Kind::Pooled => open_url(&PgBouncer::shared().url(database)).await,
+                Kind::Partitioned => open_in(&Cluster::shared().url(database), PARTITIONS).await,
+            }),
         }
     }
 
     pub async fn store(&self) -> Arc<dyn Store> {
         self.open().await.unwrap()
+    }
+
+    /// The same in each partition of a PostgreSQL store.
+    pub async fn execute_in_parts(&self, sql: &str) {
+        let client = self.client().await;
+        for partition in 0..self.partitions() {
+            let path = format!("set search_path to public_partition_{partition}, public");
+            client.batch_execute(&path).await.unwrap();
+            client.batch_execute(sql).await.unwrap();
+        }
     }
 
     /// Runs SQL behind the store's back.
@@ -90,7 +122,12 @@ impl Bench {
 }
 
 pub async fn open_url(url: &str) -> Arc<dyn Store> {
-    let options = Options { url: url.to_owned(), ..Options::default() };
+    open_in(url, 1).await
+}
+
+/// A store in so many partitions.
+pub async fn open_in(url: &str, partitions: u16) -> Arc<dyn Store> {
+    let options = Options { url: url.to_owned(), partitions, ..Options::default() };
     store::open(&options, std::path::Path::new("unused")).await.unwrap()
 }
 
@@ -118,7 +155,15 @@ macro_rules! on_both_stores {
 }
 pub(crate) use on_both_stores;
 
-/// The same, and on PostgreSQL behind a pooler.
+/// In partitions, which only PostgreSQL has.
+macro_rules! on_partitions {
+    ($($promise:ident),* $(,)?) => {
+        $crate::store_contract::on_one_store!(partitioned, Bench::partitioned(), $($promise),*);
+    };
+}
+pub(crate) use on_partitions;
+
+/// On SQLite and on PostgreSQL, there also behind a pooler.
 macro_rules! on_every_store {
     ($($promise:ident),* $(,)?) => {
         $crate::store_contract::on_both_stores!($($promise),*);

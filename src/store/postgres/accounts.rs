@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
+use super::change::raise_version;
 use super::client::{Client, Param};
 use super::rows::{column, time, time_or_none};
 use crate::store::StoreError;
@@ -27,14 +28,14 @@ pub(super) async fn superusers(client: &Client) -> Result<Vec<Superuser>, StoreE
 
 /// Within a transaction that is committed whatever this gives.
 pub(super) async fn change(
-    client: &Client,
+    session: &super::session::Session,
     change: &AccountChange,
     who: &str,
     at: DateTime<Utc>,
 ) -> Result<bool, StoreError> {
+    let client = &session.client;
     let Some(account) = make(client, change, at).await? else { return Ok(false) };
-    let sql = "update catalog_version set version = version + 1 returning version";
-    let number: i64 = column(&client.query_typed_one(sql, &[]).await?, 0)?;
+    let number = raise_version(session).await?;
     let params: [Param<'_>; 6] = [
         (&number, Type::INT8),
         (&SystemTime::from(at), Type::TIMESTAMPTZ),

@@ -51,8 +51,11 @@ impl AdminStore for PostgresStore {
 
     async fn change_account(&self, change: AccountChange, who: &str, at: DateTime<Utc>) -> Result<bool, StoreError> {
         let at = at.trunc_subsecs(6);
-        self.transaction(&self.administrators, &self.begin_commit, async |client| {
-            accounts::change(client, &change, who, at).await
+        self.on_session(&self.administrators, async |session| {
+            session.begin(&self.begin_commit).await?;
+            let changed = accounts::change(session, &change, who, at).await?;
+            session.client.commit().await?;
+            Ok(changed)
         })
         .await
     }

@@ -2,13 +2,13 @@
 
 use tokio_postgres::types::Type;
 
+use super::change;
 use super::client::{Client, Param};
 use super::fold::add;
 use crate::domain::{BatchId, HourlyCount};
 use crate::store::StoreError;
 use crate::store::aside::{Failure, Refused, Search, amount, removal_reason};
 use crate::store::columns::{stored_hour, stored_seq};
-use crate::store::migration::random_identity;
 
 /// In an open transaction that checks constraints at once, so that one tells which row it does not want.
 pub(super) async fn write<'a>(client: &Client, rows: &'a [HourlyCount]) -> Result<Search<'a>, StoreError> {
@@ -42,13 +42,5 @@ pub(super) async fn set_aside(client: &Client, id: BatchId, refused: &[Refused<'
         (&reasons, Type::TEXT_ARRAY),
     ];
     client.execute_typed(include_str!("set_aside.sql"), &params).await?;
-    let removal = random_identity()?;
-    let params: [Param<'_>; 3] = [
-        (&removal.as_slice(), Type::BYTEA),
-        (&amount(refused).to_string(), Type::TEXT),
-        (&removal_reason(id, refused.len()), Type::TEXT),
-    ];
-    let sql = "insert into removals (id, amount, reason) values ($1, cast($2 as numeric), $3)";
-    client.execute_typed(sql, &params).await?;
-    Ok(())
+    change::write_removal(client, amount(refused), &removal_reason(id, refused.len())).await
 }

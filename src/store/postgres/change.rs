@@ -11,7 +11,7 @@ use super::client::{Client, Param};
 use super::fold;
 use super::rows::{column, time, time_or_none};
 use super::session::Session;
-use crate::domain::{EventName, HourlyCount};
+use crate::domain::{EventName, HourlyCount, Partitions};
 use crate::store::StoreError;
 use crate::store::admin::due::{Deleted, REMEMBERED};
 use crate::store::admin::log::{CountChange, Recorded, read_entries, stored_entries};
@@ -94,25 +94,58 @@ pub(super) async fn change(
     loop {
         session.begin(begin).await?;
         client.query_typed("select version from catalog_version for update", &[]).await?;
-        // A change counts what is stored row by row, so all that is committed has to be there. What is
-        // committed from now on is folded by what the catalog says after this change.
-        let has_purges = fold::lock(client).await?;
-        match fold::all(client, has_purges).await {
-            Ok(_) => break,
-            Err(Failure::Row(_)) => {
+        match fold_all(session).await? {
+            None => break,
+            Some(partition) => {
                 client.batch_execute("rollback").await?;
-                set_aside += fold::carefully(session, begin).await?.1;
+                set_aside += fold::carefully(session, begin, partition).await?.1;
             }
-            Err(Failure::Other(error)) => return Err(error),
         }
     }
-    let changed = make(client, change, who, at).await?;
+    let changed = make(session, change, who, at).await?;
     client.commit().await?;
     Ok((changed, set_aside))
 }
 
-async fn make(client: &Client, change: &Change, who: &str, at: DateTime<Utc>) -> Result<Changed, StoreError> {
-    let (now, Catalog { version, entries, .. }) = try_join(now(client), catalog(client)).await?;
+/// A change counts what is stored row by row, so all that is committed has to be there. What is committed from
+/// now on is folded by what the catalog says after this change. `Some`: the transaction has failed, since a row
+/// of this partition was refused.
+async fn fold_all(session: &Session) -> Result<Option<u16>, StoreError> {
+    for partition in session.home.partitions.all() {
+        session.enter(partition).await?;
+        let has_purges = fold::lock(&session.client).await?;
+        match fold::all(&session.client, has_purges).await {
+            Ok(()) => {}
+            Err(Failure::Row(_)) => return Ok(Some(partition)),
+            Err(Failure::Other(error)) => return Err(error),
+        }
+    }
+    session.leave().await?;
+    Ok(None)
+}
+
+/// Makes the version of the catalog the next one, within a transaction that is in no partition, and gives it.
+pub(super) async fn raise_version(session: &Session) -> Result<i64, StoreError> {
+    let client = &session.client;
+    let sql = "update catalog_version set version = version + 1 returning version";
+    let number: i64 = column(&client.query_typed_one(sql, &[]).await?, 0)?;
+    for partition in copies(session) {
+        session.enter(partition).await?;
+        client.execute_typed("update catalog_version set version = $1", &[(&number, Type::INT8)]).await?;
+    }
+    session.leave().await?;
+    Ok(number)
+}
+
+/// The partitions that have a catalog of their own, which has to say the same.
+fn copies(session: &Session) -> std::ops::Range<u16> {
+    let partitions = session.home.partitions;
+    if partitions == Partitions::ONE { 0..0 } else { partitions.all() }
+}
+
+async fn make(session: &Session, change: &Change, who: &str, at: DateTime<Utc>) -> Result<Changed, StoreError> {
+    let client = &session.client;
+    let (now, Catalog { entries, .. }) = try_join(now(client), catalog(client)).await?;
     let recorded = match change {
         Change::Undo { change } => recorded(client, *change).await?,
         _ => None,
@@ -127,19 +160,34 @@ async fn make(client: &Client, change: &Change, who: &str, at: DateTime<Utc>) ->
     };
     let mut state = State { entries, now, due_since, ..State::default() };
     for event in names_of(change, recorded.as_ref(), &state.entries) {
+        session.enter(session.home.partitions.of(&event)).await?;
         let history = history(client, &event).await?;
         state.histories.insert(event, history);
     }
+    session.leave().await?;
     let plan = match plan(change, recorded.as_ref(), &state, at) {
         Ok(plan) => plan,
         Err(reason) => return Ok(Changed::Refused { reason }),
     };
-    let number = stored_count(version + 1)?;
-    client.execute_typed("update catalog_version set version = $1", &[(&number, Type::INT8)]).await?;
-    write_counts(client, &plan).await?;
+    let number = raise_version(session).await?;
     write_catalog(client, &plan).await?;
     write_purges(client, &plan, number).await?;
     write_log(client, &plan, number, who, at).await?;
+    for partition in copies(session) {
+        session.enter(partition).await?;
+        write_catalog(client, &plan).await?;
+        write_purges(client, &plan, number).await?;
+    }
+    for partition in session.home.partitions.all() {
+        session.enter(partition).await?;
+        let is_here = |event: &EventName| session.home.partitions.of(event) == partition;
+        let removed = write_counts(client, &plan, is_here).await?;
+        if removed != 0 {
+            let reason = format!("change {number}, {}, by {who}", plan.line.what);
+            write_removal(client, removed, &reason).await?;
+        }
+    }
+    session.leave().await?;
     Ok(Changed::Done { change: number })
 }
 
@@ -175,8 +223,10 @@ async fn recorded(client: &Client, change: i64) -> Result<Option<Recorded>, Stor
     }))
 }
 
-async fn write_counts(client: &Client, plan: &Plan) -> Result<(), StoreError> {
-    let (gone, set): (Vec<&HourlyCount>, Vec<&HourlyCount>) = plan.rows.iter().partition(|row| row.count == 0);
+/// Those of a partition. Gives how many it has less then, for the books.
+async fn write_counts(client: &Client, plan: &Plan, is_here: impl Fn(&EventName) -> bool) -> Result<i128, StoreError> {
+    let (gone, set): (Vec<&HourlyCount>, Vec<&HourlyCount>) =
+        plan.rows.iter().filter(|row| is_here(&row.event)).partition(|row| row.count == 0);
     for (rows, sql) in [(gone, include_str!("hourly_delete.sql")), (set, include_str!("hourly_set.sql"))] {
         let events: Vec<&str> = rows.iter().map(|row| row.event.as_str()).collect();
         let hours: Vec<i32> = rows.iter().map(|row| stored_hour(row.hour)).collect();
@@ -185,7 +235,7 @@ async fn write_counts(client: &Client, plan: &Plan) -> Result<(), StoreError> {
             [(&events, Type::TEXT_ARRAY), (&hours, Type::INT4_ARRAY), (&counts, Type::INT8_ARRAY)];
         client.execute_typed(sql, &params).await?;
     }
-    for (event, total) in &plan.totals {
+    for (event, total) in plan.totals.iter().filter(|(event, _)| is_here(event)) {
         let event = event.as_str();
         client.execute_typed("delete from event_totals where event = $1", &[(&event, Type::TEXT)]).await?;
         if let Some(total) = total {
@@ -200,10 +250,21 @@ async fn write_counts(client: &Client, plan: &Plan) -> Result<(), StoreError> {
             client.execute_typed(sql, &params).await?;
         }
     }
-    let hours: Vec<i32> = plan.counts.iter().map(|count| stored_hour(count.hour)).collect();
-    let deltas: Vec<i64> = plan.counts.iter().map(|count| count.delta).collect();
+    let counts: Vec<_> = plan.counts.iter().filter(|count| is_here(&count.event)).collect();
+    let hours: Vec<i32> = counts.iter().map(|count| stored_hour(count.hour)).collect();
+    let deltas: Vec<i64> = counts.iter().map(|count| count.delta).collect();
     let params: [Param<'_>; 2] = [(&hours, Type::INT4_ARRAY), (&deltas, Type::INT8_ARRAY)];
     client.execute_typed(include_str!("hour_totals_add.sql"), &params).await?;
+    Ok(-deltas.into_iter().map(i128::from).sum::<i128>())
+}
+
+/// Books that the counts of a partition have become less by this.
+pub(super) async fn write_removal(client: &Client, amount: i128, reason: &str) -> Result<(), StoreError> {
+    let id = random_identity()?;
+    let params: [Param<'_>; 3] =
+        [(&id.as_slice(), Type::BYTEA), (&amount.to_string(), Type::TEXT), (&reason, Type::TEXT)];
+    let sql = "insert into removals (id, amount, reason) values ($1, cast($2 as numeric), $3)";
+    client.execute_typed(sql, &params).await?;
     Ok(())
 }
 
@@ -270,16 +331,6 @@ async fn write_log(client: &Client, plan: &Plan, number: i64, who: &str, at: Dat
     if !purged.is_empty() {
         let sql = "update admin_changes set undoable = false where event = any($1)";
         client.execute_typed(sql, &[(&purged, Type::TEXT_ARRAY)]).await?;
-    }
-    if plan.removed != 0 {
-        let id = random_identity()?;
-        let params: [Param<'_>; 3] = [
-            (&id.as_slice(), Type::BYTEA),
-            (&plan.removed.to_string(), Type::TEXT),
-            (&format!("change {number}, {}, by {who}", line.what), Type::TEXT),
-        ];
-        let sql = "insert into removals (id, amount, reason) values ($1, cast($2 as numeric), $3)";
-        client.execute_typed(sql, &params).await?;
     }
     Ok(())
 }

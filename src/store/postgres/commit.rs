@@ -14,12 +14,18 @@ use crate::store::{Commit, CommitRequest, StoreError};
 /// What became of a commit, and how many rows were set aside for it.
 pub(super) type Committed = (Commit, usize);
 
-/// Any error leaves the transaction open or broken: the caller must drop the session.
-pub(super) async fn commit(session: &Session, begin: &str, request: &CommitRequest) -> Result<Committed, StoreError> {
+/// Of what a batch holds for a partition. Any error leaves the transaction open or broken: the caller must drop
+/// the session.
+pub(super) async fn commit(
+    session: &Session,
+    begin: &str,
+    partition: u16,
+    request: &CommitRequest,
+) -> Result<Committed, StoreError> {
     let client = &session.client;
     let Fitting { rows, refused } = Fitting::of(&request.rows);
     let entry = Entry::new(client, request, &rows)?;
-    session.begin(begin).await?;
+    session.begin_in(begin, partition).await?;
     // The statement that waits for a zombie of the same batch, before anything else is locked.
     let is_appended = if request.after.0 == 0 { entry.begin().await? } else { entry.append().await? };
     if !is_appended && let Some(stands) = entry.stand().await? {

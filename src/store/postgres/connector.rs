@@ -10,6 +10,7 @@ use super::hosts::Hosts;
 use super::schema::{self, Home, Wanted};
 use super::session::Session;
 use super::url::Target;
+use crate::domain::Partitions;
 use crate::store::{Options, StoreError, StoreUrlError};
 
 /// Older servers lack what the schema is made of.
@@ -27,6 +28,8 @@ pub(super) struct Connector {
     for_audit: bool,
     /// The URL itself says where tables are looked for and made.
     own_search_path: bool,
+    /// Which the store must have, or gets when it is made.
+    partitions: Partitions,
     /// One attempt at a time.
     attempting: tokio::sync::Mutex<()>,
     /// How the last attempt failed.
@@ -59,6 +62,7 @@ impl Connector {
             patience: options.patience(),
             for_audit,
             own_search_path: target.config.get_options().is_some_and(|options| options.contains("search_path")),
+            partitions: options.partitions()?,
             attempting: tokio::sync::Mutex::new(()),
             failure: Mutex::new(None),
             known: Mutex::new(Known::default()),
@@ -132,6 +136,7 @@ impl Connector {
                 schema: known.schema.clone(),
                 for_audit: self.for_audit,
                 own_search_path: self.own_search_path,
+                partitions: self.partitions,
             }
         };
         let home = schema::find_or_make(&client, &wanted).await?;

@@ -6,6 +6,7 @@ use futures_util::TryStreamExt;
 use tokio_postgres::types::Type;
 
 use super::careful;
+use super::change;
 use super::client::{Client, Param};
 use super::error::is_about_rows;
 use super::rows::column;
@@ -26,20 +27,22 @@ const COUNTERS_MAX: i64 = 500_000;
 /// Rows in one statement of a careful fold.
 const CHUNK_ROWS: usize = 10_000;
 
-/// More memory than usual: a fold sorts what many nodes have counted for a while.
-const MEMORY: &str = "set local work_mem = '64MB'";
+/// More memory than usual: a fold sorts what many nodes have counted for a while. Its rows are looked up by
+/// index, and updated where they are, however many or few the planner expects: it can't know.
+const MEMORY: &str = "set local work_mem = '64MB'; set local enable_hashjoin = off; set local enable_mergejoin = off; set local jit = off";
 
-/// Folds what is in the log, the oldest part where that is long, in a transaction of its own. `None`: somebody
+/// Folds what is in the log of a partition, the oldest part where that is long, in a transaction of its own. `None`: somebody
 /// else is at it, or was less than `rest` ago. `trim`: deletes entries that are folded and older than this. Any
 /// error leaves the transaction open or broken: the caller must drop the session.
 pub(super) async fn fold(
     session: &Session,
     begin: &str,
+    partition: u16,
     rest: Duration,
     trim: Option<Duration>,
 ) -> Result<Option<Done>, StoreError> {
     let client = &session.client;
-    session.begin(&format!("{begin}; {MEMORY}")).await?;
+    session.begin_in(&format!("{begin}; {MEMORY}"), partition).await?;
     let rest_s = rest.as_secs_f64();
     let sql = include_str!("fold_begin.sql");
     let Some(row) = client.query_typed_opt(sql, &[(&rest_s, Type::FLOAT8)]).await? else {
@@ -56,7 +59,7 @@ pub(super) async fn fold(
         }
         Err(Failure::Row(_)) => {
             client.batch_execute("rollback").await?;
-            carefully(session, begin).await.map(Some)
+            carefully(session, begin, partition).await.map(Some)
         }
         Err(Failure::Other(error)) => Err(error),
     }
@@ -96,6 +99,10 @@ async fn some(client: &Client, has_purges: bool) -> Result<Folded, Failure> {
     let params: [Param<'_>; 1] = [(&COUNTERS_MAX, Type::INT8)];
     let fold = client.driver().query_typed_one(&sql, &params);
     let row = client.answered(fold).await.map_err(Failure::Other)??;
+    if !column::<bool>(&row, 2).map_err(Failure::Other)? {
+        let why = "another program has changed counts while they were folded";
+        return Err(Failure::Other(StoreError::Unavailable(why.into())));
+    }
     let number = |index| column::<i64>(&row, index).and_then(unsigned);
     Ok(Folded { batches: number(0).map_err(Failure::Other)?, counters: number(1).map_err(Failure::Other)? })
 }
@@ -115,11 +122,12 @@ async fn trim(client: &Client, keep: Duration) -> Result<(), StoreError> {
 }
 
 /// Folds entry by entry, when the database refuses a row: everything else goes in.
-pub(super) async fn carefully(session: &Session, begin: &str) -> Result<Done, StoreError> {
+pub(super) async fn carefully(session: &Session, begin: &str, partition: u16) -> Result<Done, StoreError> {
     let client = &session.client;
     session.begin(&format!("{begin}; {MEMORY}; set constraints all immediate")).await?;
     // In the order in which a change of an administrator locks them.
     client.query_typed("select version from catalog_version for update", &[]).await?;
+    session.enter(partition).await?;
     lock(client).await?;
     let (mut folded, mut set_aside) = (Folded::default(), 0);
     for id in unfolded(client).await? {
@@ -141,7 +149,7 @@ pub(super) async fn carefully(session: &Session, begin: &str) -> Result<Done, St
     }
     if set_aside > 0 {
         // Lists that were brought forward by these rows are read anew.
-        client.execute_typed("update catalog_version set version = version + 1", &[]).await?;
+        change::raise_version(session).await?;
     }
     client.commit().await?;
     Ok((folded, set_aside))

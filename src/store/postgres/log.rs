@@ -15,30 +15,38 @@ use crate::store::{LedgerPosition, StoreError};
 const ENTRIES_MAX: i64 = 400_000;
 
 /// The entries of the log behind `known`, of one snapshot, as far as they are few enough.
-pub(super) async fn since(client: &Client, known: &LedgerPosition) -> Result<Vec<Delta>, StoreError> {
-    let writers: Vec<&[u8]> = known.applied.keys().map(|writer| writer.0.as_slice()).collect();
-    let seqs = known.applied.values().map(|entry| stored_seq(entry.last_seq)).collect::<Result<Vec<_>, _>>()?;
+pub(super) async fn since(client: &Client, partition: u16, known: &LedgerPosition) -> Result<Vec<Delta>, StoreError> {
+    let known = known.applied_in(partition);
+    let writers: Vec<&[u8]> = known.keys().map(|writer| writer.0.as_slice()).collect();
+    let seqs = known.values().map(|entry| stored_seq(entry.last_seq)).collect::<Result<Vec<_>, _>>()?;
     let params: [Param<'_>; 3] = [(&writers, Type::BYTEA_ARRAY), (&seqs, Type::INT8_ARRAY), (&ENTRIES_MAX, Type::INT8)];
     let mut deltas = Vec::new();
     let on_row = |row: &Row| {
-        deltas.push(read_back(row)?);
+        deltas.push(read_back(row, partition)?);
         Ok(())
     };
     client.each_row(include_str!("log_since.sql"), &params, on_row).await?;
     Ok(deltas)
 }
 
-/// One entry of the log.
-pub(super) async fn delta(client: &Client, id: BatchId) -> Result<Option<Delta>, StoreError> {
+/// The sum of a writer's entries behind one.
+pub(super) async fn total_behind(client: &Client, id: BatchId) -> Result<i128, StoreError> {
+    let (writer, seq) = (id.writer.0.as_slice(), stored_seq(id.seq)?);
+    let sql = "select cast(coalesce(sum(total), 0) as text) from deltas where writer = $1 and seq > $2";
+    exact_sum(column(&client.query_typed_one(sql, &[(&writer, Type::BYTEA), (&seq, Type::INT8)]).await?, 0)?)
+}
+
+/// One entry of the log of a partition.
+pub(super) async fn delta(client: &Client, partition: u16, id: BatchId) -> Result<Option<Delta>, StoreError> {
     let (writer, seq) = (id.writer.0.as_slice(), stored_seq(id.seq)?);
     let sql = "select writer, seq, after, catalog, cast(total as text), events, hours, counts from deltas
          where writer = $1 and seq = $2";
     let row = client.query_typed_opt(sql, &[(&writer, Type::BYTEA), (&seq, Type::INT8)]).await?;
-    row.as_ref().map(read_back).transpose()
+    row.as_ref().map(|row| read_back(row, partition)).transpose()
 }
 
 /// What a commit appended.
-fn read_back(row: &Row) -> Result<Delta, StoreError> {
+fn read_back(row: &Row, partition: u16) -> Result<Delta, StoreError> {
     let seq = |index| Ok::<_, StoreError>(BatchSeq(unsigned(column(row, index)?)?));
     let (events, hours): (Vec<&str>, Vec<i32>) = (column(row, 5)?, column(row, 6)?);
     let counts: Vec<i64> = column(row, 7)?;
@@ -48,6 +56,7 @@ fn read_back(row: &Row) -> Result<Delta, StoreError> {
     });
     Ok(Delta {
         id: BatchId { writer: writer_id(column(row, 0)?)?, seq: seq(1)? },
+        partition,
         after: seq(2)?,
         catalog: unsigned(column(row, 3)?)?,
         total: exact_sum(column(row, 4)?)?,

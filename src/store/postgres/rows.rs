@@ -144,9 +144,7 @@ pub(super) async fn sums(client: &Client, range: HourRange, by: SumBy) -> Result
     };
     let folded = rows.iter().map(|row| Ok(Sum { of: of(row)?, count: unsigned(column(row, 1)?)? }));
     let folded = folded.collect::<Result<Vec<_>, StoreError>>()?;
-    let mut sums = merge(&folded, sums_of(unfolded.iter(), by));
-    sums.iter_mut().for_each(|sum| sum.count = sum.count.min(i64::MAX.unsigned_abs()));
-    Ok(sums)
+    Ok(merge(&folded, sums_of(unfolded.iter(), by)))
 }
 
 pub(super) async fn books(client: &Client) -> Result<Books, StoreError> {

@@ -7,6 +7,7 @@ use tokio_postgres::types::Type;
 
 use super::client::{Client, Param};
 use super::rows::column;
+use crate::domain::Partitions;
 use crate::store::StoreError;
 use crate::store::migration::{Migration, newest_version, random_identity, refuse_newer_schema};
 
@@ -17,13 +18,17 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 4, sql: include_str!("0004_digest.sql") },
     Migration { version: 5, sql: include_str!("0005_purge_marks.sql") },
     Migration { version: 6, sql: include_str!("0006_change_facts.sql") },
-    Migration { version: 7, sql: include_str!("0007_log.sql") },
+    Migration { version: 7, sql: concat!(include_str!("0007_log.sql"), include_str!("views.sql")) },
+    Migration { version: 8, sql: include_str!("0008_partitions.sql") },
 ];
 
 /// Any number will do that no other program takes in the same database: "eventtrk" in ASCII.
 const MIGRATION_LOCK: i64 = 0x6576_656e_7474_726b;
 
 const NO_SCHEMA: &str = "there is no event-tracker schema in it";
+
+/// PostgreSQL's limit for names.
+const NAME_BYTES_MAX: usize = 63;
 
 /// How often a migration that met another one begins anew.
 const ATTEMPTS_MAX: usize = 10;
@@ -32,12 +37,37 @@ const ATTEMPTS_MAX: usize = 10;
 pub(super) struct Home {
     pub(super) identity: String,
     pub(super) schema: String,
+    pub(super) partitions: Partitions,
 }
 
 impl Home {
     /// The statements that open a transaction, have it see this schema and no other, and ask for the identity.
-    pub(super) fn pinned(&self, begin: &str) -> String {
-        format!("{begin}; {}; select encode(identity, 'hex') from store_identity", pin(&self.schema))
+    pub(super) fn pinned(&self, begin: &str, path: &str) -> String {
+        format!("{begin}; {path}; select encode(identity, 'hex') from store_identity")
+    }
+
+    /// What has a transaction see what is not cut into partitions.
+    pub(super) fn path(&self) -> String {
+        pin(&self.schema)
+    }
+
+    /// What has a transaction see a partition, and behind it the rest.
+    pub(super) fn path_of(&self, partition: u16) -> String {
+        if self.partitions == Partitions::ONE {
+            return self.path();
+        }
+        format!("{}, {}", pin(&partition_schema(&self.schema, partition)), quoted(&self.schema))
+    }
+
+    /// A store that is cut otherwise than the settings say would be given counts where nobody looks for them.
+    fn expect_partitions(&self, wanted: &Wanted) -> Result<(), StoreError> {
+        let (found, expected) = (self.partitions.count(), wanted.partitions.count());
+        if found == expected {
+            return Ok(());
+        }
+        Err(StoreError::Refused(format!(
+            "it was made with {found} partitions, which stay as they are: set store.partitions to {found}, not {expected}"
+        )))
     }
 
     /// Whether their answer is that of the database where the schema was found.
@@ -65,6 +95,10 @@ fn pin(schema: &str) -> String {
     format!("set local search_path to {}", quoted(schema))
 }
 
+fn partition_schema(schema: &str, partition: u16) -> String {
+    format!("{schema}_partition_{partition}")
+}
+
 fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
@@ -77,6 +111,7 @@ pub(super) struct Wanted {
     pub(super) schema: Option<String>,
     pub(super) for_audit: bool,
     pub(super) own_search_path: bool,
+    pub(super) partitions: Partitions,
 }
 
 /// One round trip where the tables are known to be.
@@ -91,6 +126,7 @@ pub(super) async fn find_or_make(client: &Client, wanted: &Wanted) -> Result<Hom
     };
     if let Some((home, version)) = found {
         refuse_newer_schema(version, MIGRATIONS)?;
+        home.expect_partitions(wanted)?;
         if version == newest_version(MIGRATIONS) {
             return Ok(home);
         }
@@ -100,7 +136,7 @@ pub(super) async fn find_or_make(client: &Client, wanted: &Wanted) -> Result<Hom
                 newest_version(MIGRATIONS)
             )));
         }
-        return make(client, Some(&home.schema)).await;
+        return make(client, Some(&home.schema), wanted).await;
     }
     if wanted.identity.is_some() {
         return Err(StoreError::AnotherDatabase(NO_SCHEMA.into()));
@@ -108,7 +144,7 @@ pub(super) async fn find_or_make(client: &Client, wanted: &Wanted) -> Result<Hom
     if wanted.for_audit {
         return Err(StoreError::Refused("there is no event-tracker schema in it yet".into()));
     }
-    make(client, None).await
+    make(client, None, wanted).await
 }
 
 fn is_another(found: &str, expected: &str) -> StoreError {
@@ -118,9 +154,11 @@ fn is_another(found: &str, expected: &str) -> StoreError {
 /// What is in a schema; `None` when our tables are not.
 async fn look(client: &Client, schema: &str) -> Result<Option<(Home, i32)>, StoreError> {
     let space = quoted(schema);
+    // Earlier versions lack the column.
     let sql = format!(
-        "select coalesce((select max(version) from {space}.schema_version), 0), \
-         (select identity from {space}.store_identity)"
+        "select coalesce((select max(version) from {space}.schema_version), 0), identity, \
+         coalesce(cast(to_jsonb(store_identity) ->> 'partitions' as integer), 1) \
+         from (select) as here left join {space}.store_identity on true"
     );
     let row = match client.answered(client.driver().query_typed_one(&sql, &[])).await? {
         Ok(row) => row,
@@ -130,7 +168,8 @@ async fn look(client: &Client, schema: &str) -> Result<Option<(Home, i32)>, Stor
         Err(error) => return Err(error.into()),
     };
     let Some(identity) = column::<Option<&[u8]>>(&row, 1)? else { return Ok(None) };
-    let home = Home { identity: hex::encode(identity), schema: schema.to_owned() };
+    let partitions = stored_partitions(column(&row, 2)?)?;
+    let home = Home { identity: hex::encode(identity), schema: schema.to_owned(), partitions };
     Ok(Some((home, column(&row, 0)?)))
 }
 
@@ -166,12 +205,17 @@ async fn search(client: &Client, wanted: &Wanted) -> Result<Option<(Home, i32)>,
     }
 }
 
+fn stored_partitions(count: i32) -> Result<Partitions, StoreError> {
+    let partitions = u16::try_from(count).ok().and_then(Partitions::new);
+    partitions.ok_or_else(|| StoreError::Refused(format!("it is cut into {count} partitions, which can't be")))
+}
+
 /// Makes what is missing, in this schema or where the `search_path` says.
-async fn make(client: &Client, schema: Option<&str>) -> Result<Home, StoreError> {
+async fn make(client: &Client, schema: Option<&str>, wanted: &Wanted) -> Result<Home, StoreError> {
     let mut advisory_lock = true;
     let mut attempt = 1;
     loop {
-        let error = match migrate(client, schema, advisory_lock).await {
+        let error = match migrate(client, schema, wanted, advisory_lock).await {
             Ok(home) => return Ok(home),
             Err(Failure::Refused(error)) => return Err(error),
             Err(Failure::Database(error)) => error,
@@ -216,7 +260,7 @@ impl From<StoreError> for Failure {
 
 /// All missing migrations in one transaction, so that a half-made schema can't be. Each statement waits
 /// for the one before.
-async fn migrate(client: &Client, schema: Option<&str>, advisory_lock: bool) -> Result<Home, Failure> {
+async fn migrate(client: &Client, schema: Option<&str>, wanted: &Wanted, advisory_lock: bool) -> Result<Home, Failure> {
     let driver = client.driver();
     let pin = schema.map(pin).unwrap_or_default();
     client.answered(driver.batch_execute(&format!("begin isolation level read committed; {pin}"))).await??;
@@ -236,10 +280,41 @@ async fn migrate(client: &Client, schema: Option<&str>, advisory_lock: bool) -> 
     let params: [Param<'_>; 1] = [(&identity.as_slice(), Type::BYTEA)];
     let sql = "insert into store_identity (identity) values ($1) on conflict (only_row) do nothing";
     client.answered(driver.execute_typed(sql, &params)).await??;
-    let sql = "select identity, current_schema()::text from store_identity";
+    let sql = "select identity, current_schema()::text, partitions from store_identity";
     let row = client.answered(driver.query_typed_one(sql, &[])).await??;
-    let home = Home { identity: hex::encode(column::<&[u8]>(&row, 0)?), schema: column(&row, 1)? };
+    let mut home = Home {
+        identity: hex::encode(column::<&[u8]>(&row, 0)?),
+        schema: column(&row, 1)?,
+        partitions: stored_partitions(column(&row, 2)?)?,
+    };
+    if found == 0 && wanted.partitions != Partitions::ONE {
+        home.partitions = wanted.partitions;
+        make_partitions(client, &home).await?;
+    }
+    home.expect_partitions(wanted)?;
     // Every statement has succeeded, so this is no ROLLBACK: see `Client::commit`.
     client.answered(driver.batch_execute("commit")).await??;
     Ok(home)
+}
+
+/// A new store gets its partitions, each in a schema of its own.
+async fn make_partitions(client: &Client, home: &Home) -> Result<(), Failure> {
+    let here = quoted(&home.schema);
+    let mut all_counts = Vec::new();
+    for partition in home.partitions.all() {
+        let name = partition_schema(&home.schema, partition);
+        if name.len() > NAME_BYTES_MAX {
+            let why = format!("the name of the schema {here} is too long to name its partitions after it");
+            return Err(StoreError::Refused(why).into());
+        }
+        let (schema, path) = (quoted(&name), home.path_of(partition));
+        let tables = include_str!("partition.sql").replace("/* home */", &here);
+        let sql = format!("create schema {schema}; {path}; {tables} {}", include_str!("views.sql"));
+        client.answered(client.driver().batch_execute(&sql)).await??;
+        all_counts.push(format!("select * from {schema}.counts"));
+    }
+    let rest = include_str!("partitioned.sql").replace("/* all */", &all_counts.join(" union all "));
+    let number = home.partitions.count();
+    let sql = format!("{}; {rest} update store_identity set partitions = {number}", home.path());
+    Ok(client.answered(client.driver().batch_execute(&sql)).await??)
 }

@@ -9,6 +9,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::client::Client;
 use super::connector::Connector;
 use super::schema::Home;
+use crate::domain::Partitions;
 use crate::store::StoreError;
 
 /// One connection. Dropped, its socket closes at once, whatever the database still sends.
@@ -31,8 +32,34 @@ impl Session {
     /// database asked who it is: behind a pooler each transaction may be on another connection, which others
     /// have used, and which may lead to another database than when the session was made.
     pub(super) async fn begin(&self, begin: &str) -> Result<(), StoreError> {
-        let opened = self.client.answered(self.client.driver().simple_query(&self.home.pinned(begin))).await?;
+        self.begin_at(begin, &self.home.path()).await
+    }
+
+    /// The same for a transaction that begins in a partition.
+    pub(super) async fn begin_in(&self, begin: &str, partition: u16) -> Result<(), StoreError> {
+        self.begin_at(begin, &self.home.path_of(partition)).await
+    }
+
+    async fn begin_at(&self, begin: &str, path: &str) -> Result<(), StoreError> {
+        let statements = self.home.pinned(begin, path);
+        let opened = self.client.answered(self.client.driver().simple_query(&statements)).await?;
         self.home.recognise(opened)
+    }
+
+    /// From now on the transaction is in that partition.
+    pub(super) async fn enter(&self, partition: u16) -> Result<(), StoreError> {
+        if self.home.partitions == Partitions::ONE {
+            return Ok(());
+        }
+        self.client.batch_execute(&self.home.path_of(partition)).await
+    }
+
+    /// From now on the transaction is where everything is that is not cut into partitions.
+    pub(super) async fn leave(&self) -> Result<(), StoreError> {
+        if self.home.partitions == Partitions::ONE {
+            return Ok(());
+        }
+        self.client.batch_execute(&self.home.path()).await
     }
 }
 

@@ -92,6 +92,7 @@ fn read_back(row: &Row<'_>) -> Result<Delta, StoreError> {
     });
     Ok(Delta {
         id: BatchId { writer: WriterId(row.get(0)?), seq: BatchSeq(unsigned(row.get(1)?)?) },
+        partition: 0,
         after: BatchSeq(unsigned(row.get(2)?)?),
         catalog: unsigned(row.get(3)?)?,
         total: exact_sum(&row.get::<_, String>(4)?)?,

@@ -27,6 +27,19 @@ on_both_stores!(
     what_a_node_counts_before_it_has_ever_met_its_store_is_never_taken_away,
     moved_names_and_purges_are_read_exactly_while_they_are_pending,
 );
+on_partitions!(
+    counts_in_flight_of_a_purged_event_do_not_bring_it_back,
+    aliases_that_went_with_a_purged_event_do_not_bring_it_back,
+    a_name_that_another_event_took_after_a_purge_gets_that_events_counts_in_flight,
+    counts_in_flight_stay_when_the_deletion_is_undone,
+    another_nodes_counts_in_flight_do_not_bring_a_purged_event_back,
+    an_idle_node_counts_a_purged_event_anew_at_once,
+    a_recovered_journal_of_a_node_that_was_away_does_not_bring_a_purged_event_back,
+    a_sealed_batch_of_the_same_node_does_not_bring_a_purged_event_back,
+    a_restarted_node_keeps_what_it_counts_of_an_event_that_was_purged_before,
+    what_a_node_counts_before_it_has_ever_met_its_store_is_never_taken_away,
+    moved_names_and_purges_are_read_exactly_while_they_are_pending,
+);
 
 /// Deletes and purges the event; gives the catalog's version then.
 async fn gone(store: &Arc<dyn Store>, event: &str) -> u64 {

@@ -20,6 +20,17 @@ on_both_stores!(
     what_is_pending_keeps_its_own_name_when_a_move_is_undone,
     reads_are_exact_while_names_move_under_load,
 );
+on_partitions!(
+    pending_counts_of_an_alias_show_under_its_event,
+    an_alias_shows_the_day_of_its_event,
+    a_change_by_another_node_is_seen_at_once_by_reads_of_new_rows,
+    what_was_read_before_a_change_here_is_not_served_after_it,
+    switched_off_and_deleted_events_are_not_counted,
+    another_node_stops_counting_after_a_flush_interval,
+    a_deleted_event_is_hidden_with_its_pending_counts,
+    what_is_pending_keeps_its_own_name_when_a_move_is_undone,
+    reads_are_exact_while_names_move_under_load,
+);
 
 /// A node without HTTP.
 struct Node {

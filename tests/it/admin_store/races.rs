@@ -11,6 +11,11 @@ on_both_stores!(
     two_who_make_the_same_change_make_it_once,
     an_undo_by_two_at_once_happens_once,
 );
+on_partitions!(
+    commits_and_changes_of_many_nodes_keep_every_count,
+    two_who_make_the_same_change_make_it_once,
+    an_undo_by_two_at_once_happens_once,
+);
 
 const NAMES: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
 

@@ -17,10 +17,15 @@ use super::answer::{self, Answer};
 use super::postgres::Cluster;
 use super::{PATIENCE, eventually, signal};
 
+/// Of the stores in tests that have more than one.
+pub const PARTITIONS: u16 = 4;
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Backend {
     Sqlite,
     Postgres,
+    /// PostgreSQL with [`PARTITIONS`].
+    Partitioned,
 }
 
 /// How to start: built up, then [`Setup::start`].
@@ -102,7 +107,10 @@ impl Setup {
     /// The program, not started.
     pub async fn build(mut self) -> TestApp {
         let folder = Arc::new(tempfile::Builder::new().prefix("event-tracker-test").tempdir().unwrap());
-        if self.backend == Backend::Postgres && self.database_url.is_none() {
+        if self.backend == Backend::Partitioned {
+            self = self.config("store.partitions", PARTITIONS);
+        }
+        if self.backend != Backend::Sqlite && self.database_url.is_none() {
             let cluster = Cluster::shared();
             self.database_url = Some(cluster.url(&cluster.create_database().await));
         }
@@ -144,8 +152,9 @@ impl TestApp {
 
     /// Its store, as another process has it.
     pub async fn store(&self) -> Arc<dyn Store> {
-        let options =
-            store::Options { url: self.setup.database_url.clone().unwrap_or_default(), ..store::Options::default() };
+        let url = self.setup.database_url.clone().unwrap_or_default();
+        let partitions = if self.setup.backend == Backend::Partitioned { PARTITIONS } else { 1 };
+        let options = store::Options { url, partitions, ..store::Options::default() };
         store::open(&options, &self.data_dir()).await.unwrap()
     }
 

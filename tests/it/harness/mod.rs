@@ -20,7 +20,7 @@ pub mod traffic;
 pub mod unsteady;
 
 pub use answer::Answer;
-pub use app::{Backend, TestApp};
+pub use app::{Backend, PARTITIONS, TestApp};
 pub use browser::{Browser, in_browser, in_browser_at, in_browser_over_plain_http};
 pub use superuser::Superuser;
 pub use traffic::{Tally, Traffic};
@@ -77,3 +77,13 @@ macro_rules! on_both_stores {
     };
 }
 pub(crate) use on_both_stores;
+
+/// The same on PostgreSQL in partitions.
+macro_rules! on_partitions {
+    ($($test:ident),* $(,)?) => {
+        mod on_partitions {
+            $(#[tokio::test] async fn $test() { super::$test(crate::harness::Backend::Partitioned).await; })*
+        }
+    };
+}
+pub(crate) use on_partitions;

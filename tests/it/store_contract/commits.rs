@@ -19,6 +19,20 @@ on_every_store!(
     the_same_batch_sent_by_two_at_once_is_applied_once,
     a_closed_store_refuses_and_keeps_what_it_has,
 );
+on_partitions!(
+    a_batch_is_applied_once_however_often_it_is_sent,
+    another_batch_of_an_applied_number_is_told_by_its_digest,
+    a_ledger_that_stands_elsewhere_is_reported_and_nothing_is_counted,
+    an_older_batch_finds_the_ledger_past_it,
+    a_batch_without_rows_moves_the_ledger,
+    a_batch_of_many_chunks_is_applied_whole,
+    counts_add_up_over_batches_and_writers,
+    sums_beyond_64_bits_stay_exact_in_the_books,
+    a_row_that_would_overflow_is_set_aside_and_the_others_are_counted,
+    writers_of_the_same_rows_wait_for_each_other_and_never_deadlock,
+    the_same_batch_sent_by_two_at_once_is_applied_once,
+    a_closed_store_refuses_and_keeps_what_it_has,
+);
 
 async fn a_batch_is_applied_once_however_often_it_is_sent(bench: Bench) {
     let store = bench.store().await;
@@ -225,7 +239,9 @@ async fn the_same_batch_sent_by_two_at_once_is_applied_once(bench: Bench) {
         let mut outcomes = [both.0.unwrap(), both.1.unwrap()];
         outcomes.sort_by_key(|outcome| *outcome != Commit::Applied);
         let stands = stands(seq, i128::from(seq), &rows([("login", 1, 1)]));
-        assert_eq!(outcomes, [Commit::Applied, stands]);
+        // Each partition may take it from another one of the two.
+        let both_stand = bench.partitions() > 1 && outcomes == [stands, stands];
+        assert!(both_stand || outcomes == [Commit::Applied, stands], "{outcomes:?}");
     }
     assert_eq!(totals(&store).await, [("login".into(), 20)]);
 }
