@@ -43,16 +43,26 @@ pub(super) fn is_about_rows(code: &SqlState) -> bool {
 }
 
 fn is_bad_certificate(error: &tokio_postgres::Error) -> bool {
+    matches!(tls_error(error), Some(rustls::Error::InvalidCertificate(_)))
+}
+
+/// Whether a connection that was tried with encryption may come about without: TLS itself failed, or the
+/// server lets nobody in that way.
+pub(super) fn may_work_in_plain_text(error: &tokio_postgres::Error) -> bool {
+    tls_error(error).is_some() || error.code() == Some(&SqlState::INVALID_AUTHORIZATION_SPECIFICATION)
+}
+
+fn tls_error(error: &tokio_postgres::Error) -> Option<&rustls::Error> {
     let mut source = std::error::Error::source(error);
     while let Some(reason) = source {
         let wrapped = reason.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
         let tls = reason.downcast_ref().or_else(|| wrapped.and_then(|wrapped| wrapped.downcast_ref()));
-        if matches!(tls, Some(rustls::Error::InvalidCertificate(_))) {
-            return true;
+        if tls.is_some() {
+            return tls;
         }
         source = reason.source();
     }
-    false
+    None
 }
 
 /// Whether the same request may succeed later without anybody's doing.

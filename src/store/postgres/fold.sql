@@ -28,11 +28,13 @@ with waiting as (
         counted.event,
         counted.hour,
         counted.count,
-        purge_marks.event is not null as is_overtaken
+        -- The first half is a look into a small table in memory, and mostly all.
+        counted.event in (select event from purge_marks) and exists (
+            select from purge_marks as marks where marks.event = counted.event and marks.version > deltas.catalog
+        ) as is_overtaken
     from due
     join deltas on deltas.writer = due.writer and deltas.seq = due.seq
     cross join lateral unnest(deltas.events, deltas.hours, deltas.counts) as counted (event, hour, count)
-    left join purge_marks on purge_marks.event = counted.event and purge_marks.version > deltas.catalog
 ), counted as materialized (
     select event, hour, cast(sum(count) as bigint) as count
     from entries

@@ -4,11 +4,12 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use rand::seq::SliceRandom;
-use tokio_postgres::config::{Host, LoadBalanceHosts};
+use tokio_postgres::config::{Host, LoadBalanceHosts, SslMode};
 use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::{Client, Config, Connection, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
+use super::error::may_work_in_plain_text;
 use crate::store::StoreError;
 
 type Connected = (Client, Connection<Socket, <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream>);
@@ -96,10 +97,20 @@ impl Hosts {
             config.hostaddr(address);
         }
         config.port(server.port);
-        match tokio::time::timeout(self.timeout, config.connect(self.tls.clone())).await {
-            Ok(connected) => Ok(connected?),
-            Err(_) => Err(StoreError::Unavailable(format!("no connection within {} ms", self.timeout.as_millis()))),
+        match self.attempt(&config).await? {
+            // As libpq does, where encryption is only preferred.
+            Err(error) if config.get_ssl_mode() == SslMode::Prefer && may_work_in_plain_text(&error) => {
+                config.ssl_mode(SslMode::Disable);
+                let plain = self.attempt(&config).await?;
+                plain.map_err(|plain| more_telling(Some(error.into()), plain.into()))
+            }
+            attempt => Ok(attempt?),
         }
+    }
+
+    async fn attempt(&self, config: &Config) -> Result<Result<Connected, tokio_postgres::Error>, StoreError> {
+        let connected = tokio::time::timeout(self.timeout, config.connect(self.tls.clone())).await;
+        connected.map_err(|_| StoreError::Unavailable(format!("no connection within {} ms", self.timeout.as_millis())))
     }
 
     /// The driver has no way to take hosts out of a configuration.

@@ -70,6 +70,52 @@ async fn certificates_are_verified_exactly_as_far_as_sslmode_says() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_of_the_first_version_of_x509_will_do_where_none_is_verified() {
+    let (cluster, _) = encrypting_cluster().await;
+    cluster.run_script(
+        r#"
+        set -e
+        openssl req -newkey rsa:2048 -nodes -keyout server.key -out server.csr -subj "/CN=citus"
+        openssl x509 -req -in server.csr -signkey server.key -days 2 -out server.pem
+        openssl x509 -in server.pem -noout -text | grep -q "Version: 1 "
+        chmod 600 server.key
+    "#,
+    );
+    cluster.stop("fast");
+    cluster.start();
+    for (mode, accepted) in [("prefer", true), ("require", true), ("verify-ca", false)] {
+        let store = open_url(&format!("{}?sslmode={mode}", cluster.url("postgres"))).await;
+        let outcome = store.identity().await;
+        assert_eq!(outcome.is_ok(), accepted, "{mode}: {outcome:?}");
+        if accepted {
+            assert!(is_encrypted(&cluster).await, "{mode}");
+        }
+        store.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_only_prefers_encryption_does_without_where_the_server_lets_nobody_in_with_it() {
+    let (cluster, _) = encrypting_cluster().await;
+    cluster.run_script("sed -i 's/^host /hostnossl /' data/pg_hba.conf");
+    cluster.stop("fast");
+    cluster.start();
+    let store = open_url(&format!("{}?sslmode=prefer", cluster.url("postgres"))).await;
+    store.identity().await.unwrap();
+    assert!(!is_encrypted(&cluster).await);
+    let required = open_url(&format!("{}?sslmode=require", cluster.url("postgres"))).await.identity().await;
+    assert!(matches!(required, Err(StoreError::Refused(_))), "{required:?}");
+}
+
+/// Whether the only session of the program is.
+async fn is_encrypted(cluster: &Cluster) -> bool {
+    let observer = cluster.connect("postgres").await;
+    let sql = "select ssl from pg_stat_ssl join pg_stat_activity using (pid) where application_name = 'event-tracker'";
+    eventually("the sessions of before to end", async || observer.query(sql, &[]).await.unwrap().len() == 1).await;
+    observer.query_one(sql, &[]).await.unwrap().get(0)
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_server_without_encryption_is_refused_where_encryption_is_required() {
     let url = Cluster::shared().url("postgres");
     let refused = open_url(&format!("{url}?sslmode=require")).await.identity().await;
