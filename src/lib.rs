@@ -83,6 +83,9 @@
 //!   it leaves every count where it was counted.
 //! - A correction is booked among the changes of administrators and as a removal, with the fold's lock held,
 //!   and is no entry of the log: counts there are never negative, which keeps every reader of it simple.
+//! - A partition is a schema and not a column: a transaction's `search_path` says in which one it is, no
+//!   statement names it, and each partition has copies of what its statements need of the catalog. A batch is
+//!   one unit everywhere but in the store; a position says what each partition has of it.
 //! - What can't be undone hangs on no node's clock, nor on one look at the store's: a purge is marked as
 //!   due first and done some time later. It leaves a mark, so that counts of before it, wherever they are
 //!   in flight, are booked as removed and do not bring the event back.
