@@ -22,7 +22,7 @@ use crate::store_contract::{balanced_books, open_in};
 
 const HOUR: u32 = 480_000;
 /// Lives side by side. Each waits for its database most of the time.
-const LIVES_AT_ONCE: usize = 10;
+const LIVES_AT_ONCE: usize = 8;
 
 /// A database of its own behind a proxy of its own, and what is known to be counted.
 struct Life {
