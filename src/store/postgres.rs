@@ -47,6 +47,24 @@ mod url;
 /// Partitions that a node folds at a time.
 const FOLDS_MAX: usize = 4;
 
+/// How often, and how soon, a read is repeated that came while an administrator's change had reached some machines
+/// of a cluster and not yet the others.
+const AGREEING_MAX: u32 = 100;
+const AGREEING_PAUSE: Duration = Duration::from_millis(10);
+
+async fn agreeing<T, F>(read: impl Fn() -> F) -> Result<T, StoreError>
+where
+    F: Future<Output = Result<T, StoreError>>,
+{
+    for _ in 1..AGREEING_MAX {
+        match read().await {
+            Err(StoreError::CatalogChanging) => tokio::time::sleep(AGREEING_PAUSE).await,
+            done => return done,
+        }
+    }
+    read().await
+}
+
 pub struct PostgresStore {
     connector: Connector,
     commits: Pool,
@@ -155,6 +173,15 @@ impl PostgresStore {
         statement: Statement<Q, Vec<T>>,
         query: &Q,
     ) -> Result<Snapshot<Vec<T>>, StoreError> {
+        agreeing(|| self.read_with_position_once(writers, statement, query)).await
+    }
+
+    async fn read_with_position_once<Q: Sync, T: Row + Send>(
+        &self,
+        writers: &[WriterId],
+        statement: Statement<Q, Vec<T>>,
+        query: &Q,
+    ) -> Result<Snapshot<Vec<T>>, StoreError> {
         self.on_session(&self.reads, async |session| {
             let client = &session.client;
             if self.partitions == Partitions::ONE {
@@ -184,6 +211,58 @@ impl PostgresStore {
             let parts = parts::in_each(session, statement, query).await?;
             session.client.commit().await?;
             Ok(parts)
+        })
+        .await
+    }
+
+    async fn position_once(&self, writers: &[WriterId]) -> Result<LedgerPosition, StoreError> {
+        self.on_session(&self.looks, async |session| {
+            if self.partitions == Partitions::ONE {
+                return self.read(session, rows::position(&session.client, writers)).await;
+            }
+            session.begin(&self.begin_read).await?;
+            let position = parts::position(session, writers).await?;
+            session.client.commit().await?;
+            Ok(position)
+        })
+        .await
+    }
+
+    async fn since_once(&self, known: &LedgerPosition, writers: &[WriterId]) -> Result<Since, StoreError> {
+        self.on_session(&self.looks, async |session| {
+            let client = &session.client;
+            let (position, deltas) = if self.partitions == Partitions::ONE {
+                let both = try_join(rows::position(client, writers), log::since(client, 0, known));
+                self.read(session, both).await?
+            } else {
+                session.begin(&self.begin_read).await?;
+                let position = parts::position(session, writers).await?;
+                let since: Statement<_, _> = |client, partition, known| Box::pin(log::since(client, partition, known));
+                let deltas = parts::in_each(session, since, known).await?;
+                client.commit().await?;
+                (position, deltas.into_iter().flatten().collect())
+            };
+            let deltas = known.leads_to(&position, deltas);
+            Ok(Since { position, deltas })
+        })
+        .await
+    }
+
+    async fn each_total_once(
+        &self,
+        begin: &str,
+        writers: &[WriterId],
+        on_total: &mut (dyn FnMut(EventTotal) + Send),
+    ) -> Result<LedgerPosition, StoreError> {
+        self.on_session(&self.administrators, async |session| {
+            session.begin(begin).await?;
+            let position = parts::position(session, writers).await?;
+            for partition in self.partitions.all() {
+                session.enter(partition).await?;
+                rows::each_total(&session.client, on_total).await?;
+            }
+            session.client.commit().await?;
+            Ok(position)
         })
         .await
     }
@@ -278,18 +357,14 @@ impl Store for PostgresStore {
     ) -> Result<LedgerPosition, StoreError> {
         // The server ends no statement here: each row has its deadline instead.
         let begin = format!("{}; set local statement_timeout = 0", self.begin_read);
-        // Not among the public reads, since a start waits for it.
-        self.on_session(&self.administrators, async |session| {
-            session.begin(&begin).await?;
-            let position = parts::position(session, &writers).await?;
-            for partition in self.partitions.all() {
-                session.enter(partition).await?;
-                rows::each_total(&session.client, on_total).await?;
+        // Not among the public reads, since a start waits for it. Nothing is handed over before the position is known.
+        for _ in 1..AGREEING_MAX {
+            match self.each_total_once(&begin, &writers, on_total).await {
+                Err(StoreError::CatalogChanging) => tokio::time::sleep(AGREEING_PAUSE).await,
+                done => return done,
             }
-            session.client.commit().await?;
-            Ok(position)
-        })
-        .await
+        }
+        self.each_total_once(&begin, &writers, on_total).await
     }
 
     async fn sums(
@@ -305,36 +380,11 @@ impl Store for PostgresStore {
     }
 
     async fn position(&self, writers: Vec<WriterId>) -> Result<LedgerPosition, StoreError> {
-        self.on_session(&self.looks, async |session| {
-            if self.partitions == Partitions::ONE {
-                return self.read(session, rows::position(&session.client, &writers)).await;
-            }
-            session.begin(&self.begin_read).await?;
-            let position = parts::position(session, &writers).await?;
-            session.client.commit().await?;
-            Ok(position)
-        })
-        .await
+        agreeing(|| self.position_once(&writers)).await
     }
 
     async fn since(&self, known: LedgerPosition, writers: Vec<WriterId>) -> Result<Since, StoreError> {
-        self.on_session(&self.looks, async |session| {
-            let client = &session.client;
-            let (position, deltas) = if self.partitions == Partitions::ONE {
-                let both = try_join(rows::position(client, &writers), log::since(client, 0, &known));
-                self.read(session, both).await?
-            } else {
-                session.begin(&self.begin_read).await?;
-                let position = parts::position(session, &writers).await?;
-                let since: Statement<_, _> = |client, partition, known| Box::pin(log::since(client, partition, known));
-                let deltas = parts::in_each(session, since, &known).await?;
-                client.commit().await?;
-                (position, deltas.into_iter().flatten().collect())
-            };
-            let deltas = known.leads_to(&position, deltas);
-            Ok(Since { position, deltas })
-        })
-        .await
+        agreeing(|| self.since_once(&known, &writers)).await
     }
 
     async fn delta(&self, id: BatchId) -> Result<Option<Delta>, StoreError> {

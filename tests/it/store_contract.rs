@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use event_tracker::domain::{BatchId, BatchSeq, Digest, EventName, Hour, HourRange, HourlyCount, WriterId};
 use event_tracker::store::{self, Books, Commit, CommitRequest, HourlyQuery, LedgerEntry, Options, Store, StoreError};
 
-use crate::harness::PARTITIONS;
 use crate::harness::pgbouncer::PgBouncer;
 use crate::harness::postgres::Cluster;
+use crate::harness::{PARTITIONS, citus};
 
 mod commits;
 mod encryption;
@@ -35,6 +35,8 @@ pub enum Kind {
     Pooled,
     /// In [`PARTITIONS`].
     Partitioned,
+    /// The same on the Citus cluster that `CITUS_URL` names, each in a schema of its own.
+    Citus,
 }
 
 impl Bench {
@@ -54,13 +56,29 @@ impl Bench {
         Self::on_postgres(Kind::Partitioned).await
     }
 
+    pub async fn citus() -> Self {
+        Self::on_postgres(Kind::Citus).await
+    }
+
     async fn on_postgres(kind: Kind) -> Self {
-        Self::Postgres { database: Cluster::shared().create_database().await, kind }
+        let database = match kind {
+            Kind::Citus => citus::create_schema().await,
+            _ => Cluster::shared().create_database().await,
+        };
+        Self::Postgres { database, kind }
+    }
+
+    /// The schema of what is not in the partitions.
+    fn home(&self) -> &str {
+        match self {
+            Self::Postgres { database, kind: Kind::Citus } => database,
+            _ => "public",
+        }
     }
 
     pub fn partitions(&self) -> u64 {
         match self {
-            Self::Postgres { kind: Kind::Partitioned, .. } => u64::from(PARTITIONS),
+            Self::Postgres { kind: Kind::Partitioned | Kind::Citus, .. } => u64::from(PARTITIONS),
             _ => 1,
         }
     }
@@ -75,8 +93,11 @@ impl Bench {
 
     /// A session beside the store's, to the same PostgreSQL database.
     pub async fn client(&self) -> tokio_postgres::Client {
-        let Self::Postgres { database, .. } = self else { panic!("this is no PostgreSQL") };
-        Cluster::shared().connect(database).await
+        match self {
+            Self::Sqlite(_) => panic!("this is no PostgreSQL"),
+            Self::Postgres { database, kind: Kind::Citus } => citus::connect(database).await,
+            Self::Postgres { database, .. } => Cluster::shared().connect(database).await,
+        }
     }
 
     /// Another store on the same database, as a second process would have it.
@@ -91,6 +112,7 @@ impl Bench {
                 Kind::Direct => open_url(&Cluster::shared().url(database)).await,
                 Kind::Pooled => open_url(&PgBouncer::shared().url(database)).await,
                 Kind::Partitioned => open_in(&Cluster::shared().url(database), PARTITIONS).await,
+                Kind::Citus => open_in(&citus::url(database), PARTITIONS).await,
             }),
         }
     }
@@ -103,7 +125,7 @@ impl Bench {
     pub async fn execute_in_parts(&self, sql: &str) {
         let client = self.client().await;
         for partition in 0..self.partitions() {
-            let path = format!("set search_path to public_partition_{partition}, public");
+            let path = format!("set search_path to {0}_partition_{partition}, {0}", self.home());
             client.batch_execute(&path).await.unwrap();
             client.batch_execute(sql).await.unwrap();
         }
@@ -146,6 +168,20 @@ macro_rules! on_one_store {
 }
 pub(crate) use on_one_store;
 
+/// The same on a Citus cluster, where `CITUS_URL` names one: `load/citus.sh` does.
+macro_rules! on_citus {
+    ($($promise:ident),* $(,)?) => {
+        mod citus {
+            $(#[tokio::test(flavor = "multi_thread")]
+            #[ignore = "needs a Citus cluster: load/citus.sh"]
+            async fn $promise() {
+                super::$promise(crate::store_contract::Bench::citus().await).await;
+            })*
+        }
+    };
+}
+pub(crate) use on_citus;
+
 /// One test per store for each promise named.
 macro_rules! on_both_stores {
     ($($promise:ident),* $(,)?) => {
@@ -155,10 +191,11 @@ macro_rules! on_both_stores {
 }
 pub(crate) use on_both_stores;
 
-/// In partitions, which only PostgreSQL has.
+/// In partitions, which only PostgreSQL has, by itself or as Citus.
 macro_rules! on_partitions {
     ($($promise:ident),* $(,)?) => {
         $crate::store_contract::on_one_store!(partitioned, Bench::partitioned(), $($promise),*);
+        $crate::store_contract::on_citus!($($promise),*);
     };
 }
 pub(crate) use on_partitions;

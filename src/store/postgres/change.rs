@@ -114,7 +114,7 @@ async fn fold_all(session: &Session) -> Result<Option<u16>, StoreError> {
     for partition in session.home.partitions.all() {
         session.enter(partition).await?;
         let has_purges = fold::lock(&session.client).await?;
-        match fold::all(&session.client, has_purges).await {
+        match fold::all(session, has_purges).await {
             Ok(()) => {}
             Err(Failure::Row(_)) => return Ok(Some(partition)),
             Err(Failure::Other(error)) => return Err(error),

@@ -18,6 +18,8 @@ use crate::store::columns::{
 };
 use crate::store::{Folded, StoreError};
 
+mod apart;
+
 /// What was folded, and how many rows were set aside for it.
 pub(super) type Done = (Folded, usize);
 
@@ -49,7 +51,7 @@ pub(super) async fn fold(
         client.batch_execute("rollback").await?;
         return Ok(None);
     };
-    match some(client, column(&row, 0)?).await {
+    match some(session, column(&row, 0)?).await {
         Ok(folded) => {
             if let Some(keep) = trim {
                 self::trim(client, keep).await?;
@@ -83,28 +85,38 @@ pub(super) async fn lock(client: &Client) -> Result<bool, StoreError> {
 }
 
 /// Folds all that is in the log, as [`some`] does.
-pub(super) async fn all(client: &Client, has_purges: bool) -> Result<(), Failure> {
-    while some(client, has_purges).await?.batches > 0 {}
+pub(super) async fn all(session: &Session, has_purges: bool) -> Result<(), Failure> {
+    while some(session, has_purges).await?.batches > 0 {}
     Ok(())
 }
 
 /// Folds one part, within a transaction that holds the lock. It is of no use any more when a row is refused.
 /// `has_purges`: counts of purged events may be among the rest.
-async fn some(client: &Client, has_purges: bool) -> Result<Folded, Failure> {
+async fn some(session: &Session, has_purges: bool) -> Result<Folded, Failure> {
+    let client = &session.client;
     // A constraint may be checked only at the end: then it is to be known now.
     let immediate = "set constraints all immediate";
     client.answered(client.driver().batch_execute(immediate)).await.map_err(Failure::Other)??;
+    if session.home.is_distributed {
+        return apart::some(client, COUNTERS_MAX, has_purges).await;
+    }
     let overtaken = if has_purges { format!("), overtaken as ({}", overtaken("entries")) } else { String::new() };
     let sql = include_str!("fold.sql").replace("/* overtaken */", &overtaken);
     let params: [Param<'_>; 1] = [(&COUNTERS_MAX, Type::INT8)];
     let fold = client.driver().query_typed_one(&sql, &params);
     let row = client.answered(fold).await.map_err(Failure::Other)??;
-    if !column::<bool>(&row, 2).map_err(Failure::Other)? {
-        let why = "another program has changed counts while they were folded";
-        return Err(Failure::Other(StoreError::Unavailable(why.into())));
-    }
+    expect_unchanged(column(&row, 2).map_err(Failure::Other)?)?;
     let number = |index| column::<i64>(&row, index).and_then(unsigned);
     Ok(Folded { batches: number(0).map_err(Failure::Other)?, counters: number(1).map_err(Failure::Other)? })
+}
+
+/// Whether every row was where it was when it was looked up.
+fn expect_unchanged(is_unchanged: bool) -> Result<(), Failure> {
+    if is_unchanged {
+        return Ok(());
+    }
+    let why = "another program has changed counts while they were folded";
+    Err(Failure::Other(StoreError::Unavailable(why.into())))
 }
 
 /// The statement that books what purges have overtaken among these entries as removed.

@@ -3,8 +3,7 @@
 
 create table ledger (like /* home */.ledger including all) with (fillfactor = 80);
 create table retired_writers (like /* home */.retired_writers including all);
-create table deltas (like /* home */.deltas including all)
-    with (autovacuum_vacuum_scale_factor = 0.05, toast.autovacuum_vacuum_scale_factor = 0.05);
+create table deltas (like /* home */.deltas including all) with (autovacuum_vacuum_scale_factor = 0.05);
 create table folded (like /* home */.folded including all) with (fillfactor = 50);
 create table fold_lock (like /* home */.fold_lock including all) with (fillfactor = 50);
 create table hourly_counts (like /* home */.hourly_counts including all) with (fillfactor = 80);

@@ -25,6 +25,15 @@ const MIGRATIONS: &[Migration] = &[
 /// Any number will do that no other program takes in the same database: "eventtrk" in ASCII.
 const MIGRATION_LOCK: i64 = 0x6576_656e_7474_726b;
 
+const HAS_CITUS: &str = "exists (select from pg_extension where extname = 'citus')";
+
+/// Around the making of a schema.
+const DISTRIBUTE: (&str, &str) =
+    ("set local citus.enable_schema_based_sharding = on; ", " set local citus.enable_schema_based_sharding = off;");
+
+/// Of a partition's log.
+const TOAST_OF_THE_LOG: &str = "alter table deltas set (toast.autovacuum_vacuum_scale_factor = 0.05)";
+
 const NO_SCHEMA: &str = "there is no event-tracker schema in it";
 
 /// PostgreSQL's limit for names.
@@ -38,6 +47,8 @@ pub(super) struct Home {
     pub(super) identity: String,
     pub(super) schema: String,
     pub(super) partitions: Partitions,
+    /// Whether the partitions are on the machines of a Citus cluster.
+    pub(super) is_distributed: bool,
 }
 
 impl Home {
@@ -157,7 +168,7 @@ async fn look(client: &Client, schema: &str) -> Result<Option<(Home, i32)>, Stor
     // Earlier versions lack the column.
     let sql = format!(
         "select coalesce((select max(version) from {space}.schema_version), 0), identity, \
-         coalesce(cast(to_jsonb(store_identity) ->> 'partitions' as integer), 1) \
+         coalesce(cast(to_jsonb(store_identity) ->> 'partitions' as integer), 1), {HAS_CITUS} \
          from (select) as here left join {space}.store_identity on true"
     );
     let row = match client.answered(client.driver().query_typed_one(&sql, &[])).await? {
@@ -169,7 +180,8 @@ async fn look(client: &Client, schema: &str) -> Result<Option<(Home, i32)>, Stor
     };
     let Some(identity) = column::<Option<&[u8]>>(&row, 1)? else { return Ok(None) };
     let partitions = stored_partitions(column(&row, 2)?)?;
-    let home = Home { identity: hex::encode(identity), schema: schema.to_owned(), partitions };
+    let is_distributed = partitions != Partitions::ONE && column(&row, 3)?;
+    let home = Home { identity: hex::encode(identity), schema: schema.to_owned(), partitions, is_distributed };
     Ok(Some((home, column(&row, 0)?)))
 }
 
@@ -280,17 +292,19 @@ async fn migrate(client: &Client, schema: Option<&str>, wanted: &Wanted, advisor
     let params: [Param<'_>; 1] = [(&identity.as_slice(), Type::BYTEA)];
     let sql = "insert into store_identity (identity) values ($1) on conflict (only_row) do nothing";
     client.answered(driver.execute_typed(sql, &params)).await??;
-    let sql = "select identity, current_schema()::text, partitions from store_identity";
-    let row = client.answered(driver.query_typed_one(sql, &[])).await??;
+    let sql = format!("select identity, current_schema()::text, partitions, {HAS_CITUS} from store_identity");
+    let row = client.answered(driver.query_typed_one(&sql, &[])).await??;
     let mut home = Home {
         identity: hex::encode(column::<&[u8]>(&row, 0)?),
         schema: column(&row, 1)?,
         partitions: stored_partitions(column(&row, 2)?)?,
+        is_distributed: column(&row, 3)?,
     };
     if found == 0 && wanted.partitions != Partitions::ONE {
         home.partitions = wanted.partitions;
         make_partitions(client, &home).await?;
     }
+    home.is_distributed &= home.partitions != Partitions::ONE;
     home.expect_partitions(wanted)?;
     // Every statement has succeeded, so this is no ROLLBACK: see `Client::commit`.
     client.answered(driver.batch_execute("commit")).await??;
@@ -309,8 +323,13 @@ async fn make_partitions(client: &Client, home: &Home) -> Result<(), Failure> {
         }
         let (schema, path) = (quoted(&name), home.path_of(partition));
         let tables = include_str!("partition.sql").replace("/* home */", &here);
-        let sql = format!("create schema {schema}; {path}; {tables} {}", include_str!("views.sql"));
-        client.answered(client.driver().batch_execute(&sql)).await??;
+        // With it, Citus gives the schema with all its tables to one machine, in turns.
+        let (distribute, as_before) = if home.is_distributed { DISTRIBUTE } else { ("", "") };
+        let tables = format!("{distribute}create schema {schema};{as_before} {path}; {tables}");
+        // Citus passes on the whole text that a change of a table is part of.
+        for sql in [&tables, TOAST_OF_THE_LOG, include_str!("views.sql")] {
+            client.answered(client.driver().batch_execute(sql)).await??;
+        }
         all_counts.push(format!("select * from {schema}.counts"));
     }
     let rest = include_str!("partitioned.sql").replace("/* all */", &all_counts.join(" union all "));

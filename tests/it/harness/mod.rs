@@ -5,6 +5,7 @@ pub mod answer;
 pub mod app;
 pub mod axe;
 pub mod browser;
+pub mod citus;
 pub mod faulty_files;
 pub mod fleet;
 pub mod keeper;

@@ -18,7 +18,6 @@ on_postgres!(
 on_partitions!(
     a_fold_changes_no_answer,
     every_node_folds_at_once_and_nothing_is_folded_twice,
-    many_nodes_fold_no_more_often_than_one,
     people_with_sql_see_what_the_program_shows,
 );
 
