@@ -121,6 +121,8 @@ async fn start(backend: Backend) -> (Option<Proxy>, TestApp) {
     let url = cluster.url(&cluster.create_database().await);
     let proxy = Proxy::start(url::Url::parse(&url).unwrap().port().unwrap()).await;
     proxy.set(Fault::SlowReads);
+    // The machine has much else to do, and what is tried here is not how soon it connects.
+    let setup = setup.config("store.connect_timeout_ms", 60_000);
     let app = setup.database_url(&proxy.url(&url)).start().await;
     (Some(proxy), app)
 }
