@@ -13,6 +13,7 @@ use chrono::{DateTime, Utc};
 use tokio::sync::Mutex;
 
 use crate::batch::Batches;
+use crate::blocking::run_blocking;
 use crate::domain::{EventName, EventTotal, WriterId};
 use crate::names::Standing;
 use crate::rows::Named;
@@ -218,8 +219,8 @@ impl LiveCatalog {
         self.newest.fetch_max(view.catalog.version, Ordering::AcqRel);
         let (batches, version, last_purge) = (Arc::clone(&self.batches), view.catalog.version, view.last_purge);
         self.view.store(view);
-        let noted = tokio::task::spawn_blocking(move || batches.note_catalog(version, last_purge)).await;
-        if let Err(error) = noted.map_err(std::io::Error::other).flatten() {
+        let noted = run_blocking(move || batches.note_catalog(version, last_purge)).await;
+        if let Err(error) = noted {
             tracing::warn!(%error, "The journal can't take note of the catalog yet");
         }
         Ok(position)

@@ -14,10 +14,11 @@
 use std::future::Future;
 use std::hash::Hash;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use moka::sync::Cache;
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 use crate::batch::{Batches, RecentCommits};
 use crate::catalog::{CatalogView, LiveCatalog};

@@ -353,14 +353,6 @@ pub struct Sum {
 pub struct WriterId(pub [u8; 16]);
 
 impl WriterId {
-    /// # Errors
-    /// When the operating system gives no random bytes.
-    pub fn random() -> std::io::Result<Self> {
-        let mut bytes = [0; 16];
-        getrandom::fill(&mut bytes).map_err(std::io::Error::other)?;
-        Ok(Self(bytes))
-    }
-
     /// Reads back the 32 hexadecimal digits of its `Display`.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {

@@ -2,12 +2,13 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rand::Rng;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::batch::{Batches, SealedBatch};
+use crate::blocking::run_blocking;
 use crate::domain::{HourlyCount, WriterId};
 use crate::reconcile::Reconciler;
 use crate::store::{Commit, CommitRequest, Store, StoreError, StoreHealth};
@@ -75,8 +76,9 @@ impl Flusher {
         let mut lasted = Duration::ZERO;
         loop {
             tokio::select! {
+                biased;
                 () = stop.cancelled() => return,
-                () = tokio::time::sleep_until(due.into()) => {}
+                () = tokio::time::sleep_until(due) => {}
                 // While the store is down, waiting for a commit does not make it come back.
                 () = self.batches.flush_requested(), if !failing => {
                     // A client that the last commit has answered mostly comes again at once. A commit for each of them
@@ -86,6 +88,7 @@ impl Flusher {
             }
             let begun = Instant::now();
             let flushed = tokio::select! {
+                biased;
                 // A commit that is cut off here is repeated by the last flush; the ledger knows it.
                 () = stop.cancelled() => return,
                 flushed = self.flush() => flushed,
@@ -93,7 +96,7 @@ impl Flusher {
             lasted = begun.elapsed();
             failing = flushed.is_err();
             if failing {
-                due = Instant::now() + jittered(backoff);
+                due = Instant::now() + jittered(backoff, self.batches.writer());
                 backoff = (backoff * 2).min(Duration::from_millis(self.options.retry_backoff_max_ms));
             } else {
                 // From start to start: a flush that takes long makes no count older.
@@ -111,7 +114,7 @@ impl Flusher {
             while self.batches.unstored() > 0 {
                 match self.flush().await {
                     Ok(()) => return,
-                    Err(_) => tokio::time::sleep(jittered(backoff)).await,
+                    Err(_) => tokio::time::sleep(jittered(backoff, self.batches.writer())).await,
                 }
                 backoff *= 2;
             }
@@ -130,7 +133,7 @@ impl Flusher {
         let mut refused: Vec<WriterId> = Vec::new();
         self.commit_sealed(&mut refused).await?;
         let batches = Arc::clone(&self.batches);
-        let sealed = run_blocking(move || batches.seal()).await;
+        let sealed = run_blocking(move || batches.seal()).await.map_err(journal_error);
         sealed.inspect_err(|error| tracing::warn!(%error, "Can't seal the open batch"))?;
         // Also when nothing was sealed just now: a flush that was cut off may have done it meanwhile.
         self.commit_sealed(&mut refused).await?;
@@ -162,9 +165,10 @@ impl Flusher {
         let (begun, epoch) = (Instant::now(), self.batches.epoch());
         self.batches.sync(batch).await.map_err(|error| FlushError::Journal(error.to_string()))?;
         let rows: Arc<[HourlyCount]> = self.batches.sealed_rows(batch).into();
+        let Some(after) = self.batches.confirmed_before(batch) else { return Ok(()) };
         let request = CommitRequest {
             id: batch.id,
-            after: self.batches.confirmed_before(batch),
+            after,
             digest: batch.digest_of(&rows),
             catalog: batch.catalog,
             rows: Arc::clone(&rows),
@@ -187,22 +191,18 @@ impl Flusher {
             batches.prepare_ahead();
             Ok(())
         };
-        let discarded = run_blocking(discard).await;
+        let discarded = run_blocking(discard).await.map_err(journal_error);
         discarded.inspect_err(|error| {
             tracing::error!(%error, batch.seq = batch.id.seq.0, "Can't rename a committed segment");
         })
     }
 }
 
-/// Work on the disk, off the threads that serve.
-async fn run_blocking<T: Send + 'static>(
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> Result<T, FlushError> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(io::Error::other).flatten().map_err(|error| FlushError::Journal(error.to_string()))
+fn journal_error(error: io::Error) -> FlushError {
+    FlushError::Journal(error.to_string())
 }
 
-/// Half to all of `backoff`, so that nodes do not come back all at once.
-fn jittered(backoff: Duration) -> Duration {
-    backoff.mul_f64(rand::rng().random_range(0.5..=1.0))
+/// Half to all of `backoff`, as the writer has it, so that nodes do not come back all at once.
+fn jittered(backoff: Duration, writer: WriterId) -> Duration {
+    backoff.mul_f64(0.5 + f64::from(writer.0[0]) / 512.0)
 }

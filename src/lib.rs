@@ -100,6 +100,8 @@ pub mod counts;
 
 pub mod journal;
 
+pub mod blocking;
+
 pub mod batch;
 
 pub mod rows;

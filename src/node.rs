@@ -10,6 +10,7 @@ use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::batch::{Batches, RecoverError, Recovered};
+use crate::blocking::run_blocking;
 use crate::catalog::LiveCatalog;
 use crate::flusher::{self, Flusher};
 use crate::folder::Folder;
@@ -176,30 +177,35 @@ impl Node {
     pub async fn run(&self, stop: CancellationToken) {
         let flushing = async {
             tokio::select! {
+                biased;
                 () = stop.cancelled() => {}
                 () = self.keep_meeting() => self.flusher.run(stop.clone()).await,
             }
         };
         let looking = async {
             tokio::select! {
+                biased;
                 () = stop.cancelled() => {}
                 () = self.keep_looking() => {}
             }
         };
         let tidying = async {
             tokio::select! {
+                biased;
                 () = stop.cancelled() => {}
                 () = self.keep_tidy() => {}
             }
         };
         let folding = async {
             tokio::select! {
+                biased;
                 () = stop.cancelled() => {}
                 () = self.keep_folding() => {}
             }
         };
         let reporting = async {
             tokio::select! {
+                biased;
                 () = stop.cancelled() => {}
                 () = self.keep_reporting() => {}
             }
@@ -260,12 +266,12 @@ impl Node {
             tokio::time::sleep(TIDY_INTERVAL).await;
             self.accept_if_asked().await;
             let batches = Arc::clone(&self.batches);
-            let tidied = tokio::task::spawn_blocking(move || {
+            let tidied = run_blocking(move || {
                 // Both, whatever becomes of the first: a journal that is never shortened fills the disk.
                 let (tidied, shortened) = (batches.tidy(), batches.shorten_segments());
                 tidied.and(shortened)
             });
-            match tidied.await.map_err(std::io::Error::other).flatten() {
+            match tidied.await {
                 Ok(shortened) => {
                     failing = false;
                     if shortened {

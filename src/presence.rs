@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::batch::Batches;
+use crate::blocking::run_blocking;
 use crate::domain::BatchId;
 use crate::journal::files::{Files, read_small, remove_if_there};
 use crate::shared::Shared;
@@ -80,8 +81,7 @@ impl Presence {
 
     async fn keep_reporting(&self) {
         let files = Arc::clone(&self.files);
-        let node = tokio::task::spawn_blocking(move || id_of(&*files)).await.map_err(io::Error::other).flatten();
-        let node = match node {
+        let node = match run_blocking(move || id_of(&*files)).await {
             Ok(node) => node,
             // Without randomness there would be no writer either, and no node.
             Err(error) => return tracing::warn!(%error, "This node has no id, so it is not among the live nodes"),
@@ -146,7 +146,7 @@ fn id_of(files: &dyn Files) -> io::Result<NodeId> {
     if let Some(id) = found.and_then(|contents| NodeId::parse(String::from_utf8_lossy(&contents).trim())) {
         return Ok(id);
     }
-    let id = NodeId::random()?;
+    let id = NodeId(files.random_bits()?);
     if let Err(error) = write(files, id) {
         tracing::warn!(%error, "The id of this node can't be kept in the data folder: after a restart it is another");
     }

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use tokio::sync::Mutex;
 
 use crate::batch::{Batches, Confirmed, Rest, Rewound, SealedBatch, Settled};
+use crate::blocking::run_blocking;
 use crate::domain::{BatchId, BatchSeq, Digest, HourlyCount, WriterId};
 use crate::store::{Commit, CommitRequest, LedgerEntry, LedgerPosition, Store, StoreError, StoreHealth};
 
@@ -258,7 +259,7 @@ impl Reconciler {
         });
         let settled = match sealed.await {
             Ok(Some(batch)) => self.settle(&batch, (entry.last_seq, entry.total), entry.digest, epoch).await,
-            other => other.map(|_| ()),
+            other => other.map(|_| ()).map_err(SettleError::from),
         };
         if let Err(error) = &settled {
             tracing::warn!(%error, "A batch that a copy of this data folder has delivered can't be settled yet");
@@ -285,7 +286,7 @@ impl Reconciler {
             }
         };
         let batches = Arc::clone(&self.batches);
-        let rewound = tokio::task::spawn_blocking(move || batches.rewind(writer, found, rests)).await;
+        let rewound = run_blocking(move || Ok(batches.rewind(writer, found, rests))).await;
         match rewound {
             // Other writers have delivered what this one lacks.
             Ok(Some(Rewound { delivered_again: 0, missing: Some(0) })) => {}
@@ -310,14 +311,6 @@ pub enum SettleError {
     /// The disk's.
     #[error("the journal: {0}")]
     Journal(#[from] io::Error),
-}
-
-/// Work on the disk, off the threads that serve.
-async fn run_blocking<T: Send + 'static>(
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> Result<T, SettleError> {
-    let done = tokio::task::spawn_blocking(work).await;
-    Ok(done.map_err(io::Error::other).flatten()?)
 }
 
 fn sum(rows: &[HourlyCount]) -> i128 {

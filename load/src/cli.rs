@@ -22,6 +22,7 @@ use crate::report::Report;
 use crate::request::Dialect;
 use crate::run::{Options, run_on};
 use crate::scenario::{SHIPPED, Scenario};
+use crate::simulate::{self, SimulateArgs};
 use crate::target::{Targets, Usage};
 
 /// The longest flush interval, and some more.
@@ -76,6 +77,8 @@ enum Command {
     Compare(CompareArgs),
     /// Runs many nodes in one process on one PostgreSQL and says what they cost it
     Fleet(FleetArgs),
+    /// Plays simulations: real nodes on machines, disks, a network and a store in memory that fail
+    Simulate(SimulateArgs),
     /// Serves the static answer that `compare` measures against
     BaselineServer {
         /// Port on 127.0.0.1; 0 takes a free one
@@ -181,6 +184,7 @@ impl Command {
                 common.show(&report)
             }
             Self::Compare(args) => compare::execute(&args, stop_on_signal()?),
+            Self::Simulate(args) => simulate::execute(&args, &stop_on_signal()?),
             Self::Fleet(args) => fleet::execute(&args, &stop_on_signal()?),
             Self::BaselineServer { port, lifetime_s } => {
                 let runtime = tokio::runtime::Runtime::new().context("can't start the runtime")?;

@@ -29,6 +29,7 @@
 
 pub mod agree;
 pub mod baseline;
+pub mod check;
 pub mod cli;
 pub mod compare;
 pub mod connection;
@@ -45,6 +46,7 @@ pub mod response;
 pub mod run;
 pub mod scenario;
 pub mod schedule;
+pub mod simulate;
 pub mod table;
 pub mod tally;
 pub mod target;

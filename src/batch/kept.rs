@@ -1,7 +1,9 @@
 //! Committed segments that are kept for a while, to be delivered again should the store lose them.
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::domain::BatchId;
 

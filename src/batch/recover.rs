@@ -118,7 +118,7 @@ impl Batches {
             found.counts += segment.total();
             sealed.push_back(sealed_batch(&names, segment, bytes));
         }
-        let writer = WriterId::random().map_err(io_error)?;
+        let writer = WriterId(files.random_bits().map_err(io_error)?);
         let id = BatchId { writer, seq: BatchSeq::FIRST };
         let first = match reserve.with(|| Segment::create(&**files, id, catalog)) {
             // What is here can be delivered, which may make room.

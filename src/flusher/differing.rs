@@ -39,7 +39,7 @@ impl Flusher {
 
     /// The ledger stands before this batch, and not where this node expected it.
     async fn go_on_at(&self, batch: &SealedBatch, found: (BatchSeq, i128), epoch: u64) -> Result<(), StoreError> {
-        if found.0 < self.batches.confirmed_before(batch) {
+        if self.batches.confirmed_before(batch).is_some_and(|before| found.0 < before) {
             tracing::error!(
                 batch.writer = %batch.id.writer,
                 batch.seq = batch.id.seq.0,

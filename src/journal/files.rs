@@ -35,6 +35,12 @@ pub trait Files: Send + Sync + 'static {
     /// Fails when the path does not lead to this folder any more: it was deleted, moved or replaced,
     /// and the next start would not find what is in it.
     fn check_in_place(&self) -> io::Result<()>;
+    /// 128 bits that are not used anywhere else: the operating system's, unless a simulation deals them out.
+    fn random_bits(&self) -> io::Result<[u8; 16]> {
+        let mut bits = [0; 16];
+        getrandom::fill(&mut bits).map_err(io::Error::other)?;
+        Ok(bits)
+    }
     /// For messages to the operator.
     fn path_of(&self, name: &str) -> PathBuf;
 }

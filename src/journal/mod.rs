@@ -84,8 +84,9 @@ impl Journal {
     ) -> io::Result<Self> {
         let shared = Arc::new(Shared::new(files, options, segment, recovered_bytes));
         let background = Arc::clone(&shared);
-        let thread = std::thread::Builder::new().name("journal".into()).spawn(move || background.run())?;
-        Ok(Self { shared, reserve, thread: Some(thread) })
+        let thread = || std::thread::Builder::new().name("journal".into()).spawn(move || background.run());
+        let thread = options.own_thread.then(thread).transpose()?;
+        Ok(Self { shared, reserve, thread })
     }
 
     /// Takes the sum of all earlier batches of the writer into the active segment.
@@ -171,6 +172,11 @@ impl Journal {
             }
         }
         Some(if self.shared.is_written(position) { Ok(()) } else { Err(Unavailable) })
+    }
+
+    /// Does what is to be done now of that which a thread of its own does else, see [`Options::own_thread`].
+    pub fn attend(&self) {
+        self.shared.attend(false);
     }
 
     /// Waits until the record that ends at `position` is in the file.

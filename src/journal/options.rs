@@ -22,6 +22,10 @@ pub struct Options {
     /// folder slow. Not to be configured.
     #[serde(skip, default = "Options::files_max")]
     pub keep_committed_files_max: usize,
+    /// Whether a thread of its own syncs and writes for those who wait. `false`: [`super::Journal::attend`] does,
+    /// as in simulations. Not to be configured.
+    #[serde(skip, default = "Options::own_thread")]
+    pub own_thread: bool,
     /// Start although a segment is damaged in the middle: take what is readable, keep the damaged
     /// file beside it. Counts that can't be read are lost; the log says how much.
     pub accept_damage: bool,
@@ -37,6 +41,7 @@ impl Default for Options {
             keep_committed_ms: 600_000,
             keep_committed_bytes_max: 256 << 20,
             keep_committed_files_max: Self::files_max(),
+            own_thread: Self::own_thread(),
             accept_damage: false,
         }
     }
@@ -45,5 +50,9 @@ impl Default for Options {
 impl Options {
     fn files_max() -> usize {
         2_000
+    }
+
+    fn own_thread() -> bool {
+        true
     }
 }

@@ -107,19 +107,24 @@ impl Shared {
     pub(super) fn run(&self) {
         loop {
             let closing = self.wait_for_work();
-            if self.unattended.swap(false, Ordering::Relaxed) || self.state() == State::Stalled || closing {
-                let mut turn = self.turn();
-                self.write(&mut turn);
-                if self.state() == State::Stalled && self.buffer.lock().bytes.is_empty() {
-                    self.probe(&mut turn);
-                }
-            }
-            if self.state() == State::Healthy && self.is_behind(&self.queue.lock()) {
-                self.sync();
-            }
+            self.attend(closing);
             if closing {
                 return;
             }
+        }
+    }
+
+    /// One turn of it.
+    pub(super) fn attend(&self, closing: bool) {
+        if self.unattended.swap(false, Ordering::Relaxed) || self.state() == State::Stalled || closing {
+            let mut turn = self.turn();
+            self.write(&mut turn);
+            if self.state() == State::Stalled && self.buffer.lock().bytes.is_empty() {
+                self.probe(&mut turn);
+            }
+        }
+        if self.state() == State::Healthy && self.is_behind(&self.queue.lock()) {
+            self.sync();
         }
     }
 

@@ -15,6 +15,7 @@ pub mod admin;
 mod aside;
 mod columns;
 mod health;
+pub mod memory;
 mod migration;
 mod nodes;
 mod options;

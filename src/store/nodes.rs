@@ -16,14 +16,6 @@ pub(super) const LIVE: Duration = Duration::from_secs(15);
 pub struct NodeId(pub [u8; 16]);
 
 impl NodeId {
-    /// # Errors
-    /// When the operating system gives no random bytes.
-    pub fn random() -> std::io::Result<Self> {
-        let mut bytes = [0; 16];
-        getrandom::fill(&mut bytes).map_err(std::io::Error::other)?;
-        Ok(Self(bytes))
-    }
-
     /// Reads back the 32 hexadecimal digits of its `Display`.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {

@@ -145,7 +145,7 @@ impl TestApp {
         }
         std::fs::create_dir_all(self.data_dir()).unwrap();
         let store = self.store().await;
-        let id = BatchId { writer: WriterId::random().unwrap(), seq: BatchSeq::FIRST };
+        let id = BatchId { writer: WriterId(rand::random()), seq: BatchSeq::FIRST };
         store.commit(crate::store_contract::request(id, self.setup.rows.clone())).await.unwrap();
         store.close().await;
     }

@@ -1,0 +1,236 @@
+//! Whole simulations, each drawn from one number: machines, disks, a network and a store in memory, and the
+//! real nodes on them. A seed that fails is played again, the same each time, and made as short as it can be.
+
+use std::io::Write as _;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::ensure;
+use clap::Args;
+
+use crate::target::Usage;
+pub use script::Script;
+pub use world::{Ended, Figures};
+use world::{Trace, World};
+
+mod disk;
+mod reads;
+mod script;
+mod wire;
+mod world;
+
+/// How often at most a failing script is tried with less in it.
+const SHRINK_RUNS_MAX: usize = 1_000;
+/// Failing seeds that are told in full.
+const TOLD_MAX: usize = 3;
+const HOURS_A_YEAR: f64 = 24.0 * 365.25;
+
+#[derive(Debug, Args)]
+pub struct SimulateArgs {
+    /// How many simulations
+    #[arg(long, default_value_t = 10_000)]
+    seeds: u64,
+    /// The first seed. One alone, with --seeds 1, is told step by step
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Threads; 0: one for each core
+    #[arg(long, default_value_t = 0)]
+    threads: usize,
+}
+
+/// Plays one script. The same script and seed end in the same way, to the last word of the trace.
+///
+/// # Errors
+/// When no runtime can be made.
+pub fn play(script: &Script, seed: u64) -> std::io::Result<Ended> {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let runtime = builder.enable_time().start_paused(true).build()?;
+    Ok(runtime.block_on(World::play(script, seed, Trace::default())))
+}
+
+/// The same, with what the nodes log in its trace.
+fn play_aloud(script: &Script, seed: u64) -> std::io::Result<Ended> {
+    let trace = Trace::default();
+    let written = trace.clone();
+    let log = tracing_subscriber::fmt().without_time().with_ansi(false).with_writer(move || written.clone()).finish();
+    tracing::subscriber::with_default(log, || {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        let runtime = builder.enable_time().start_paused(true).build()?;
+        Ok(runtime.block_on(World::play(script, seed, trace)))
+    })
+}
+
+/// Leaves out steps as long as the script still fails.
+///
+/// # Errors
+/// As [`play`].
+pub fn shrink(mut script: Script, seed: u64) -> std::io::Result<Script> {
+    let mut runs = 0;
+    let mut length = script.steps.len().div_ceil(2);
+    while length > 0 && runs < SHRINK_RUNS_MAX {
+        let mut at = 0;
+        let mut shorter = false;
+        while at < script.steps.len() && runs < SHRINK_RUNS_MAX {
+            let mut steps = script.steps.clone();
+            steps.drain(at..(at + length).min(steps.len()));
+            let candidate = Script { settings: script.settings, steps };
+            runs += 1;
+            if play(&candidate, seed)?.wrong.is_empty() {
+                at += length;
+            } else {
+                script = candidate;
+                shorter = true;
+            }
+        }
+        if length > 1 || !shorter {
+            length /= 2;
+        }
+    }
+    Ok(script)
+}
+
+/// Plays them all and prints what they were; `false` if one of them failed.
+///
+/// # Errors
+/// When it can't be run, or when nothing of interest happened in it.
+pub fn execute(args: &SimulateArgs, stop: &Arc<AtomicBool>) -> anyhow::Result<bool> {
+    ensure!(
+        (1..=1_000_000_000).contains(&args.seeds),
+        Usage(format!("--seeds is {}; expected 1 to 1,000,000,000", args.seeds))
+    );
+    ensure!(args.threads <= 1_024, Usage(format!("--threads is {}; expected at most 1,024", args.threads)));
+    let last = args.seed.checked_add(args.seeds);
+    ensure!(last.is_some(), Usage("--seed and --seeds exceed 64 bits".into()));
+    if args.seeds == 1 {
+        return tell(args.seed);
+    }
+    let (began, outcome) = (Instant::now(), run(args.seed, args.seeds, args.threads, stop)?);
+    let Run { figures, failed, played } = &outcome;
+    writeln!(std::io::stdout(), "{}", summary(figures, *played, began.elapsed()))?;
+    for seed in failed.iter().take(TOLD_MAX) {
+        report(*seed)?;
+    }
+    if failed.is_empty() {
+        figures.check(*played)?;
+    } else {
+        writeln!(std::io::stdout(), "{} of {played} failed: seeds {failed:?}", failed.len())?;
+    }
+    Ok(failed.is_empty())
+}
+
+/// What became of many simulations.
+pub struct Run {
+    pub figures: Figures,
+    /// Their seeds.
+    pub failed: Vec<u64>,
+    pub played: u64,
+}
+
+/// Plays seeds from `first` on, on so many threads, until `stop`.
+///
+/// # Errors
+/// When no runtime or thread can be made.
+pub fn run(first: u64, count: u64, threads: usize, stop: &AtomicBool) -> anyhow::Result<Run> {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let threads = if threads == 0 { cores } else { threads };
+    let next = AtomicU64::new(0);
+    let run = Mutex::new(Run { figures: Figures::default(), failed: Vec::new(), played: 0 });
+    let error = Mutex::new(None);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    let seed = first + next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= first + count {
+                        break;
+                    }
+                    match play(&Script::of(seed), seed) {
+                        Ok(ended) => {
+                            let mut run = run.lock().unwrap_or_else(PoisonError::into_inner);
+                            run.figures.add(&ended.figures);
+                            run.played += 1;
+                            if !ended.wrong.is_empty() {
+                                run.failed.push(seed);
+                            }
+                        }
+                        Err(failed) => *error.lock().unwrap_or_else(PoisonError::into_inner) = Some(failed),
+                    }
+                }
+            });
+        }
+    });
+    if let Some(error) = error.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        return Err(error.into());
+    }
+    let mut run = run.into_inner().unwrap_or_else(PoisonError::into_inner);
+    run.failed.sort_unstable();
+    Ok(run)
+}
+
+fn tell(seed: u64) -> anyhow::Result<bool> {
+    let Ended { wrong, trace, .. } = play_aloud(&Script::of(seed), seed)?;
+    write!(std::io::stdout(), "{trace}")?;
+    if !wrong.is_empty() {
+        report(seed)?;
+    }
+    Ok(wrong.is_empty())
+}
+
+fn report(seed: u64) -> anyhow::Result<()> {
+    let whole = Script::of(seed);
+    let wrong = play(&whole, seed)?.wrong;
+    let script = shrink(whole, seed)?;
+    let short = play_aloud(&script, seed)?;
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "\nseed {seed} failed: {}", wrong.join("\n"))?;
+    writeln!(out, "The shortest script that fails, with {:?}:", script.settings)?;
+    for step in &script.steps {
+        writeln!(out, "  {step:?}")?;
+    }
+    writeln!(out, "It went so:\n{}", short.trace)?;
+    Ok(())
+}
+
+fn summary(figures: &Figures, played: u64, took: Duration) -> String {
+    let Figures { operations, acknowledged, reads, kills, power_cuts, copies, set_backs, edits, .. } = figures;
+    let traffic = figures.traffic;
+    format!(
+        "{played} simulations of {:.1} years in {:.1} s: {operations} counts, {acknowledged} acknowledged, {reads} reads, \
+         {kills} kills, {power_cuts} power cuts, {copies} copied folders, {set_backs} times a store went back, {edits} \
+         changes by administrators, {} commits, {} lost answers, {} zombies, {} operations of disks",
+        figures.simulated.as_secs_f64() / 3_600.0 / HOURS_A_YEAR,
+        took.as_secs_f64(),
+        traffic.commits,
+        traffic.answers_lost,
+        traffic.zombies,
+        figures.disk_operations,
+    )
+}
+
+impl Figures {
+    /// A run in which nothing of interest happened proves nothing.
+    ///
+    /// # Errors
+    /// When something never happened in so many simulations.
+    pub fn check(&self, played: u64) -> anyhow::Result<()> {
+        if played < 1_000 {
+            return Ok(());
+        }
+        let counted = [
+            ("counts were acknowledged", self.acknowledged),
+            ("reads were answered", self.reads),
+            ("processes were killed", self.kills),
+            ("machines lost power", self.power_cuts),
+            ("folders were copied", self.copies),
+            ("stores went back", self.set_backs),
+            ("changes were made", self.edits),
+            ("commits' answers were lost", self.traffic.answers_lost),
+            ("commits came late", self.traffic.zombies),
+        ];
+        for (what, times) in counted {
+            ensure!(times * 100 >= played, "too few {what}: {times} in {played} simulations");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,514 @@
+//! A disk in memory: what is not synced may be lost in part when the power goes, and any operation may fail.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use event_tracker::journal::DataDir;
+use event_tracker::journal::files::{FileHandle, Files};
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+
+/// Devices write a sector whole or not at all.
+const SECTOR_BYTES: usize = 512;
+/// What a healthy disk has room for; the reserve alone takes 256 KiB.
+const ROOM_BYTES: u64 = 64 << 20;
+
+const EIO: i32 = 5;
+const ENOSPC: i32 = 28;
+const EROFS: i32 = 30;
+
+/// What may fail.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    Create,
+    Open,
+    Rename,
+    Remove,
+    List,
+    SyncFolder,
+    Write,
+    Read,
+    Sync,
+    SetLength,
+}
+
+impl Kind {
+    pub const ALL: [Self; 10] = [
+        Self::Create,
+        Self::Open,
+        Self::Rename,
+        Self::Remove,
+        Self::List,
+        Self::SyncFolder,
+        Self::Write,
+        Self::Read,
+        Self::Sync,
+        Self::SetLength,
+    ];
+
+    fn changes(self) -> bool {
+        !matches!(self, Self::Open | Self::List | Self::Read | Self::Sync | Self::SyncFolder)
+    }
+}
+
+/// How it fails.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fault {
+    /// The nth operation of the kind from now on fails; `done`: it has its effect all the same, or half of it.
+    Nth { kind: Kind, nth: u32, done: bool },
+    /// No room for anything.
+    Full,
+    /// Nothing can be changed.
+    ReadOnly,
+    /// Nothing works.
+    Gone,
+}
+
+/// How much of what was not synced a power cut leaves: each sector and each name by itself with this
+/// probability.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Left(pub f64);
+
+#[derive(Clone, Default)]
+struct Inode {
+    /// What a process reads. Zeros at the end are not kept, `length` tells of them.
+    data: Vec<u8>,
+    length: u64,
+    /// What is on the medium.
+    durable: Vec<u8>,
+    durable_length: u64,
+    /// What was done since the last sync.
+    unsynced: Vec<Unsynced>,
+    /// A sync has failed: what was written until then does not become durable any more.
+    is_lost: bool,
+}
+
+#[derive(Clone)]
+enum Unsynced {
+    Write { offset: u64, bytes: Vec<u8> },
+    Length(u64),
+}
+
+#[derive(Clone, Default)]
+struct Folder {
+    names: BTreeMap<String, usize>,
+    durable: BTreeMap<String, usize>,
+    /// Each is what names stand for after one operation.
+    unsynced: Vec<Vec<(String, Option<usize>)>>,
+    is_lost: bool,
+}
+
+struct Contents {
+    folders: [Folder; 2],
+    inodes: Vec<Inode>,
+    fault: Option<Fault>,
+    /// What of a process that has ended is still open is of no effect.
+    process: u64,
+    random: SmallRng,
+    operations: u64,
+}
+
+#[derive(Clone)]
+pub struct Disk(Arc<Mutex<Contents>>);
+
+impl Disk {
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        Self(Arc::new(Mutex::new(Contents {
+            folders: Default::default(),
+            inodes: Vec::new(),
+            fault: None,
+            process: 0,
+            random: SmallRng::seed_from_u64(seed),
+            operations: 0,
+        })))
+    }
+
+    fn contents(&self) -> MutexGuard<'_, Contents> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The data folder for a process that starts now. Whatever had it before is dead.
+    #[must_use]
+    pub fn data_dir(&self) -> DataDir {
+        let process = {
+            let mut contents = self.contents();
+            contents.process += 1;
+            contents.process
+        };
+        let files = |folder| {
+            let files: Arc<dyn Files> = Arc::new(OpenFolder { disk: self.clone(), folder, process });
+            files
+        };
+        DataDir::of(Path::new("simulated"), files(0), files(1))
+    }
+
+    /// What is there, as `cp -a` of the folder gives it.
+    #[must_use]
+    pub fn copy(&self, seed: u64) -> Self {
+        let copy = Self::new(seed);
+        let mut to = copy.contents();
+        let from = self.contents();
+        to.folders = from.folders.clone();
+        to.inodes = from.inodes.clone();
+        to.settle();
+        drop(to);
+        copy
+    }
+
+    /// `kill -9` of whatever uses it.
+    pub fn kill(&self) {
+        self.contents().process += 1;
+    }
+
+    /// The machine ends, and what was not synced with it, but for what is `left`.
+    pub fn cut_power(&self, left: Left, seed: u64) {
+        let mut contents = self.contents();
+        contents.process += 1;
+        let mut random = SmallRng::seed_from_u64(seed);
+        let mut keeps = || random.random_bool(left.0);
+        for inode in &mut contents.inodes {
+            inode.keep_some(&mut keeps);
+        }
+        for folder in &mut contents.folders {
+            let unsynced = std::mem::take(&mut folder.unsynced);
+            folder.names.clone_from(&folder.durable);
+            for change in unsynced {
+                if keeps() {
+                    folder.apply(&change);
+                }
+            }
+        }
+        contents.settle();
+    }
+
+    pub fn set_fault(&self, fault: Option<Fault>) {
+        self.contents().fault = fault;
+    }
+
+    /// How many operations there ever were.
+    #[must_use]
+    pub fn operations(&self) -> u64 {
+        self.contents().operations
+    }
+
+    /// Names and lengths, to tell one history from another.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let contents = self.contents();
+        let files = contents.folders.iter().flat_map(|folder| &folder.names);
+        files.map(|(name, inode)| format!("{name}:{} ", contents.inodes[*inode].length)).collect()
+    }
+}
+
+impl Contents {
+    /// What is there is durable.
+    fn settle(&mut self) {
+        for inode in &mut self.inodes {
+            inode.durable.clone_from(&inode.data);
+            inode.durable_length = inode.length;
+            inode.unsynced.clear();
+            inode.is_lost = false;
+        }
+        for folder in &mut self.folders {
+            folder.durable.clone_from(&folder.names);
+            folder.unsynced.clear();
+            folder.is_lost = false;
+        }
+    }
+
+    fn used(&self) -> u64 {
+        let used: std::collections::BTreeSet<_> =
+            self.folders.iter().flat_map(|folder| folder.names.values()).collect();
+        used.into_iter().map(|inode| self.inodes[*inode].length).sum()
+    }
+
+    /// What becomes of an operation of this process: an error, and whether it has its effect all the same.
+    fn fate(&mut self, kind: Kind, process: u64) -> Result<(), (io::Error, bool)> {
+        let error = |number| io::Error::from_raw_os_error(number);
+        if process != self.process {
+            return Err((error(EIO), false));
+        }
+        self.operations += 1;
+        match &mut self.fault {
+            Some(Fault::Nth { kind: of, nth, done }) if *of == kind => {
+                if *nth > 1 {
+                    *nth -= 1;
+                    return Ok(());
+                }
+                let done = *done;
+                self.fault = None;
+                Err((error(EIO), done))
+            }
+            Some(Fault::Full) if matches!(kind, Kind::Create | Kind::Write) => Err((error(ENOSPC), false)),
+            Some(Fault::ReadOnly) if kind.changes() => Err((error(EROFS), false)),
+            Some(Fault::Gone) => Err((error(EIO), false)),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Folder {
+    fn apply(&mut self, change: &[(String, Option<usize>)]) {
+        for (name, inode) in change {
+            match inode {
+                Some(inode) => drop(self.names.insert(name.clone(), *inode)),
+                None => drop(self.names.remove(name)),
+            }
+        }
+    }
+
+    fn change(&mut self, change: Vec<(String, Option<usize>)>) {
+        self.apply(&change);
+        self.unsynced.push(change);
+    }
+}
+
+impl Inode {
+    fn write(&mut self, offset: u64, bytes: &[u8]) {
+        put(&mut self.data, &mut self.length, offset, bytes);
+        self.unsynced.push(Unsynced::Write { offset, bytes: bytes.to_vec() });
+    }
+
+    fn set_length(&mut self, length: u64) {
+        cut(&mut self.data, &mut self.length, length);
+        self.unsynced.push(Unsynced::Length(length));
+    }
+
+    fn sync(&mut self) {
+        if self.is_lost {
+            return;
+        }
+        for unsynced in std::mem::take(&mut self.unsynced) {
+            match unsynced {
+                Unsynced::Write { offset, bytes } => put(&mut self.durable, &mut self.durable_length, offset, &bytes),
+                Unsynced::Length(length) => cut(&mut self.durable, &mut self.durable_length, length),
+            }
+        }
+    }
+
+    fn keep_some(&mut self, keeps: &mut impl FnMut() -> bool) {
+        let (mut data, mut length) = (std::mem::take(&mut self.durable), self.durable_length);
+        for unsynced in std::mem::take(&mut self.unsynced) {
+            match unsynced {
+                Unsynced::Write { offset, bytes } => {
+                    let (mut at, mut rest) = (offset, &bytes[..]);
+                    while !rest.is_empty() {
+                        let within = usize::try_from(at).unwrap_or(0) % SECTOR_BYTES;
+                        let (sector, more) = rest.split_at(rest.len().min(SECTOR_BYTES - within));
+                        if keeps() {
+                            put(&mut data, &mut length, at, sector);
+                        }
+                        at += sector.len() as u64;
+                        rest = more;
+                    }
+                }
+                Unsynced::Length(to) => {
+                    if keeps() {
+                        cut(&mut data, &mut length, to);
+                    }
+                }
+            }
+        }
+        (self.data, self.length) = (data, length);
+    }
+}
+
+fn put(data: &mut Vec<u8>, length: &mut u64, offset: u64, bytes: &[u8]) {
+    let from = usize::try_from(offset).unwrap_or(usize::MAX);
+    let kept = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    if kept > 0 && data.len() < from + kept {
+        data.resize(from + kept, 0);
+    }
+    if from < data.len() {
+        let end = data.len().min(from + bytes.len());
+        data[from..end].copy_from_slice(&bytes[..end - from]);
+    }
+    *length = (*length).max(offset + bytes.len() as u64);
+}
+
+fn cut(data: &mut Vec<u8>, length: &mut u64, to: u64) {
+    data.truncate(usize::try_from(to).unwrap_or(usize::MAX));
+    *length = to;
+}
+
+struct OpenFolder {
+    disk: Disk,
+    folder: usize,
+    process: u64,
+}
+
+impl OpenFolder {
+    fn meet<T>(&self, kind: Kind, work: impl FnOnce(&mut Contents) -> io::Result<T>) -> io::Result<T> {
+        let mut contents = self.disk.contents();
+        match contents.fate(kind, self.process) {
+            Ok(()) => work(&mut contents),
+            Err((error, true)) => work(&mut contents).and(Err(error)),
+            Err((error, false)) => Err(error),
+        }
+    }
+
+    fn handle(&self, inode: usize) -> Arc<dyn FileHandle> {
+        Arc::new(OpenFile { disk: self.disk.clone(), folder: self.folder, inode, process: self.process })
+    }
+}
+
+fn missing() -> io::Error {
+    io::ErrorKind::NotFound.into()
+}
+
+impl Files for OpenFolder {
+    fn create(&self, name: &str) -> io::Result<Arc<dyn FileHandle>> {
+        let inode = self.meet(Kind::Create, |contents| {
+            if contents.folders[self.folder].names.contains_key(name) {
+                return Err(io::ErrorKind::AlreadyExists.into());
+            }
+            contents.inodes.push(Inode::default());
+            let inode = contents.inodes.len() - 1;
+            contents.folders[self.folder].change(vec![(name.to_owned(), Some(inode))]);
+            Ok(inode)
+        })?;
+        Ok(self.handle(inode))
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn FileHandle>> {
+        let find = |contents: &mut Contents| contents.folders[self.folder].names.get(name).copied().ok_or_else(missing);
+        Ok(self.handle(self.meet(Kind::Open, find)?))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.meet(Kind::Rename, |contents| {
+            let folder = &mut contents.folders[self.folder];
+            let inode = *folder.names.get(from).ok_or_else(missing)?;
+            folder.change(vec![(from.to_owned(), None), (to.to_owned(), Some(inode))]);
+            Ok(())
+        })
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.meet(Kind::Remove, |contents| {
+            let folder = &mut contents.folders[self.folder];
+            folder.names.get(name).ok_or_else(missing)?;
+            folder.change(vec![(name.to_owned(), None)]);
+            Ok(())
+        })
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.meet(Kind::List, |contents| Ok(contents.folders[self.folder].names.keys().cloned().collect()))
+    }
+
+    fn sync_folder(&self) -> io::Result<()> {
+        let synced = self.meet(Kind::SyncFolder, |contents| {
+            let folder = &mut contents.folders[self.folder];
+            if !folder.is_lost {
+                folder.durable.clone_from(&folder.names);
+                folder.unsynced.clear();
+            }
+            Ok(())
+        });
+        if synced.is_err() {
+            self.disk.contents().folders[self.folder].is_lost = true;
+        }
+        synced
+    }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        let contents = self.disk.contents();
+        let is_full = contents.fault == Some(Fault::Full);
+        Ok(if is_full { 0 } else { ROOM_BYTES.saturating_sub(contents.used()) })
+    }
+
+    fn check_in_place(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn random_bits(&self) -> io::Result<[u8; 16]> {
+        Ok(self.disk.contents().random.random())
+    }
+
+    fn path_of(&self, name: &str) -> PathBuf {
+        Path::new("simulated").join(name)
+    }
+}
+
+struct OpenFile {
+    disk: Disk,
+    folder: usize,
+    inode: usize,
+    process: u64,
+}
+
+impl OpenFile {
+    fn meet<T>(&self, kind: Kind, work: impl FnOnce(&mut Inode) -> T) -> io::Result<T> {
+        let mut contents = self.disk.contents();
+        match contents.fate(kind, self.process) {
+            Ok(()) => Ok(work(&mut contents.inodes[self.inode])),
+            Err((error, done)) => {
+                if done {
+                    work(&mut contents.inodes[self.inode]);
+                }
+                Err(error)
+            }
+        }
+    }
+}
+
+impl FileHandle for OpenFile {
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let mut contents = self.disk.contents();
+        match contents.fate(Kind::Write, self.process) {
+            Ok(()) => {
+                contents.inodes[self.inode].write(offset, bytes);
+                Ok(())
+            }
+            Err((error, done)) => {
+                if self.process == contents.process {
+                    // A part of it may be in the file.
+                    let part = if done { bytes.len() } else { contents.random.random_range(0..=bytes.len()) };
+                    let is_refused = matches!(contents.fault, Some(Fault::ReadOnly | Fault::Gone));
+                    if part > 0 && !is_refused {
+                        contents.inodes[self.inode].write(offset, &bytes[..part]);
+                    }
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.meet(Kind::Read, |inode| {
+            let count = inode.length.saturating_sub(offset).min(bytes.len() as u64);
+            let count = usize::try_from(count).unwrap_or(0);
+            for (index, byte) in bytes[..count].iter_mut().enumerate() {
+                let at = usize::try_from(offset).unwrap_or(usize::MAX).saturating_add(index);
+                *byte = inode.data.get(at).copied().unwrap_or(0);
+            }
+            count
+        })
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let synced = self.meet(Kind::Sync, Inode::sync);
+        let mut contents = self.disk.contents();
+        if synced.is_err() && self.process == contents.process {
+            contents.inodes[self.inode].is_lost = true;
+        }
+        synced
+    }
+
+    fn set_length(&self, length: u64) -> io::Result<()> {
+        self.meet(Kind::SetLength, |inode| inode.set_length(length))
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.disk.contents().inodes[self.inode].length)
+    }
+
+    fn is_linked(&self) -> io::Result<bool> {
+        let contents = self.disk.contents();
+        Ok(contents.folders[self.folder].names.values().any(|inode| *inode == self.inode))
+    }
+}
