@@ -7,7 +7,9 @@ use event_tracker::domain::{EventName, Hour, HourlyCount};
 use event_tracker::store::Store;
 use event_tracker::store::admin::{Aliases, CatalogEntry, Change, Changed, Fact, Facts, LoggedChange, Told};
 
-use crate::store_contract::{self, Bench, balanced_books, batch, hour, on_both_stores, on_partitions, request, rows};
+use crate::store_contract::{
+    self, Bench, balanced_books, batch, hour, in_memory, on_both_stores, on_partitions, request, rows,
+};
 
 mod accounts;
 mod changes;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use event_tracker::domain::{BatchId, BatchSeq, Digest, EventName, Hour, HourRange, HourlyCount, WriterId};
+use event_tracker::store::memory::MemoryDatabase;
 use event_tracker::store::{self, Books, Commit, CommitRequest, HourlyQuery, LedgerEntry, Options, Store, StoreError};
 
 use crate::harness::pgbouncer::PgBouncer;
@@ -24,7 +25,12 @@ mod sqlite_file;
 /// An empty database of one kind, gone with the test.
 pub enum Bench {
     Sqlite(tempfile::TempDir),
-    Postgres { database: String, kind: Kind },
+    Postgres {
+        database: String,
+        kind: Kind,
+    },
+    /// What simulations use in place of a database.
+    Memory(MemoryDatabase),
 }
 
 /// How a store uses its PostgreSQL.
@@ -42,6 +48,10 @@ pub enum Kind {
 impl Bench {
     pub fn sqlite() -> Self {
         Self::Sqlite(tempfile::tempdir().unwrap())
+    }
+
+    pub fn memory() -> Self {
+        Self::Memory(MemoryDatabase::new(rand::random(), Arc::new(std::time::SystemTime::now)))
     }
 
     pub async fn postgres() -> Self {
@@ -87,6 +97,7 @@ impl Bench {
     pub async fn another(&self) -> Self {
         match self {
             Self::Sqlite(_) => Self::sqlite(),
+            Self::Memory(_) => Self::memory(),
             Self::Postgres { kind, .. } => Self::on_postgres(*kind).await,
         }
     }
@@ -94,7 +105,7 @@ impl Bench {
     /// A session beside the store's, to the same PostgreSQL database.
     pub async fn client(&self) -> tokio_postgres::Client {
         match self {
-            Self::Sqlite(_) => panic!("this is no PostgreSQL"),
+            Self::Sqlite(_) | Self::Memory(_) => panic!("this is no PostgreSQL"),
             Self::Postgres { database, kind: Kind::Citus } => citus::connect(database).await,
             Self::Postgres { database, .. } => Cluster::shared().connect(database).await,
         }
@@ -108,6 +119,7 @@ impl Bench {
                 Err(store::OpenError::Store(error)) => Err(error),
                 Err(error) => panic!("{error}"),
             },
+            Self::Memory(database) => Ok(Arc::new(database.open())),
             Self::Postgres { database, kind } => Ok(match kind {
                 Kind::Direct => open_url(&Cluster::shared().url(database)).await,
                 Kind::Pooled => open_url(&PgBouncer::shared().url(database)).await,
@@ -139,6 +151,7 @@ impl Bench {
                 connection.execute_batch(sql).unwrap();
             }
             Self::Postgres { .. } => self.client().await.batch_execute(sql).await.unwrap(),
+            Self::Memory(_) => panic!("it understands no SQL"),
         }
     }
 }
@@ -190,6 +203,14 @@ macro_rules! on_both_stores {
     };
 }
 pub(crate) use on_both_stores;
+
+/// In memory, as far as simulations need it.
+macro_rules! in_memory {
+    ($($promise:ident),* $(,)?) => {
+        $crate::store_contract::on_one_store!(memory, std::future::ready(Bench::memory()), $($promise),*);
+    };
+}
+pub(crate) use in_memory;
 
 /// In partitions, which only PostgreSQL has, by itself or as Citus.
 macro_rules! on_partitions {

@@ -13,7 +13,7 @@ use super::wire::{LATE_MAX, Weather};
 
 /// Machines at the start; folders that are copied come to them.
 const MACHINES_MAX: usize = 4;
-const STEPS_MAX: usize = 60;
+const STEPS_MAX: usize = 120;
 
 /// Hot names, counted by everybody.
 pub const HOT: [&str; 3] = ["hot-0", "hot-1", "hot-2"];

@@ -37,7 +37,7 @@ impl<'a> Clocked<'a> {
                 let store = SqliteStore::open(&folder.path().join("events.sqlite")).unwrap();
                 Arc::new(store.with_clock(Arc::new(clock)))
             }
-            Bench::Postgres { .. } => bench.store().await,
+            Bench::Postgres { .. } | Bench::Memory(_) => bench.store().await,
         };
         Self { bench, store, ahead_s }
     }

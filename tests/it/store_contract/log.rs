@@ -15,6 +15,7 @@ on_postgres!(
     an_entry_that_is_not_folded_is_never_deleted,
     people_with_sql_see_what_the_program_shows,
 );
+in_memory!(a_fold_changes_no_answer, every_node_folds_at_once_and_nothing_is_folded_twice,);
 on_partitions!(
     a_fold_changes_no_answer,
     every_node_folds_at_once_and_nothing_is_folded_twice,

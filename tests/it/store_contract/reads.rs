@@ -17,6 +17,16 @@ on_every_store!(
     totals_come_one_by_one_with_the_position_of_their_snapshot,
     reads_during_commits_see_a_batch_and_its_ledger_entry_or_neither,
 );
+in_memory!(
+    names_are_equal_and_ordered_bytewise,
+    a_range_includes_both_of_its_ends,
+    an_event_filter_gives_that_event_and_no_other,
+    more_rows_than_the_limit_are_an_error,
+    sums_are_those_of_the_rows_without_deleted_events,
+    an_empty_store_answers_with_nothing,
+    the_position_moves_with_every_commit_of_any_writer,
+    totals_come_one_by_one_with_the_position_of_their_snapshot,
+);
 on_partitions!(
     names_are_equal_and_ordered_bytewise,
     a_range_includes_both_of_its_ends,
