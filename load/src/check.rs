@@ -39,6 +39,8 @@ pub struct Operation {
     pub stored: Option<Duration>,
     /// Whether a crash of the process or of the machine can't take it any more.
     pub is_safe: bool,
+    /// How often the store had gone back when it began.
+    pub era: u64,
 }
 
 /// Part of what was counted.
@@ -83,6 +85,8 @@ pub struct History {
     pub operations: Vec<Operation>,
     /// Counts that the service has reported as missing, where what it needs to deliver them is gone.
     pub missing: i128,
+    /// How often the store has gone back.
+    pub era: u64,
 }
 
 impl History {
@@ -98,6 +102,7 @@ impl History {
             outcome: Outcome::Pending,
             stored: None,
             is_safe: false,
+            era: self.era,
         });
         self.operations.len() - 1
     }
@@ -107,7 +112,8 @@ impl History {
         operation.ended = Some(now);
         operation.outcome = outcome;
         if outcome == Outcome::Acknowledged(Ack::Store) {
-            operation.stored = Some(operation.stored.unwrap_or(now));
+            // The store may have lost it again before the answer came.
+            operation.stored = operation.stored.or_else(|| (operation.era == self.era).then_some(now));
             operation.is_safe = true;
         }
     }
@@ -127,11 +133,14 @@ impl History {
         }
     }
 
-    /// The process of a data folder has ended by itself and said that the journal keeps everything.
-    pub fn kept(&mut self, by: usize) {
+    /// The process of a data folder has ended by itself and said that the journal keeps everything, `synced` or
+    /// not.
+    pub fn kept(&mut self, by: usize, synced: bool) {
         for operation in self.operations.iter_mut().filter(|operation| operation.by == by) {
             match operation.outcome {
-                Outcome::Acknowledged(_) => operation.is_safe = true,
+                Outcome::Acknowledged(_) if synced => operation.is_safe = true,
+                Outcome::Acknowledged(Ack::Memory) => operation.outcome = Outcome::Acknowledged(Ack::Journal),
+                Outcome::Acknowledged(_) => {}
                 Outcome::Pending => operation.outcome = Outcome::Unknown,
                 Outcome::NotCounted | Outcome::Unknown => {}
             }
@@ -149,6 +158,7 @@ impl History {
 
     /// The store went back: only who has counted something must still show it.
     pub fn went_back(&mut self) {
+        self.era += 1;
         self.operations.iter_mut().for_each(|operation| operation.stored = None);
     }
 

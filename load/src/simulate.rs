@@ -10,14 +10,14 @@ use anyhow::ensure;
 use clap::Args;
 
 use crate::target::Usage;
-pub use script::Script;
+use script::Script;
 pub use world::{Ended, Figures};
 use world::{Trace, World};
 
-mod disk;
+pub mod disk;
 mod reads;
-mod script;
-mod wire;
+pub mod script;
+pub mod wire;
 mod world;
 
 /// How often at most a failing script is tried with less in it.
@@ -37,6 +37,9 @@ pub struct SimulateArgs {
     /// Threads; 0: one for each core
     #[arg(long, default_value_t = 0)]
     threads: usize,
+    /// Ends with the first that fails, and tells only what went wrong in it
+    #[arg(long)]
+    first: bool,
 }
 
 /// Plays one script. The same script and seed end in the same way, to the last word of the trace.
@@ -105,9 +108,19 @@ pub fn execute(args: &SimulateArgs, stop: &Arc<AtomicBool>) -> anyhow::Result<bo
     if args.seeds == 1 {
         return tell(args.seed);
     }
-    let (began, outcome) = (Instant::now(), run(args.seed, args.seeds, args.threads, stop)?);
+    let (began, outcome) = (
+        Instant::now(),
+        run(args.seed, args.seeds, args.threads, &|run| {
+            stop.load(Ordering::Relaxed) || (args.first && !run.failed.is_empty())
+        })?,
+    );
     let Run { figures, failed, played } = &outcome;
     writeln!(std::io::stdout(), "{}", summary(figures, *played, began.elapsed()))?;
+    if let (true, Some(seed)) = (args.first, failed.first()) {
+        let wrong = play(&Script::of(*seed), *seed)?.wrong;
+        writeln!(std::io::stdout(), "seed {seed} failed: {}", wrong.join("\n"))?;
+        return Ok(false);
+    }
     for seed in failed.iter().take(TOLD_MAX) {
         report(*seed)?;
     }
@@ -127,11 +140,11 @@ pub struct Run {
     pub played: u64,
 }
 
-/// Plays seeds from `first` on, on so many threads, until `stop`.
+/// Plays seeds from `first` on, on so many threads, until all are played or it `is_over`.
 ///
 /// # Errors
 /// When no runtime or thread can be made.
-pub fn run(first: u64, count: u64, threads: usize, stop: &AtomicBool) -> anyhow::Result<Run> {
+pub fn run(first: u64, count: u64, threads: usize, is_over: &(dyn Fn(&Run) -> bool + Sync)) -> anyhow::Result<Run> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let threads = if threads == 0 { cores } else { threads };
     let next = AtomicU64::new(0);
@@ -140,7 +153,7 @@ pub fn run(first: u64, count: u64, threads: usize, stop: &AtomicBool) -> anyhow:
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
-                while !stop.load(Ordering::Relaxed) {
+                while !is_over(&run.lock().unwrap_or_else(PoisonError::into_inner)) {
                     let seed = first + next.fetch_add(1, Ordering::Relaxed);
                     if seed >= first + count {
                         break;

@@ -142,6 +142,8 @@ impl Batches {
                 waiting.sealed.push_front(batch);
             }
         }
+        // A power cut may have left an earlier one waiting.
+        waiting.sealed.make_contiguous().sort_by_key(|batch| batch.id);
         // Those that wait for their segments to be retired may have been lost, too.
         waiting.sealed.iter().for_each(|batch| batch.stored.store(false, Ordering::Release));
     }

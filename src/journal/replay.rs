@@ -13,7 +13,7 @@ use std::sync::Arc;
 use super::files::{FileHandle, Files};
 use super::record::{self, FRAME_BYTES, Record};
 use super::segment::{self, HEADER_BYTES, Header, Kind, Layout};
-use crate::domain::{BatchId, EventName, Hour};
+use crate::domain::{BatchId, BatchSeq, EventName, Hour};
 
 /// A segment that was found in the folder, read.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -110,8 +110,13 @@ pub fn find_unconfirmed(files: &dyn Files, is_confirmed: impl Fn(BatchId) -> boo
     found.differing.sort_unstable();
     for pair in found.pending.windows(2) {
         // Segments leave in order, so those of one writer that wait are contiguous.
-        if pair[0].writer == pair[1].writer && pair[0].seq.next() != pair[1].seq {
-            let missing = BatchId { seq: pair[0].seq.next(), ..pair[0] };
+        if pair[0].writer != pair[1].writer {
+            continue;
+        }
+        // But a power cut may undo the renaming of one and not that of the next.
+        let is_retired = |id: &BatchId| found.committed.contains(id) || found.differing.contains(id);
+        let between = (pair[0].seq.0 + 1..pair[1].seq.0).map(|seq| BatchId { seq: BatchSeq(seq), ..pair[0] });
+        if let Some(missing) = between.into_iter().find(|id| !is_retired(id)) {
             return Err(ReplayError::Missing { path: files.path_of(&segment::file_name(missing, Kind::Pending)) });
         }
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use event_tracker::journal::DataDir;
@@ -58,6 +59,8 @@ impl Kind {
 pub enum Fault {
     /// The nth operation of the kind from now on fails; `done`: it has its effect all the same, or half of it.
     Nth { kind: Kind, nth: u32, done: bool },
+    /// The process dies with the nth operation of any kind from now on, before it or `done` with it.
+    Dies { nth: u32, done: bool },
     /// No room for anything.
     Full,
     /// Nothing can be changed.
@@ -106,6 +109,7 @@ struct Contents {
     fault: Option<Fault>,
     /// What of a process that has ended is still open is of no effect.
     process: u64,
+    lives: Arc<AtomicBool>,
     random: SmallRng,
     operations: u64,
 }
@@ -121,6 +125,7 @@ impl Disk {
             inodes: Vec::new(),
             fault: None,
             process: 0,
+            lives: Arc::default(),
             random: SmallRng::seed_from_u64(seed),
             operations: 0,
         })))
@@ -130,19 +135,20 @@ impl Disk {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The data folder for a process that starts now. Whatever had it before is dead.
+    /// The data folder for a process that starts now, and whether that lives. Whatever had it before is dead.
     #[must_use]
-    pub fn data_dir(&self) -> DataDir {
-        let process = {
+    pub fn data_dir(&self) -> (DataDir, Arc<AtomicBool>) {
+        let (process, lives) = {
             let mut contents = self.contents();
-            contents.process += 1;
-            contents.process
+            contents.end_process();
+            contents.lives = Arc::new(AtomicBool::new(true));
+            (contents.process, Arc::clone(&contents.lives))
         };
         let files = |folder| {
             let files: Arc<dyn Files> = Arc::new(OpenFolder { disk: self.clone(), folder, process });
             files
         };
-        DataDir::of(Path::new("simulated"), files(0), files(1))
+        (DataDir::of(Path::new("simulated"), files(0), files(1)), lives)
     }
 
     /// What is there, as `cp -a` of the folder gives it.
@@ -160,13 +166,13 @@ impl Disk {
 
     /// `kill -9` of whatever uses it.
     pub fn kill(&self) {
-        self.contents().process += 1;
+        self.contents().end_process();
     }
 
     /// The machine ends, and what was not synced with it, but for what is `left`.
     pub fn cut_power(&self, left: Left, seed: u64) {
         let mut contents = self.contents();
-        contents.process += 1;
+        contents.end_process();
         let mut random = SmallRng::seed_from_u64(seed);
         let mut keeps = || random.random_bool(left.0);
         for inode in &mut contents.inodes {
@@ -204,6 +210,11 @@ impl Disk {
 }
 
 impl Contents {
+    fn end_process(&mut self) {
+        self.process += 1;
+        self.lives.store(false, Ordering::Relaxed);
+    }
+
     /// What is there is durable.
     fn settle(&mut self) {
         for inode in &mut self.inodes {
@@ -240,6 +251,16 @@ impl Contents {
                 }
                 let done = *done;
                 self.fault = None;
+                Err((error(EIO), done))
+            }
+            Some(Fault::Dies { nth, done }) => {
+                if *nth > 1 {
+                    *nth -= 1;
+                    return Ok(());
+                }
+                let done = *done;
+                self.fault = None;
+                self.end_process();
                 Err((error(EIO), done))
             }
             Some(Fault::Full) if matches!(kind, Kind::Create | Kind::Write) => Err((error(ENOSPC), false)),
@@ -465,7 +486,7 @@ impl FileHandle for OpenFile {
                 Ok(())
             }
             Err((error, done)) => {
-                if self.process == contents.process {
+                if done || self.process == contents.process {
                     // A part of it may be in the file.
                     let part = if done { bytes.len() } else { contents.random.random_range(0..=bytes.len()) };
                     let is_refused = matches!(contents.fault, Some(Fault::ReadOnly | Fault::Gone));

@@ -1,6 +1,7 @@
 //! What one process shows, against what it may show.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -20,6 +21,8 @@ const ROWS_MAX: usize = 1_000_000;
 pub(super) struct Reader {
     machine: usize,
     node: Arc<Node>,
+    /// Whether its process does: a dead one answers nothing.
+    lives: Arc<AtomicBool>,
     shared: Arc<Shared>,
     /// What was shown of an event, and when at the latest that was.
     shown: Mutex<Shown>,
@@ -27,8 +30,9 @@ pub(super) struct Reader {
 
 #[derive(Default)]
 struct Shown {
-    /// How often the store has gone back.
+    /// How often the store has gone back, and when it did.
     era: u64,
+    since: Duration,
     of: BTreeMap<String, Vec<(Duration, u64)>>,
 }
 
@@ -38,8 +42,8 @@ fn is_edited(event: &str) -> bool {
 }
 
 impl Reader {
-    pub(super) fn new(machine: usize, node: Arc<Node>, shared: Arc<Shared>) -> Self {
-        Self { machine, node, shared, shown: Mutex::default() }
+    pub(super) fn new(machine: usize, node: Arc<Node>, lives: Arc<AtomicBool>, shared: Arc<Shared>) -> Self {
+        Self { machine, node, lives, shared, shown: Mutex::default() }
     }
 
     fn shown(&self) -> MutexGuard<'_, Shown> {
@@ -49,7 +53,7 @@ impl Reader {
     /// The store went back: it may show less than before, where others' counts are gone.
     pub(super) fn forget_shown(&self) {
         let mut shown = self.shown();
-        *shown = Shown { era: shown.era + 1, of: BTreeMap::new() };
+        *shown = Shown { era: shown.era + 1, since: self.shared.now(), of: BTreeMap::new() };
     }
 
     pub(super) async fn read(&self, look: Look, wall: SystemTime) {
@@ -97,6 +101,9 @@ impl Reader {
     }
 
     fn check(&self, what: &str, scope: Scope<'_>, shown: u64, began: Duration) {
+        if !self.lives.load(Ordering::Relaxed) {
+            return;
+        }
         let ended = self.shared.now();
         let mut history = self.shared.history();
         history.missing = self.node.missing().max(0);
@@ -144,6 +151,9 @@ impl Reader {
 
     /// Wherever they are shown, together they are what was counted of them.
     fn check_moved(&self, shown: u64, began: Duration) {
+        if !self.lives.load(Ordering::Relaxed) {
+            return;
+        }
         let ended = self.shared.now();
         let mut history = self.shared.history();
         history.missing = self.node.missing().max(0);
@@ -162,7 +172,9 @@ impl Reader {
     fn check_does_not_shrink(&self, name: &str, count: u64, era: u64, began: Duration) {
         let ended = self.shared.now();
         let mut all = self.shown();
-        if all.era != era {
+        // Until then it may still show what it knew of others.
+        let is_old = all.era > 0 && began < all.since + STALENESS;
+        if is_old || all.era != era || !self.lives.load(Ordering::Relaxed) {
             return;
         }
         let shown = all.of.entry(name.to_owned()).or_default();

@@ -181,7 +181,11 @@ impl Moods {
                     let left = Left(*[0.0, 0.5, 0.9, 1.0].choose(random).unwrap_or(&0.5));
                     Step::CutPower { machine, left, seed: random.random() }
                 }
-                84..87 if self.disks => Step::Disk { machine, fault: fault(random) },
+                82..85 if self.kills => {
+                    let fault = Fault::Dies { nth: random.random_range(1..40), done: random.random_bool(0.5) };
+                    Step::Disk { machine, fault: Some(fault) }
+                }
+                85..87 if self.disks => Step::Disk { machine, fault: fault(random) },
                 87..89 if self.copies => Step::Copy { machine, seed: random.random() },
                 89..92 if self.network => Step::Weather(weather(random)),
                 92..95 if self.edits => Step::Edit { machine, edit: edit(random) },

@@ -2,6 +2,7 @@
 //! up may still arrive.
 
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -119,12 +120,21 @@ impl Network {
 pub struct Wire {
     store: Arc<MemoryStore>,
     network: Arc<Network>,
+    /// Whether the process does.
+    lives: Arc<AtomicBool>,
 }
 
 impl Wire {
     #[must_use]
-    pub fn new(store: MemoryStore, network: Arc<Network>) -> Self {
-        Self { store: Arc::new(store), network }
+    pub fn new(store: MemoryStore, network: Arc<Network>, lives: Arc<AtomicBool>) -> Self {
+        Self { store: Arc::new(store), network, lives }
+    }
+
+    /// A dead process does nothing more.
+    async fn while_it_lives(&self) {
+        if !self.lives.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
     }
 
     /// A node that dies takes nothing back that is under way: so it is a task of its own.
@@ -134,6 +144,7 @@ impl Wire {
         F: Future<Output = Result<T, StoreError>> + Send + 'static,
     {
         let work = work(Arc::clone(&self.store));
+        self.while_it_lives().await;
         let lost = |what: &str| Err(StoreError::Unavailable(format!("{what} within the time for it")));
         match self.network.fate(is_commit) {
             Fate::RequestLost => {
@@ -147,6 +158,7 @@ impl Wire {
                 });
                 let done = done.await;
                 tokio::time::sleep(back).await;
+                self.while_it_lives().await;
                 done.unwrap_or_else(|_| lost("the store ended"))
             }
             Fate::AnswerLost { there } | Fate::Zombie { there } => {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -125,6 +125,7 @@ impl Shared {
 
 struct Running {
     node: Arc<Node>,
+    lives: Arc<AtomicBool>,
     stop: CancellationToken,
     runs: JoinHandle<()>,
     attends: JoinHandle<()>,
@@ -334,9 +335,12 @@ impl World {
                 shared.history().end(number, Outcome::NotCounted, shared.now());
             }
             Ok(recorded) => {
-                let node = Arc::clone(&running.node);
+                let (node, lives) = (Arc::clone(&running.node), Arc::clone(&running.lives));
                 running.tasks.push(tokio::spawn(async move {
                     let durable = node.batches.wait_durable(recorded.ticket, ack).await;
+                    if !lives.load(Ordering::Relaxed) {
+                        return;
+                    }
                     let outcome = match durable {
                         Ok(()) => Outcome::Acknowledged(ack),
                         Err(_) => Outcome::Unknown,
@@ -417,9 +421,10 @@ impl World {
     async fn start(&mut self, number: usize) {
         let options = self.options();
         let Some(machine) = self.machines.get_mut(number).filter(|machine| machine.running.is_none()) else { return };
-        let store: Arc<dyn Store> = Arc::new(Wire::new(self.database.open(), Arc::clone(&self.network)));
+        let (folder, lives) = machine.disk.data_dir();
+        let store = Wire::new(self.database.open(), Arc::clone(&self.network), Arc::clone(&lives));
         let clock = clock(self.settings.begins, self.shared.began, &machine.skew);
-        let node = match Node::recover(machine.disk.data_dir(), store, options, clock) {
+        let node = match Node::recover(folder, Arc::new(store), options, clock) {
             Ok((node, recovered)) => {
                 self.shared.say(format_args!("{number} starts: {recovered:?}"));
                 Arc::new(node)
@@ -440,8 +445,8 @@ impl World {
                 attended.batches.journal().attend();
             }
         });
-        let reader = Arc::new(Reader::new(number, Arc::clone(&node), Arc::clone(&self.shared)));
-        machine.running = Some(Running { node, stop, runs, attends, tasks: Vec::new(), reader });
+        let reader = Arc::new(Reader::new(number, Arc::clone(&node), Arc::clone(&lives), Arc::clone(&self.shared)));
+        machine.running = Some(Running { node, lives, stop, runs, attends, tasks: Vec::new(), reader });
         // Some time passes until the first request.
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
@@ -456,15 +461,16 @@ impl World {
         running.tasks.iter().for_each(JoinHandle::abort);
         self.shared.say(format_args!("{number} stops: {drained:?}"));
         let has_all = self.has_all_of(&running.node).await;
+        let is_synced = running.node.batches.journal().health() == Health::Healthy;
         let mut history = self.shared.history();
         match drained {
             Drained::Stored => {
-                history.kept(number);
+                history.kept(number, is_synced);
                 if has_all {
                     history.stored(number, self.shared.now());
                 }
             }
-            Drained::Kept => history.kept(number),
+            Drained::Kept => history.kept(number, is_synced),
             Drained::Lost { .. } => history.crash(number, false),
         }
         drop(history);
@@ -494,6 +500,12 @@ impl World {
     async fn look_around(&mut self) {
         for number in 0..self.machines.len() {
             let Some(running) = self.running(number) else { continue };
+            if !running.lives.load(Ordering::Relaxed) {
+                self.shared.say(format_args!("{number} has died"));
+                self.shared.figures().kills += 1;
+                self.kill(number);
+                continue;
+            }
             running.tasks.retain(|task| !task.is_finished());
             let node = Arc::clone(&running.node);
             if node.batches.unstored() == 0 {
