@@ -18,6 +18,9 @@
 //! [`compare`] does that against several servers in turn ([`yardsticks`], one of them the
 //! [`baseline`]), and prints a table of ratios.
 //!
+//! [`simulate`] sends nothing either: it plays real nodes on simulated machines, and [`check`] compares what they
+//! show with what was done.
+//!
 //! [`fleet`] sends nothing: it runs many nodes in its own process and measures what they cost their database.
 //!
 //! Invariants:
