@@ -83,8 +83,9 @@ impl fmt::Display for Bounds {
 #[derive(Default)]
 pub struct History {
     pub operations: Vec<Operation>,
-    /// Counts that the service has reported as missing, where what it needs to deliver them is gone.
-    pub missing: i128,
+    /// Counts that the process of each data folder has reported as missing, where what it needs to deliver them
+    /// is gone.
+    missing: BTreeMap<usize, i128>,
     /// How often the store has gone back.
     pub era: u64,
 }
@@ -116,6 +117,17 @@ impl History {
             operation.stored = operation.stored.or_else(|| (operation.era == self.era).then_some(now));
             operation.is_safe = true;
         }
+    }
+
+    /// The process of a data folder reports so many counts as missing in all; less than none is none.
+    pub fn note_missing(&mut self, by: usize, missing: i128) {
+        self.missing.insert(by, missing.max(0));
+    }
+
+    /// What all of them report. A count that one of them misses is seen by nobody.
+    #[must_use]
+    pub fn missing(&self) -> i128 {
+        self.missing.values().sum()
     }
 
     /// The process of a data folder is gone, and with `power` all that its machine had not written to the disk.
@@ -186,7 +198,7 @@ impl History {
         must_show: impl Fn(&Operation) -> bool,
         may_show: impl Fn(&Operation) -> bool,
     ) -> Bounds {
-        let mut bounds = Bounds { lower: -self.missing, upper: 0 };
+        let mut bounds = Bounds { lower: -self.missing(), upper: 0 };
         for operation in self.operations.iter().filter(|operation| scope.contains(operation)) {
             if operation.outcome == Outcome::NotCounted {
                 continue;
@@ -231,7 +243,7 @@ impl History {
             let shown: u64 = held.iter().filter(|((event, _), _)| event == name).map(|(_, count)| count).sum();
             let whole = i128::from(shown) == i128::from(operation.count);
             let is_right = match operation.outcome {
-                Outcome::Acknowledged(_) => whole || (shown == 0 && i128::from(operation.count) <= self.missing),
+                Outcome::Acknowledged(_) => whole || (shown == 0 && i128::from(operation.count) <= self.missing()),
                 Outcome::NotCounted => shown == 0,
                 Outcome::Unknown | Outcome::Pending => whole || shown == 0,
             };

@@ -2,20 +2,27 @@
 //! real nodes on them. A seed that fails is played again, the same each time, and made as short as it can be.
 
 use std::io::Write as _;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::ensure;
 use clap::Args;
+use parking_lot::Mutex;
 
 use crate::target::Usage;
+pub use figures::Figures;
+use record::Trace;
 use script::Script;
-pub use world::{Ended, Figures};
-use world::{Trace, World};
+pub use world::Ended;
+use world::World;
 
 pub mod disk;
+mod edits;
+mod figures;
+mod medium;
 mod reads;
+mod record;
 pub mod script;
 pub mod wire;
 mod world;
@@ -24,7 +31,6 @@ mod world;
 const SHRINK_RUNS_MAX: usize = 1_000;
 /// Failing seeds that are told in full.
 const TOLD_MAX: usize = 3;
-const HOURS_A_YEAR: f64 = 24.0 * 365.25;
 
 #[derive(Debug, Args)]
 pub struct SimulateArgs {
@@ -47,9 +53,7 @@ pub struct SimulateArgs {
 /// # Errors
 /// When no runtime can be made.
 pub fn play(script: &Script, seed: u64) -> std::io::Result<Ended> {
-    let mut builder = tokio::runtime::Builder::new_current_thread();
-    let runtime = builder.enable_time().start_paused(true).build()?;
-    Ok(runtime.block_on(World::play(script, seed, Trace::default())))
+    play_into(script, seed, Trace::default())
 }
 
 /// The same, with what the nodes log in its trace.
@@ -57,11 +61,13 @@ fn play_aloud(script: &Script, seed: u64) -> std::io::Result<Ended> {
     let trace = Trace::default();
     let written = trace.clone();
     let log = tracing_subscriber::fmt().without_time().with_ansi(false).with_writer(move || written.clone()).finish();
-    tracing::subscriber::with_default(log, || {
-        let mut builder = tokio::runtime::Builder::new_current_thread();
-        let runtime = builder.enable_time().start_paused(true).build()?;
-        Ok(runtime.block_on(World::play(script, seed, trace)))
-    })
+    tracing::subscriber::with_default(log, || play_into(script, seed, trace))
+}
+
+fn play_into(script: &Script, seed: u64, trace: Trace) -> std::io::Result<Ended> {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let runtime = builder.enable_time().start_paused(true).build()?;
+    Ok(runtime.block_on(World::play(script, seed, trace)))
 }
 
 /// Leaves out steps as long as the script still fails.
@@ -115,7 +121,7 @@ pub fn execute(args: &SimulateArgs, stop: &Arc<AtomicBool>) -> anyhow::Result<bo
         })?,
     );
     let Run { figures, failed, played } = &outcome;
-    writeln!(std::io::stdout(), "{}", summary(figures, *played, began.elapsed()))?;
+    writeln!(std::io::stdout(), "{}", figures.summary(*played, began.elapsed()))?;
     if let (true, Some(seed)) = (args.first, failed.first()) {
         let wrong = play(&Script::of(*seed), *seed)?.wrong;
         writeln!(std::io::stdout(), "seed {seed} failed: {}", wrong.join("\n"))?;
@@ -153,30 +159,30 @@ pub fn run(first: u64, count: u64, threads: usize, is_over: &(dyn Fn(&Run) -> bo
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
-                while !is_over(&run.lock().unwrap_or_else(PoisonError::into_inner)) {
+                while !is_over(&run.lock()) {
                     let seed = first + next.fetch_add(1, Ordering::Relaxed);
                     if seed >= first + count {
                         break;
                     }
                     match play(&Script::of(seed), seed) {
                         Ok(ended) => {
-                            let mut run = run.lock().unwrap_or_else(PoisonError::into_inner);
+                            let mut run = run.lock();
                             run.figures.add(&ended.figures);
                             run.played += 1;
                             if !ended.wrong.is_empty() {
                                 run.failed.push(seed);
                             }
                         }
-                        Err(failed) => *error.lock().unwrap_or_else(PoisonError::into_inner) = Some(failed),
+                        Err(failed) => *error.lock() = Some(failed),
                     }
                 }
             });
         }
     });
-    if let Some(error) = error.into_inner().unwrap_or_else(PoisonError::into_inner) {
+    if let Some(error) = error.into_inner() {
         return Err(error.into());
     }
-    let mut run = run.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let mut run = run.into_inner();
     run.failed.sort_unstable();
     Ok(run)
 }
@@ -203,47 +209,4 @@ fn report(seed: u64) -> anyhow::Result<()> {
     }
     writeln!(out, "It went so:\n{}", short.trace)?;
     Ok(())
-}
-
-fn summary(figures: &Figures, played: u64, took: Duration) -> String {
-    let Figures { operations, acknowledged, reads, kills, power_cuts, copies, set_backs, edits, .. } = figures;
-    let traffic = figures.traffic;
-    format!(
-        "{played} simulations of {:.1} years in {:.1} s: {operations} counts, {acknowledged} acknowledged, {reads} reads, \
-         {kills} kills, {power_cuts} power cuts, {copies} copied folders, {set_backs} times a store went back, {edits} \
-         changes by administrators, {} commits, {} lost answers, {} zombies, {} operations of disks",
-        figures.simulated.as_secs_f64() / 3_600.0 / HOURS_A_YEAR,
-        took.as_secs_f64(),
-        traffic.commits,
-        traffic.answers_lost,
-        traffic.zombies,
-        figures.disk_operations,
-    )
-}
-
-impl Figures {
-    /// A run in which nothing of interest happened proves nothing.
-    ///
-    /// # Errors
-    /// When something never happened in so many simulations.
-    pub fn check(&self, played: u64) -> anyhow::Result<()> {
-        if played < 1_000 {
-            return Ok(());
-        }
-        let counted = [
-            ("counts were acknowledged", self.acknowledged),
-            ("reads were answered", self.reads),
-            ("processes were killed", self.kills),
-            ("machines lost power", self.power_cuts),
-            ("folders were copied", self.copies),
-            ("stores went back", self.set_backs),
-            ("changes were made", self.edits),
-            ("commits' answers were lost", self.traffic.answers_lost),
-            ("commits came late", self.traffic.zombies),
-        ];
-        for (what, times) in counted {
-            ensure!(times * 100 >= played, "too few {what}: {times} in {played} simulations");
-        }
-        Ok(())
-    }
 }

@@ -143,23 +143,6 @@ impl Batches {
         self.custody.known(writer)
     }
 
-    /// The batch that the store's ledger must stand at before `batch`. `None`: an earlier one of its writer
-    /// waits, as it may from one moment to the next when the store has gone back. Committed before that one, the
-    /// batch would take its place.
-    #[must_use]
-    pub fn confirmed_before(&self, batch: &SealedBatch) -> Option<BatchSeq> {
-        let BatchId { writer, seq } = batch.id;
-        // With the lock that a rewind holds while it changes both.
-        let mark = self.custody.mark.lock();
-        let is_earlier = |waits: &Arc<SealedBatch>| waits.id.writer == writer && waits.id.seq < seq;
-        if self.waiting.lock().sealed.iter().any(is_earlier) {
-            return None;
-        }
-        let previous = BatchSeq(seq.0.saturating_sub(1));
-        // A copied folder can hold a batch that a copied mark says was confirmed long ago.
-        Some(mark.confirmed.get(&writer).map_or(previous, |confirmed| confirmed.seq.min(previous)))
-    }
-
     /// Where the store is believed to stand with a writer: the last batch that is settled, and the
     /// ledger's total there, where that is known.
     pub(super) fn standing(&self, mark: &Mark, writer: WriterId) -> (BatchSeq, Option<i128>) {

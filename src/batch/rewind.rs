@@ -66,6 +66,23 @@ impl Batches {
         Some(Rewound { delivered_again, missing: missing.map(|missing| missing.max(0)) })
     }
 
+    /// The batch that the store's ledger must stand at before `batch`. `None`: an earlier one of its writer
+    /// waits, as it may from one moment to the next when the store has gone back. Committed before that one, the
+    /// batch would take its place.
+    #[must_use]
+    pub fn confirmed_before(&self, batch: &SealedBatch) -> Option<BatchSeq> {
+        let BatchId { writer, seq } = batch.id;
+        // With the lock that a rewind holds while it changes both.
+        let mark = self.custody.mark.lock();
+        let is_earlier = |waits: &Arc<SealedBatch>| waits.id.writer == writer && waits.id.seq < seq;
+        if self.waiting.lock().sealed.iter().any(is_earlier) {
+            return None;
+        }
+        let previous = BatchSeq(seq.0.saturating_sub(1));
+        // A copied folder can hold a batch that a copied mark says was confirmed long ago.
+        Some(mark.confirmed.get(&writer).map_or(previous, |confirmed| confirmed.seq.min(previous)))
+    }
+
     /// The ledger stands at `found`, which is further than this node knew and before all of the writer's
     /// batches that wait: another node has delivered again what was given up here. `rests`: as in
     /// [`Batches::rewind`]. `epoch`: as in [`Batches::discard`].
@@ -134,16 +151,17 @@ impl Batches {
         }))
     }
 
-    /// `batches`: newest first.
+    /// Each behind the earlier ones of its writer: a power cut may have left one waiting.
     fn wait_again(&self, batches: Vec<Arc<SealedBatch>>) {
         let mut waiting = self.waiting.lock();
         for batch in batches {
+            let BatchId { writer, seq } = batch.id;
             if waiting.sealed.iter().all(|waits| waits.id != batch.id) {
-                waiting.sealed.push_front(batch);
+                let is_earlier = |waits: &Arc<SealedBatch>| waits.id.writer == writer && waits.id.seq < seq;
+                let at = waiting.sealed.iter().rposition(is_earlier).map_or(0, |earlier| earlier + 1);
+                waiting.sealed.insert(at, batch);
             }
         }
-        // A power cut may have left an earlier one waiting.
-        waiting.sealed.make_contiguous().sort_by_key(|batch| batch.id);
         // Those that wait for their segments to be retired may have been lost, too.
         waiting.sealed.iter().for_each(|batch| batch.stored.store(false, Ordering::Release));
     }

@@ -115,8 +115,8 @@ pub fn find_unconfirmed(files: &dyn Files, is_confirmed: impl Fn(BatchId) -> boo
         }
         // But a power cut may undo the renaming of one and not that of the next.
         let is_retired = |id: &BatchId| found.committed.contains(id) || found.differing.contains(id);
-        let between = (pair[0].seq.0 + 1..pair[1].seq.0).map(|seq| BatchId { seq: BatchSeq(seq), ..pair[0] });
-        if let Some(missing) = between.into_iter().find(|id| !is_retired(id)) {
+        let mut between = (pair[0].seq.0 + 1..pair[1].seq.0).map(|seq| BatchId { seq: BatchSeq(seq), ..pair[0] });
+        if let Some(missing) = between.find(|id| !is_retired(id)) {
             return Err(ReplayError::Missing { path: files.path_of(&segment::file_name(missing, Kind::Pending)) });
         }
     }

@@ -71,8 +71,10 @@ pub struct MemoryStore {
 }
 
 impl MemoryStore {
-    /// One statement, or one transaction of them: nobody sees a part of it.
-    fn run<T>(&self, work: impl FnOnce(&mut Contents) -> T) -> Result<T, StoreError> {
+    /// One statement, or one transaction of them: nobody sees a part of it. As a database, it lets others go on
+    /// meanwhile.
+    async fn run<T>(&self, work: impl FnOnce(&mut Contents) -> T) -> Result<T, StoreError> {
+        tokio::task::yield_now().await;
         let mut contents = self.database.contents.lock();
         if let Some(expected) = &*self.expected.lock()
             && *expected != contents.identity()
@@ -82,15 +84,15 @@ impl MemoryStore {
         Ok(work(&mut contents))
     }
 
-    fn read<T>(&self, work: impl FnOnce(&Contents) -> T) -> Result<Snapshot<T>, StoreError> {
-        self.run(|contents| Snapshot { value: work(contents), position: contents.position() })
+    async fn read<T>(&self, work: impl FnOnce(&Contents) -> T) -> Result<Snapshot<T>, StoreError> {
+        self.run(|contents| Snapshot { value: work(contents), position: contents.position() }).await
     }
 }
 
 #[async_trait]
 impl Store for MemoryStore {
     async fn commit(&self, request: CommitRequest) -> Result<Commit, StoreError> {
-        self.run(|contents| contents.commit(&request, self.database.now()))
+        self.run(|contents| contents.commit(&request, self.database.now())).await
     }
 
     async fn fold(&self) -> Result<Option<Folded>, StoreError> {
@@ -100,11 +102,12 @@ impl Store for MemoryStore {
             contents.trim(now - self.database.log_kept);
             Some(folded)
         })
+        .await
     }
 
     async fn fold_after(&self, rest: Duration) -> Result<Option<Folded>, StoreError> {
         let rest = TimeDelta::from_std(rest).unwrap_or_default();
-        if self.run(|contents| contents.has_folded_since(self.database.now() - rest))? {
+        if self.run(|contents| contents.has_folded_since(self.database.now() - rest)).await? {
             return Ok(None);
         }
         self.fold().await
@@ -119,7 +122,7 @@ impl Store for MemoryStore {
         query: HourlyQuery,
         _writers: Vec<WriterId>,
     ) -> Result<Snapshot<Vec<HourlyCount>>, StoreError> {
-        let snapshot = self.read(|contents| contents.hourly(query.range, &query.names))?;
+        let snapshot = self.read(|contents| contents.hourly(query.range, &query.names)).await?;
         if snapshot.value.len() > query.rows_max {
             return Err(StoreError::TooManyRows { rows_max: query.rows_max });
         }
@@ -127,7 +130,7 @@ impl Store for MemoryStore {
     }
 
     async fn totals(&self, _writers: Vec<WriterId>) -> Result<Snapshot<Vec<EventTotal>>, StoreError> {
-        self.read(Contents::totals)
+        self.read(Contents::totals).await
     }
 
     async fn each_total(
@@ -135,7 +138,7 @@ impl Store for MemoryStore {
         _writers: Vec<WriterId>,
         on_total: &mut (dyn FnMut(EventTotal) + Send),
     ) -> Result<LedgerPosition, StoreError> {
-        let Snapshot { value, position } = self.read(Contents::totals)?;
+        let Snapshot { value, position } = self.read(Contents::totals).await?;
         value.into_iter().for_each(on_total);
         Ok(position)
     }
@@ -146,43 +149,43 @@ impl Store for MemoryStore {
         by: SumBy,
         _writers: Vec<WriterId>,
     ) -> Result<Snapshot<Vec<Sum>>, StoreError> {
-        self.read(|contents| contents.sums(range, by))
+        self.read(|contents| contents.sums(range, by)).await
     }
 
     async fn position(&self, _writers: Vec<WriterId>) -> Result<LedgerPosition, StoreError> {
-        self.run(|contents| contents.position())
+        self.run(|contents| contents.position()).await
     }
 
     async fn since(&self, known: LedgerPosition, _writers: Vec<WriterId>) -> Result<Since, StoreError> {
-        let Snapshot { value, position } = self.read(|contents| contents.behind(&known))?;
+        let Snapshot { value, position } = self.read(|contents| contents.behind(&known)).await?;
         let deltas = known.leads_to(&position, value);
         Ok(Since { position, deltas })
     }
 
     async fn delta(&self, id: BatchId) -> Result<Option<Delta>, StoreError> {
-        self.run(|contents| contents.delta(id))
+        self.run(|contents| contents.delta(id)).await
     }
 
     async fn audit(&self) -> Result<Books, StoreError> {
-        self.run(|contents| contents.books())
+        self.run(|contents| contents.books()).await
     }
 
     async fn identity(&self) -> Result<String, StoreError> {
-        self.run(|contents| contents.identity())
+        self.run(|contents| contents.identity()).await
     }
 
     async fn close(&self) {}
 
     async fn note_node(&self, _report: NodeReport) -> Result<(), StoreError> {
-        self.run(|_| ())
+        self.run(|_| ()).await
     }
 
     async fn forget_node(&self, _writer: WriterId) -> Result<(), StoreError> {
-        self.run(|_| ())
+        self.run(|_| ()).await
     }
 
     async fn nodes(&self) -> Result<Vec<NodeSeen>, StoreError> {
-        self.run(|_| Vec::new())
+        self.run(|_| Vec::new()).await
     }
 
     fn is_shared(&self) -> bool {
@@ -201,15 +204,15 @@ fn no_accounts<T>() -> Result<T, StoreError> {
 #[async_trait]
 impl AdminStore for MemoryStore {
     async fn catalog(&self) -> Result<Catalog, StoreError> {
-        self.run(|contents| contents.catalog())
+        self.run(|contents| contents.catalog()).await
     }
 
     async fn change(&self, change: Change, who: &str, at: DateTime<Utc>) -> Result<Changed, StoreError> {
-        self.run(|contents| contents.change(&change, who, at, self.database.now()))
+        self.run(|contents| contents.change(&change, who, at, self.database.now())).await
     }
 
     async fn due_purges(&self, grace: TimeDelta) -> Result<Vec<EventName>, StoreError> {
-        self.run(|contents| contents.due_purges(grace, self.database.now()))
+        self.run(|contents| contents.due_purges(grace, self.database.now())).await
     }
 
     async fn changes(
@@ -218,11 +221,11 @@ impl AdminStore for MemoryStore {
         before: Option<i64>,
         limit: u32,
     ) -> Result<Vec<LoggedChange>, StoreError> {
-        self.run(|contents| contents.changes(&events, before, limit))
+        self.run(|contents| contents.changes(&events, before, limit)).await
     }
 
     async fn superusers(&self) -> Result<Vec<Superuser>, StoreError> {
-        self.run(|_| Vec::new())
+        self.run(|_| Vec::new()).await
     }
 
     async fn change_account(&self, _: AccountChange, _: &str, _: DateTime<Utc>) -> Result<bool, StoreError> {

@@ -8,7 +8,7 @@ use event_tracker::store::Store;
 use event_tracker::store::admin::{Aliases, CatalogEntry, Change, Changed, Fact, Facts, LoggedChange, Told};
 
 use crate::store_contract::{
-    self, Bench, balanced_books, batch, hour, in_memory, on_both_stores, on_partitions, request, rows,
+    self, Bench, balanced_books, batch, hour, on_both_stores, on_partitions, on_partitions_and_in_memory, request, rows,
 };
 
 mod accounts;

@@ -221,6 +221,15 @@ macro_rules! on_partitions {
 }
 pub(crate) use on_partitions;
 
+/// In partitions and in memory.
+macro_rules! on_partitions_and_in_memory {
+    ($($promise:ident),* $(,)?) => {
+        $crate::store_contract::on_partitions!($($promise),*);
+        $crate::store_contract::in_memory!($($promise),*);
+    };
+}
+pub(crate) use on_partitions_and_in_memory;
+
 /// On SQLite and on PostgreSQL, there also behind a pooler.
 macro_rules! on_every_store {
     ($($promise:ident),* $(,)?) => {

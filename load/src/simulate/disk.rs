@@ -1,18 +1,19 @@
 //! A disk in memory: what is not synced may be lost in part when the power goes, and any operation may fail.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use event_tracker::journal::DataDir;
 use event_tracker::journal::files::{FileHandle, Files};
+use parking_lot::{Mutex, MutexGuard};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
-/// Devices write a sector whole or not at all.
-const SECTOR_BYTES: usize = 512;
+use super::medium::{Folder, Inode};
+
 /// What a healthy disk has room for; the reserve alone takes 256 KiB.
 const ROOM_BYTES: u64 = 64 << 20;
 
@@ -74,35 +75,6 @@ pub enum Fault {
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Left(pub f64);
 
-#[derive(Clone, Default)]
-struct Inode {
-    /// What a process reads. Zeros at the end are not kept, `length` tells of them.
-    data: Vec<u8>,
-    length: u64,
-    /// What is on the medium.
-    durable: Vec<u8>,
-    durable_length: u64,
-    /// What was done since the last sync.
-    unsynced: Vec<Unsynced>,
-    /// A sync has failed: what was written until then does not become durable any more.
-    is_lost: bool,
-}
-
-#[derive(Clone)]
-enum Unsynced {
-    Write { offset: u64, bytes: Vec<u8> },
-    Length(u64),
-}
-
-#[derive(Clone, Default)]
-struct Folder {
-    names: BTreeMap<String, usize>,
-    durable: BTreeMap<String, usize>,
-    /// Each is what names stand for after one operation.
-    unsynced: Vec<Vec<(String, Option<usize>)>>,
-    is_lost: bool,
-}
-
 struct Contents {
     folders: [Folder; 2],
     inodes: Vec<Inode>,
@@ -132,7 +104,7 @@ impl Disk {
     }
 
     fn contents(&self) -> MutexGuard<'_, Contents> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// The data folder for a process that starts now, and whether that lives. Whatever had it before is dead.
@@ -141,6 +113,8 @@ impl Disk {
         let (process, lives) = {
             let mut contents = self.contents();
             contents.end_process();
+            // A folder is opened anew, and synced as a whole then: only files keep their failed syncs.
+            contents.folders.iter_mut().for_each(|folder| folder.is_lost = false);
             contents.lives = Arc::new(AtomicBool::new(true));
             (contents.process, Arc::clone(&contents.lives))
         };
@@ -175,18 +149,8 @@ impl Disk {
         contents.end_process();
         let mut random = SmallRng::seed_from_u64(seed);
         let mut keeps = || random.random_bool(left.0);
-        for inode in &mut contents.inodes {
-            inode.keep_some(&mut keeps);
-        }
-        for folder in &mut contents.folders {
-            let unsynced = std::mem::take(&mut folder.unsynced);
-            folder.names.clone_from(&folder.durable);
-            for change in unsynced {
-                if keeps() {
-                    folder.apply(&change);
-                }
-            }
-        }
+        contents.inodes.iter_mut().for_each(|inode| inode.keep_some(&mut keeps));
+        contents.folders.iter_mut().for_each(|folder| folder.keep_some(&mut keeps));
         contents.settle();
     }
 
@@ -217,22 +181,12 @@ impl Contents {
 
     /// What is there is durable.
     fn settle(&mut self) {
-        for inode in &mut self.inodes {
-            inode.durable.clone_from(&inode.data);
-            inode.durable_length = inode.length;
-            inode.unsynced.clear();
-            inode.is_lost = false;
-        }
-        for folder in &mut self.folders {
-            folder.durable.clone_from(&folder.names);
-            folder.unsynced.clear();
-            folder.is_lost = false;
-        }
+        self.inodes.iter_mut().for_each(Inode::settle);
+        self.folders.iter_mut().for_each(Folder::settle);
     }
 
     fn used(&self) -> u64 {
-        let used: std::collections::BTreeSet<_> =
-            self.folders.iter().flat_map(|folder| folder.names.values()).collect();
+        let used: BTreeSet<_> = self.folders.iter().flat_map(|folder| folder.names.values()).collect();
         used.into_iter().map(|inode| self.inodes[*inode].length).sum()
     }
 
@@ -269,90 +223,6 @@ impl Contents {
             _ => Ok(()),
         }
     }
-}
-
-impl Folder {
-    fn apply(&mut self, change: &[(String, Option<usize>)]) {
-        for (name, inode) in change {
-            match inode {
-                Some(inode) => drop(self.names.insert(name.clone(), *inode)),
-                None => drop(self.names.remove(name)),
-            }
-        }
-    }
-
-    fn change(&mut self, change: Vec<(String, Option<usize>)>) {
-        self.apply(&change);
-        self.unsynced.push(change);
-    }
-}
-
-impl Inode {
-    fn write(&mut self, offset: u64, bytes: &[u8]) {
-        put(&mut self.data, &mut self.length, offset, bytes);
-        self.unsynced.push(Unsynced::Write { offset, bytes: bytes.to_vec() });
-    }
-
-    fn set_length(&mut self, length: u64) {
-        cut(&mut self.data, &mut self.length, length);
-        self.unsynced.push(Unsynced::Length(length));
-    }
-
-    fn sync(&mut self) {
-        if self.is_lost {
-            return;
-        }
-        for unsynced in std::mem::take(&mut self.unsynced) {
-            match unsynced {
-                Unsynced::Write { offset, bytes } => put(&mut self.durable, &mut self.durable_length, offset, &bytes),
-                Unsynced::Length(length) => cut(&mut self.durable, &mut self.durable_length, length),
-            }
-        }
-    }
-
-    fn keep_some(&mut self, keeps: &mut impl FnMut() -> bool) {
-        let (mut data, mut length) = (std::mem::take(&mut self.durable), self.durable_length);
-        for unsynced in std::mem::take(&mut self.unsynced) {
-            match unsynced {
-                Unsynced::Write { offset, bytes } => {
-                    let (mut at, mut rest) = (offset, &bytes[..]);
-                    while !rest.is_empty() {
-                        let within = usize::try_from(at).unwrap_or(0) % SECTOR_BYTES;
-                        let (sector, more) = rest.split_at(rest.len().min(SECTOR_BYTES - within));
-                        if keeps() {
-                            put(&mut data, &mut length, at, sector);
-                        }
-                        at += sector.len() as u64;
-                        rest = more;
-                    }
-                }
-                Unsynced::Length(to) => {
-                    if keeps() {
-                        cut(&mut data, &mut length, to);
-                    }
-                }
-            }
-        }
-        (self.data, self.length) = (data, length);
-    }
-}
-
-fn put(data: &mut Vec<u8>, length: &mut u64, offset: u64, bytes: &[u8]) {
-    let from = usize::try_from(offset).unwrap_or(usize::MAX);
-    let kept = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
-    if kept > 0 && data.len() < from + kept {
-        data.resize(from + kept, 0);
-    }
-    if from < data.len() {
-        let end = data.len().min(from + bytes.len());
-        data[from..end].copy_from_slice(&bytes[..end - from]);
-    }
-    *length = (*length).max(offset + bytes.len() as u64);
-}
-
-fn cut(data: &mut Vec<u8>, length: &mut u64, to: u64) {
-    data.truncate(usize::try_from(to).unwrap_or(usize::MAX));
-    *length = to;
 }
 
 struct OpenFolder {
@@ -423,11 +293,7 @@ impl Files for OpenFolder {
 
     fn sync_folder(&self) -> io::Result<()> {
         let synced = self.meet(Kind::SyncFolder, |contents| {
-            let folder = &mut contents.folders[self.folder];
-            if !folder.is_lost {
-                folder.durable.clone_from(&folder.names);
-                folder.unsynced.clear();
-            }
+            contents.folders[self.folder].sync();
             Ok(())
         });
         if synced.is_err() {

@@ -1,17 +1,18 @@
 //! What one process shows, against what it may show.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use event_tracker::domain::{Day, EventName, Hour, HourRange};
 use event_tracker::node::Node;
 use event_tracker::store::memory::MemoryStore;
 use event_tracker::store::{HourlyQuery, Store};
+use parking_lot::Mutex;
 
+use super::record::Record;
 use super::script::{CORRECTED, DELETED, HOT, Look, MOVED, PURGED};
-use super::world::Shared;
 use crate::check::Scope;
 
 /// How old at most what a node knows of others' commits may be: see [`event_tracker::committed`].
@@ -23,7 +24,7 @@ pub(super) struct Reader {
     node: Arc<Node>,
     /// Whether its process does: a dead one answers nothing.
     lives: Arc<AtomicBool>,
-    shared: Arc<Shared>,
+    shared: Arc<Record>,
     /// What was shown of an event, and when at the latest that was.
     shown: Mutex<Shown>,
 }
@@ -42,22 +43,18 @@ fn is_edited(event: &str) -> bool {
 }
 
 impl Reader {
-    pub(super) fn new(machine: usize, node: Arc<Node>, lives: Arc<AtomicBool>, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(machine: usize, node: Arc<Node>, lives: Arc<AtomicBool>, shared: Arc<Record>) -> Self {
         Self { machine, node, lives, shared, shown: Mutex::default() }
-    }
-
-    fn shown(&self) -> MutexGuard<'_, Shown> {
-        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The store went back: it may show less than before, where others' counts are gone.
     pub(super) fn forget_shown(&self) {
-        let mut shown = self.shown();
+        let mut shown = self.shown.lock();
         *shown = Shown { era: shown.era + 1, since: self.shared.now(), of: BTreeMap::new() };
     }
 
     pub(super) async fn read(&self, look: Look, wall: SystemTime) {
-        let (era, began) = (self.shown().era, self.shared.now());
+        let (era, began) = (self.shown.lock().era, self.shared.now());
         let query = &self.node.query;
         let event = EventName::parse(HOT[0]);
         let hour = Hour::containing(wall);
@@ -106,7 +103,7 @@ impl Reader {
         }
         let ended = self.shared.now();
         let mut history = self.shared.history();
-        history.missing = self.node.missing().max(0);
+        history.note_missing(self.machine, self.node.missing());
         let mut bounds = history.bounds(scope, self.machine, began, ended, STALENESS);
         if scope.event.is_none() {
             // Deleted ones are hidden, and what was corrected can't be told apart here.
@@ -156,7 +153,7 @@ impl Reader {
         }
         let ended = self.shared.now();
         let mut history = self.shared.history();
-        history.missing = self.node.missing().max(0);
+        history.note_missing(self.machine, self.node.missing());
         let bounds = MOVED.map(|name| {
             let scope = Scope { event: Some(name), hours: HourRange::ALL };
             history.bounds(scope, self.machine, began, ended, STALENESS)
@@ -171,7 +168,7 @@ impl Reader {
 
     fn check_does_not_shrink(&self, name: &str, count: u64, era: u64, began: Duration) {
         let ended = self.shared.now();
-        let mut all = self.shown();
+        let mut all = self.shown.lock();
         // Until then it may still show what it knew of others.
         let is_old = all.era > 0 && began < all.since + STALENESS;
         if is_old || all.era != era || !self.lives.load(Ordering::Relaxed) {

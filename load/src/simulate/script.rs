@@ -55,7 +55,6 @@ pub enum Edit {
     Undo,
     Correct { count: u64 },
     Delete,
-    Restore,
     Purge,
 }
 
@@ -258,13 +257,8 @@ fn edit(random: &mut SmallRng) -> Edit {
         0 | 1 => Edit::Rename { from: random.random_range(0..MOVED.len()), into: random.random_range(0..MOVED.len()) },
         2 => Edit::Undo,
         3 => Edit::Correct { count: random.random_range(1..2_000_000) },
-        4 => {
-            if random.random_bool(0.5) {
-                Edit::Delete
-            } else {
-                Edit::Restore
-            }
-        }
+        4 if random.random_bool(0.5) => Edit::Delete,
+        4 => Edit::Undo,
         _ => Edit::Purge,
     }
 }

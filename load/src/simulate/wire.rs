@@ -2,8 +2,8 @@
 //! up may still arrive.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -17,6 +17,7 @@ use event_tracker::store::{
     Books, Commit, CommitRequest, Folded, HourlyQuery, LedgerPosition, NodeReport, NodeSeen, Since, Snapshot, Store,
     StoreError,
 };
+use parking_lot::Mutex;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
@@ -85,16 +86,16 @@ impl Network {
     }
 
     pub fn set(&self, weather: Weather) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).weather = weather;
+        self.state.lock().weather = weather;
     }
 
     #[must_use]
     pub fn traffic(&self) -> Traffic {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).traffic
+        self.state.lock().traffic
     }
 
     fn fate(&self, is_commit: bool) -> Fate {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
         let State { weather, random, traffic } = &mut *state;
         let mut takes = |ms_max: u64| Duration::from_micros(random.random_range(0..=ms_max * 1_000));
         let (there, back) = (takes(weather.delay_ms_max), takes(weather.delay_ms_max));

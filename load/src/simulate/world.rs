@@ -1,29 +1,29 @@
 //! The machines, the store and what is between them, and a script that is played on them.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use chrono::{DateTime, TimeDelta, Utc};
 use event_tracker::domain::{Ack, BatchSeq, EventName, Hour, HourRange};
 use event_tracker::flusher;
 use event_tracker::journal::{self, Health};
 use event_tracker::names::Limits;
 use event_tracker::node::{Clock, Drained, Node, Options};
-use event_tracker::store::admin::{Change, Changed};
 use event_tracker::store::memory::{MemoryDatabase, Saved};
 use event_tracker::store::{HourlyQuery, Store};
+use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::disk::Disk;
+use super::figures::Figures;
 use super::reads::Reader;
-use super::script::{CORRECTED, DELETED, Edit, MOVED, PURGED, Script, Settings, Step};
-use super::wire::{LATE_MAX, Network, PATIENCE, Traffic, Weather, Wire};
-use crate::check::{History, Outcome};
+use super::record::{Record, Trace};
+use super::script::{PURGED, Script, Settings, Step};
+use super::wire::{LATE_MAX, Network, PATIENCE, Weather, Wire};
+use crate::check::Outcome;
 
 /// How often the journal of a node that has no thread of its own is attended to.
 const ATTEND: Duration = Duration::from_millis(10);
@@ -33,104 +33,14 @@ const DRAIN: Duration = Duration::from_secs(8);
 /// How long at most it takes until all is in the store when nothing fails any more.
 const REST_MAX: Duration = Duration::from_secs(1_000);
 
-/// What a simulation was, for the figures.
-#[derive(Clone, Copy, Default, Debug)]
-pub struct Figures {
-    pub operations: u64,
-    pub acknowledged: u64,
-    pub reads: u64,
-    pub kills: u64,
-    pub power_cuts: u64,
-    pub copies: u64,
-    pub set_backs: u64,
-    pub edits: u64,
-    pub disk_operations: u64,
-    pub traffic: Traffic,
-    pub simulated: Duration,
-}
-
-impl Figures {
-    pub fn add(&mut self, other: &Self) {
-        self.operations += other.operations;
-        self.acknowledged += other.acknowledged;
-        self.reads += other.reads;
-        self.kills += other.kills;
-        self.power_cuts += other.power_cuts;
-        self.copies += other.copies;
-        self.set_backs += other.set_backs;
-        self.edits += other.edits;
-        self.disk_operations += other.disk_operations;
-        self.traffic.add(other.traffic);
-        self.simulated += other.simulated;
-    }
-}
-
-/// The story of a simulation; what nodes log can be written into it.
-#[derive(Clone, Default)]
-pub struct Trace(Arc<Mutex<String>>);
-
-impl std::io::Write for Trace {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        lock(&self.0).push_str(&String::from_utf8_lossy(bytes));
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-/// What tasks of a simulation share.
-pub(super) struct Shared {
-    pub(super) history: Mutex<History>,
-    pub(super) figures: Mutex<Figures>,
-    /// What went wrong, first things first.
-    wrong: Mutex<Vec<String>>,
-    trace: Trace,
-    began: Instant,
-    /// When something last happened.
-    last: Mutex<Duration>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Shared {
-    /// Later with each call: what happens in one simulated moment has an order, too.
-    pub(super) fn now(&self) -> Duration {
-        let mut last = lock(&self.last);
-        *last = self.began.elapsed().max(*last + Duration::from_nanos(1));
-        *last
-    }
-
-    pub(super) fn history(&self) -> MutexGuard<'_, History> {
-        lock(&self.history)
-    }
-
-    pub(super) fn figures(&self) -> MutexGuard<'_, Figures> {
-        lock(&self.figures)
-    }
-
-    pub(super) fn say(&self, what: impl std::fmt::Display) {
-        let now = self.now();
-        let _ = writeln!(lock(&self.trace.0), "{:>12.6} {what}", now.as_secs_f64());
-    }
-
-    pub(super) fn wrong(&self, what: String) {
-        self.say(format_args!("WRONG: {what}"));
-        lock(&self.wrong).push(what);
-    }
-}
-
-struct Running {
-    node: Arc<Node>,
+pub(super) struct Running {
+    pub(super) node: Arc<Node>,
     lives: Arc<AtomicBool>,
     stop: CancellationToken,
     runs: JoinHandle<()>,
     attends: JoinHandle<()>,
     /// Counts and reads that are under way.
-    tasks: Vec<JoinHandle<()>>,
+    pub(super) tasks: Vec<JoinHandle<()>>,
     reader: Arc<Reader>,
 }
 
@@ -143,14 +53,14 @@ struct Machine {
 
 pub(super) struct World {
     settings: Settings,
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Record>,
     database: MemoryDatabase,
     store_skew: Arc<AtomicI64>,
     network: Arc<Network>,
     machines: Vec<Machine>,
     saved: Option<Saved>,
     /// The changes that can be undone, newest last.
-    changes: Arc<Mutex<Vec<i64>>>,
+    pub(super) changes: Arc<Mutex<Vec<i64>>>,
 }
 
 /// How one ended.
@@ -174,14 +84,7 @@ impl World {
     /// Plays a script to its end, and then until everything is at rest.
     pub(super) async fn play(script: &Script, seed: u64, trace: Trace) -> Ended {
         let began = Instant::now();
-        let shared = Arc::new(Shared {
-            history: Mutex::default(),
-            figures: Mutex::default(),
-            wrong: Mutex::default(),
-            trace,
-            began,
-            last: Mutex::default(),
-        });
+        let shared = Record::new(trace, began);
         let store_skew = Arc::new(AtomicI64::new(0));
         let settings = script.settings;
         let database = MemoryDatabase::new([7; 16], clock(settings.begins, began, &store_skew));
@@ -207,11 +110,11 @@ impl World {
             shared.say(format_args!("{step:?}"));
             world.step(step).await;
             world.look_around().await;
-            if !lock(&shared.wrong).is_empty() {
+            if shared.is_wrong() {
                 break;
             }
         }
-        if lock(&shared.wrong).is_empty() {
+        if !shared.is_wrong() {
             world.come_to_rest().await;
         }
         for machine in 0..world.machines.len() {
@@ -222,8 +125,7 @@ impl World {
         figures.traffic = world.network.traffic();
         figures.disk_operations = world.machines.iter().map(|machine| machine.disk.operations()).sum();
         figures.simulated = shared.now();
-        let wrong = std::mem::take(&mut *lock(&shared.wrong));
-        let trace = std::mem::take(&mut *lock(&shared.trace.0));
+        let (wrong, trace) = shared.take();
         Ended { wrong, trace, figures }
     }
 
@@ -313,11 +215,11 @@ impl World {
         }
     }
 
-    fn running(&mut self, machine: usize) -> Option<&mut Running> {
+    pub(super) fn running(&mut self, machine: usize) -> Option<&mut Running> {
         self.machines.get_mut(machine)?.running.as_mut()
     }
 
-    fn wall(&self, machine: usize) -> SystemTime {
+    pub(super) fn wall(&self, machine: usize) -> SystemTime {
         let skew = self.machines.get(machine).map_or(&self.store_skew, |machine| &machine.skew);
         clock(self.settings.begins, self.shared.began, skew)()
     }
@@ -351,71 +253,6 @@ impl World {
                 }));
             }
         }
-    }
-
-    fn edit(&mut self, machine: usize, edit: Edit) {
-        let (shared, changes) = (Arc::clone(&self.shared), Arc::clone(&self.changes));
-        let at = DateTime::<Utc>::from(self.wall(machine));
-        let Some(running) = self.running(machine) else { return };
-        let name = |text: &str| EventName::parse(text).ok();
-        let last = |what: &Mutex<Vec<i64>>| lock(what).last().copied();
-        let change = match edit {
-            Edit::Rename { from, into } => {
-                name(MOVED[from]).zip(name(MOVED[into])).map(|(from, into)| Change::Move { from, into })
-            }
-            Edit::Undo | Edit::Restore => last(&changes).map(|change| Change::Undo { change }),
-            Edit::Delete => name(DELETED).map(|event| Change::Delete { event }),
-            Edit::Purge => name(PURGED).map(|event| Change::Delete { event }),
-            Edit::Correct { count } => return self.correct(machine, count, at),
-        };
-        let Some(change) = change else { return };
-        let node = Arc::clone(&running.node);
-        shared.figures().edits += 1;
-        running.tasks.push(tokio::spawn(async move {
-            let changed = node.catalog.change(change.clone(), "simulation", at).await;
-            shared.say(format_args!("{change:?}: {changed:?}"));
-            match (&changed, &change) {
-                (Ok(Changed::Done { .. }), Change::Undo { change }) => lock(&changes).retain(|known| known != change),
-                (Ok(Changed::Done { change }), _) => lock(&changes).push(*change),
-                _ => {}
-            }
-            if matches!(edit, Edit::Purge) {
-                let grace = TimeDelta::zero();
-                for event in node.store.due_purges(grace).await.unwrap_or_default() {
-                    if event.as_str() == PURGED {
-                        let purged = node.catalog.change(Change::Purge { event, grace }, "simulation", at).await;
-                        shared.say(format_args!("purged: {purged:?}"));
-                    }
-                }
-            }
-        }));
-    }
-
-    /// Sets the count of an hour that is over.
-    fn correct(&mut self, machine: usize, count: u64, at: DateTime<Utc>) {
-        let shared = Arc::clone(&self.shared);
-        let hour = Hour::containing(at).plus(-1);
-        let Some(running) = self.running(machine) else { return };
-        let node = Arc::clone(&running.node);
-        shared.figures().edits += 1;
-        running.tasks.push(tokio::spawn(async move {
-            let Ok(event) = EventName::parse(CORRECTED) else { return };
-            let range = HourRange { first: hour, last: hour };
-            let Ok(found) = node.query.event_hours(&event, range).await else { return };
-            let expected = found.iter().map(|row| row.count).sum::<u64>();
-            let delta = count.cast_signed() - expected.cast_signed();
-            let number = shared.history().begin(CORRECTED, hour, delta, machine, shared.now());
-            let reason = "simulated".to_owned();
-            let change = Change::Correct { event, hour, expected, count, reason };
-            let changed = node.catalog.change(change, "simulation", at).await;
-            shared.say(format_args!("correction at {hour} by {delta}: {changed:?}"));
-            let outcome = match changed {
-                Ok(Changed::Done { .. }) => Outcome::Acknowledged(Ack::Store),
-                Ok(Changed::Refused { .. }) => Outcome::NotCounted,
-                Err(_) => Outcome::Unknown,
-            };
-            shared.history().end(number, outcome, shared.now());
-        }));
     }
 
     async fn start(&mut self, number: usize) {
@@ -574,13 +411,13 @@ impl World {
 
     async fn check_store(&self) {
         let store = self.database.open();
-        let missing: i128 = self
-            .machines
-            .iter()
-            .filter_map(|machine| machine.running.as_ref())
-            .map(|running| running.node.missing())
-            .sum();
-        self.shared.history().missing = missing;
+        let missing = {
+            let mut history = self.shared.history();
+            for (number, machine) in self.machines.iter().enumerate() {
+                history.note_missing(number, machine.running.as_ref().map_or(0, |running| running.node.missing()));
+            }
+            history.missing()
+        };
         let query = HourlyQuery { range: HourRange::ALL, names: Vec::new(), rows_max: usize::MAX };
         let (Ok(rows), Ok(books)) = (store.hourly(query, Vec::new()).await, store.audit().await) else {
             return self.shared.wrong("the store can't be read".into());

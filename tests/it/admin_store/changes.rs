@@ -27,25 +27,7 @@ on_both_stores!(
     a_store_of_version_1_is_brought_up_to_date_with_its_counts,
     a_store_of_version_2_is_brought_up_to_date_with_its_log,
 );
-in_memory!(
-    a_rename_takes_history_and_later_counts_along,
-    a_rename_keeps_what_was_said_about_the_event,
-    undoing_a_rename_leaves_every_count_under_the_name_it_was_counted_with,
-    a_rename_is_undone_whatever_became_of_the_new_name,
-    a_renamed_event_can_be_renamed_back,
-    a_merge_adds_up_hour_by_hour_and_undo_takes_it_apart_exactly,
-    aliases_of_a_moved_event_follow_it_and_come_back,
-    a_move_that_makes_no_sense_is_refused,
-    a_correction_of_a_merged_event_takes_from_its_own_name_first_and_is_undone_name_by_name,
-    an_event_is_described_and_switched_off_and_on,
-    undo_touches_only_what_the_change_touched,
-    a_deleted_event_keeps_its_counts_until_it_is_purged,
-    a_purged_event_takes_its_aliases_with_it_and_nothing_brings_it_back,
-    the_log_tells_who_did_what_newest_first,
-    a_sum_that_would_overflow_is_refused,
-    the_catalog_keeps_any_text_as_it_is,
-);
-on_partitions!(
+on_partitions_and_in_memory!(
     a_rename_takes_history_and_later_counts_along,
     a_rename_keeps_what_was_said_about_the_event,
     undoing_a_rename_leaves_every_count_under_the_name_it_was_counted_with,

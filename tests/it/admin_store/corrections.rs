@@ -11,16 +11,7 @@ on_both_stores!(
     a_correction_is_undone_also_under_another_name,
     only_hours_that_are_over_are_corrected,
 );
-in_memory!(
-    a_correction_is_booked_and_undone,
-    a_correction_of_what_changed_meanwhile_is_refused,
-    the_first_and_last_hours_follow_corrections,
-    an_event_corrected_to_nothing_is_gone_and_comes_back_with_undo,
-    a_correction_is_taken_back_as_a_difference,
-    a_correction_is_undone_also_under_another_name,
-    only_hours_that_are_over_are_corrected,
-);
-on_partitions!(
+on_partitions_and_in_memory!(
     a_correction_is_booked_and_undone,
     a_correction_of_what_changed_meanwhile_is_refused,
     the_first_and_last_hours_follow_corrections,

@@ -26,6 +26,7 @@ in_memory!(
     an_empty_store_answers_with_nothing,
     the_position_moves_with_every_commit_of_any_writer,
     totals_come_one_by_one_with_the_position_of_their_snapshot,
+    reads_during_commits_see_a_batch_and_its_ledger_entry_or_neither,
 );
 on_partitions!(
     names_are_equal_and_ordered_bytewise,
