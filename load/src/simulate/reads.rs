@@ -102,8 +102,7 @@ impl Reader {
             return;
         }
         let ended = self.shared.now();
-        let mut history = self.shared.history();
-        history.note_missing(self.machine, self.node.missing());
+        let history = self.shared.history_told();
         let mut bounds = history.bounds(scope, self.machine, began, ended, STALENESS);
         if scope.event.is_none() {
             // Deleted ones are hidden, and what was corrected can't be told apart here.
@@ -152,8 +151,7 @@ impl Reader {
             return;
         }
         let ended = self.shared.now();
-        let mut history = self.shared.history();
-        history.note_missing(self.machine, self.node.missing());
+        let history = self.shared.history_told();
         let bounds = MOVED.map(|name| {
             let scope = Scope { event: Some(name), hours: HourRange::ALL };
             history.bounds(scope, self.machine, began, ended, STALENESS)

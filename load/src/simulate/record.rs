@@ -1,9 +1,11 @@
 //! What has happened in a simulation: its history, its figures and its story.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use event_tracker::node::Node;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
@@ -28,6 +30,8 @@ impl std::io::Write for Trace {
 /// What has happened so far; the tasks of a simulation share it.
 pub(super) struct Record {
     history: Mutex<History>,
+    /// The nodes that run, by data folder.
+    nodes: Mutex<BTreeMap<usize, Arc<Node>>>,
     figures: Mutex<Figures>,
     /// What went wrong, first things first.
     wrong: Mutex<Vec<String>>,
@@ -41,6 +45,7 @@ impl Record {
     pub(super) fn new(trace: Trace, began: Instant) -> Arc<Self> {
         Arc::new(Self {
             history: Mutex::default(),
+            nodes: Mutex::default(),
             figures: Mutex::default(),
             wrong: Mutex::default(),
             trace,
@@ -54,6 +59,24 @@ impl Record {
         let mut last = self.last.lock();
         *last = self.began.elapsed().max(*last + Duration::from_nanos(1));
         *last
+    }
+
+    pub(super) fn starts(&self, number: usize, node: &Arc<Node>) {
+        self.nodes.lock().insert(number, Arc::clone(node));
+    }
+
+    pub(super) fn ends(&self, number: usize) {
+        let node = self.nodes.lock().remove(&number);
+        if let Some(node) = node {
+            self.history.lock().note_missing(number, node.missing());
+        }
+    }
+
+    /// The history, with what all nodes report as missing at this moment.
+    pub(super) fn history_told(&self) -> MutexGuard<'_, History> {
+        let mut history = self.history.lock();
+        self.nodes.lock().iter().for_each(|(number, node)| history.note_missing(*number, node.missing()));
+        history
     }
 
     pub(super) fn history(&self) -> MutexGuard<'_, History> {

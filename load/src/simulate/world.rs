@@ -283,6 +283,7 @@ impl World {
             }
         });
         let reader = Arc::new(Reader::new(number, Arc::clone(&node), Arc::clone(&lives), Arc::clone(&self.shared)));
+        self.shared.starts(number, &node);
         machine.running = Some(Running { node, lives, stop, runs, attends, tasks: Vec::new(), reader });
         // Some time passes until the first request.
         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -294,6 +295,7 @@ impl World {
         running.stop.cancel();
         let _ = running.runs.await;
         let drained = running.node.drain(DRAIN).await;
+        self.shared.ends(number);
         running.attends.abort();
         running.tasks.iter().for_each(JoinHandle::abort);
         self.shared.say(format_args!("{number} stops: {drained:?}"));
@@ -318,6 +320,7 @@ impl World {
         let Some(machine) = self.machines.get_mut(number) else { return };
         machine.disk.kill();
         if let Some(running) = machine.running.take() {
+            self.shared.ends(number);
             running.runs.abort();
             running.attends.abort();
             running.tasks.iter().for_each(JoinHandle::abort);
@@ -411,13 +414,7 @@ impl World {
 
     async fn check_store(&self) {
         let store = self.database.open();
-        let missing = {
-            let mut history = self.shared.history();
-            for (number, machine) in self.machines.iter().enumerate() {
-                history.note_missing(number, machine.running.as_ref().map_or(0, |running| running.node.missing()));
-            }
-            history.missing()
-        };
+        let missing = self.shared.history_told().missing();
         let query = HourlyQuery { range: HourRange::ALL, names: Vec::new(), rows_max: usize::MAX };
         let (Ok(rows), Ok(books)) = (store.hourly(query, Vec::new()).await, store.audit().await) else {
             return self.shared.wrong("the store can't be read".into());
