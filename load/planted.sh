@@ -1,8 +1,9 @@
 #!/bin/bash
-# Proves that the simulation finds faults: puts each fault of tests/planted into a copy of the sources, one at a
-# time, and plays simulations until one of them fails. Prints a table as Markdown, and fails when a fault was not
-# found. Needs Rust, a C compiler and `patch`. Arguments: parts of the names of those to be tried. SEEDS (20000):
-# how many simulations at most for each.
+# Proves that the tests find faults: puts each fault of tests/planted into a copy of the sources, one at a time.
+# Simulations are played until one of them fails; what a simulation does not have, such as SQL, is caught by the
+# tests that the second line of the patch names. Prints a table as Markdown, and fails when a fault was not found.
+# Needs Rust, a C compiler, `patch` and what the tests need. Arguments: parts of the names of those to be tried.
+# SEEDS (20000): how many simulations at most for each.
 set -euo pipefail
 export LC_ALL=C.UTF-8
 cd "$(dirname "$0")/.."
@@ -13,7 +14,10 @@ export CARGO_TARGET_DIR=$PWD/target/planted/build
 tree=$PWD/target/planted/tree
 rm -rf "$tree"
 mkdir -p "$tree"
-cp -r Cargo.toml Cargo.lock src config load "$tree"
+cp -r Cargo.toml Cargo.lock README.md src config load tests "$tree"
+for file in .config rust-toolchain.toml clippy.toml rustfmt.toml; do
+    [ ! -e "$file" ] || cp -r "$file" "$tree"
+done
 
 is_wanted() {
     local name=$1 part
@@ -25,21 +29,32 @@ is_wanted() {
     return 1
 }
 
+# Both say what found the fault, and fail when nothing did.
+simulated() {
+    local said
+    ! said=$("$CARGO_TARGET_DIR/debug/event-load" simulate --first --seeds "$seeds" 2>&1) || return 1
+    grep -m 1 -e '^seed' -e panicked <<<"$said" | cut -c 1-100 | tr '|' ' '
+}
+
+tested() {
+    local said
+    ! said=$(cd "$tree" && timeout 600 cargo test -q --workspace --test it "$1" 2>&1) || return 1
+    sed -n 's/^    \([a-z_:0-9]*\)$/\1/p' <<<"$said" | sort -u | head -n 1 | grep . || echo "$1"
+}
+
 tried=0 missed=0
-printf '| fault | found | after |\n|---|---|---|\n'
+printf '| fault | found by | after |\n|---|---|---|\n'
 for patch in tests/planted/*.patch; do
     name=$(basename "$patch" .patch)
     is_wanted "$name" "$@" || continue
     tried=$((tried + 1))
+    test=$(sed -n '2s/^Test: //p' "$patch")
     patch -s -p1 -d "$tree" <"$patch" || { echo "planted.sh: $name does not fit the sources" >&2; exit 1; }
-    (cd "$tree" && cargo build -q -p event-load) || { echo "planted.sh: $name does not compile" >&2; exit 1; }
+    if [ -n "$test" ]; then targets=(--test it); else targets=(--test simulate); fi
+    (cd "$tree" && cargo test -q --workspace "${targets[@]}" --no-run) ||
+        { echo "planted.sh: $name does not compile" >&2; exit 1; }
     began=$SECONDS
-    if found=$("$CARGO_TARGET_DIR/debug/event-load" simulate --first --seeds "$seeds" 2>&1); then
-        found='**not found**'
-        missed=$((missed + 1))
-    else
-        found=$(grep -m 1 -e '^seed' -e panicked <<<"$found" | cut -c 1-100 | tr '|' ' ' || true)
-    fi
+    found=$(if [ -n "$test" ]; then tested "$test"; else simulated; fi) || found='**nothing**' missed=$((missed + 1))
     printf '| %s: %s | %s | %d s |\n' "$name" "$(head -n 1 "$patch")" "$found" $((SECONDS - began))
     patch -s -R -p1 -d "$tree" <"$patch"
 done
