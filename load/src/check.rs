@@ -80,7 +80,7 @@ impl fmt::Display for Bounds {
 }
 
 /// All operations of a run.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct History {
     pub operations: Vec<Operation>,
     /// Counts that the process of each data folder has reported as missing, where what it needs to deliver them

@@ -22,6 +22,7 @@ use crate::report::Report;
 use crate::request::Dialect;
 use crate::run::{Options, run_on};
 use crate::scenario::{SHIPPED, Scenario};
+use crate::simulate::images::{self, CrashImagesArgs};
 use crate::simulate::{self, SimulateArgs};
 use crate::target::{Targets, Usage};
 
@@ -79,6 +80,8 @@ enum Command {
     Fleet(FleetArgs),
     /// Plays simulations: real nodes on machines, disks, a network and a store in memory that fail
     Simulate(SimulateArgs),
+    /// Starts from everything that power cuts may leave of a disk, at each of its operations
+    CrashImages(CrashImagesArgs),
     /// Serves the static answer that `compare` measures against
     BaselineServer {
         /// Port on 127.0.0.1; 0 takes a free one
@@ -185,6 +188,7 @@ impl Command {
             }
             Self::Compare(args) => compare::execute(&args, stop_on_signal()?),
             Self::Simulate(args) => simulate::execute(&args, &stop_on_signal()?),
+            Self::CrashImages(args) => images::execute(&args, &stop_on_signal()?),
             Self::Fleet(args) => fleet::execute(&args, &stop_on_signal()?),
             Self::BaselineServer { port, lifetime_s } => {
                 let runtime = tokio::runtime::Runtime::new().context("can't start the runtime")?;

@@ -1,6 +1,7 @@
 //! Whole simulations, each drawn from one number: machines, disks, a network and a store in memory, and the
 //! real nodes on them. A seed that fails is played again, the same each time, and made as short as it can be.
 
+use std::future::Future;
 use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -20,6 +21,7 @@ use world::World;
 pub mod disk;
 mod edits;
 mod figures;
+pub mod images;
 mod medium;
 mod reads;
 mod record;
@@ -65,9 +67,19 @@ fn play_aloud(script: &Script, seed: u64) -> std::io::Result<Ended> {
 }
 
 fn play_into(script: &Script, seed: u64, trace: Trace) -> std::io::Result<Ended> {
+    on_paused_time(World::play(script, seed, trace))
+}
+
+/// Time passes at once while nothing is to be done.
+fn on_paused_time<T>(work: impl Future<Output = T>) -> std::io::Result<T> {
     let mut builder = tokio::runtime::Builder::new_current_thread();
-    let runtime = builder.enable_time().start_paused(true).build()?;
-    Ok(runtime.block_on(World::play(script, seed, trace)))
+    Ok(builder.enable_time().start_paused(true).build()?.block_on(work))
+}
+
+/// 0: one for each core.
+fn threads_of(threads: usize) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    if threads == 0 { cores } else { threads }
 }
 
 /// Leaves out steps as long as the script still fails.
@@ -151,13 +163,11 @@ pub struct Run {
 /// # Errors
 /// When no runtime or thread can be made.
 pub fn run(first: u64, count: u64, threads: usize, is_over: &(dyn Fn(&Run) -> bool + Sync)) -> anyhow::Result<Run> {
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let threads = if threads == 0 { cores } else { threads };
     let next = AtomicU64::new(0);
     let run = Mutex::new(Run { figures: Figures::default(), failed: Vec::new(), played: 0 });
     let error = Mutex::new(None);
     std::thread::scope(|scope| {
-        for _ in 0..threads {
+        for _ in 0..threads_of(threads) {
             scope.spawn(|| {
                 while !is_over(&run.lock()) {
                     let seed = first + next.fetch_add(1, Ordering::Relaxed);

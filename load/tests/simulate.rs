@@ -1,14 +1,17 @@
 //! The simulation: real nodes on machines, disks, a network and a store that fail as a seed says.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use event_load::simulate::disk::Left;
+use event_load::simulate::images::try_images;
 use event_load::simulate::script::{HOT, Look, Script, Settings, Step};
 use event_load::simulate::{play, run};
 use event_tracker::domain::Ack;
 
 const SEEDS: u64 = 20_000;
+const IMAGES: u64 = 50_000;
 
 #[test]
 fn in_twenty_thousand_simulations_nothing_is_lost_doubled_or_shown_out_of_bounds() {
@@ -16,6 +19,19 @@ fn in_twenty_thousand_simulations_nothing_is_lost_doubled_or_shown_out_of_bounds
     assert!(run.failed.is_empty(), "event-load simulate --seeds 1 --seed N tells of each: {:?}", run.failed);
     run.figures.check(run.played).unwrap();
     assert_eq!(run.played, SEEDS);
+}
+
+#[test]
+fn a_node_starts_from_whatever_a_power_cut_leaves_with_all_that_was_on_the_disk() {
+    let tried = try_images(0, IMAGES, 0, &AtomicBool::new(false)).unwrap();
+    assert!(tried.wrong.is_empty(), "{}", tried.wrong.join("\n"));
+    assert!(
+        tried.lives > 0 && tried.whole * 2 > tried.cuts,
+        "{} lives, {} of {}",
+        tried.lives,
+        tried.whole,
+        tried.cuts
+    );
 }
 
 #[test]

@@ -75,6 +75,14 @@ pub enum Fault {
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Left(pub f64);
 
+impl Left {
+    /// Says of one after the other whether it is left.
+    pub fn each(self, seed: u64) -> impl FnMut() -> bool {
+        let mut random = SmallRng::seed_from_u64(seed);
+        move || random.random_bool(self.0)
+    }
+}
+
 struct Contents {
     folders: [Folder; 2],
     inodes: Vec<Inode>,
@@ -138,17 +146,35 @@ impl Disk {
         copy
     }
 
+    /// As it is, with what is not synced.
+    #[must_use]
+    pub fn fork(&self) -> Self {
+        let fork = Self::new(0);
+        let mut to = fork.contents();
+        let from = self.contents();
+        to.folders = from.folders.clone();
+        to.inodes = from.inodes.clone();
+        to.random = from.random.clone();
+        drop(to);
+        fork
+    }
+
+    /// Whether a fault is still to come.
+    #[must_use]
+    pub fn has_fault(&self) -> bool {
+        self.contents().fault.is_some()
+    }
+
     /// `kill -9` of whatever uses it.
     pub fn kill(&self) {
         self.contents().end_process();
     }
 
-    /// The machine ends, and what was not synced with it, but for what is `left`.
-    pub fn cut_power(&self, left: Left, seed: u64) {
+    /// The machine ends, and what was not synced with it, but for the sectors and names that it `keeps`. It is
+    /// asked in the same order each time.
+    pub fn cut_power(&self, mut keeps: impl FnMut() -> bool) {
         let mut contents = self.contents();
         contents.end_process();
-        let mut random = SmallRng::seed_from_u64(seed);
-        let mut keeps = || random.random_bool(left.0);
         contents.inodes.iter_mut().for_each(|inode| inode.keep_some(&mut keeps));
         contents.folders.iter_mut().for_each(|folder| folder.keep_some(&mut keeps));
         contents.settle();

@@ -42,14 +42,15 @@ pub(super) struct Record {
 }
 
 impl Record {
-    pub(super) fn new(trace: Trace, began: Instant) -> Arc<Self> {
+    /// That goes on after this history.
+    pub(super) fn new(history: History, trace: Trace) -> Arc<Self> {
         Arc::new(Self {
-            history: Mutex::default(),
+            history: Mutex::new(history),
             nodes: Mutex::default(),
             figures: Mutex::default(),
             wrong: Mutex::default(),
             trace,
-            began,
+            began: Instant::now(),
             last: Mutex::default(),
         })
     }

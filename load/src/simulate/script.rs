@@ -165,6 +165,35 @@ impl Script {
     }
 }
 
+impl Script {
+    /// The short life of one machine that counts, and is stopped and started: for all that a power cut may leave
+    /// of it.
+    #[must_use]
+    pub fn of_one_machine(seed: u64) -> Self {
+        let mut random = SmallRng::seed_from_u64(seed);
+        let settings = Settings {
+            machines: 1,
+            flush_interval: Duration::from_millis(*[50, 1_000, 5_000].choose(&mut random).unwrap_or(&50)),
+            fold_interval: Duration::from_secs(4),
+            kept_files_max: random.random_range(1..4),
+            segment_bytes_max: random.random_range(200..1_000),
+            begins: Duration::from_secs(1_767_000_000),
+        };
+        let acks = [Ack::Memory, Ack::Journal, Ack::Disk, Ack::Disk, Ack::Disk, Ack::Store];
+        let steps = (0..random.random_range(4..16)).map(|_| match random.random_range(0..10) {
+            0..6 => {
+                let event = random.random_bool(0.3).then_some(HOT[0]);
+                let ack = *acks.choose(&mut random).unwrap_or(&Ack::Disk);
+                Step::Count { machine: 0, event, count: random.random_range(1..1_000), ack }
+            }
+            6..9 => Step::Wait(Duration::from_millis(random.random_range(1..1_500))),
+            _ if random.random_bool(0.5) => Step::Stop { machine: 0 },
+            _ => Step::Start { machine: 0 },
+        });
+        Self { settings, steps: steps.collect() }
+    }
+}
+
 impl Moods {
     fn step(&self, machines: usize, random: &mut SmallRng) -> Step {
         let machine = random.random_range(0..machines + usize::from(self.copies));

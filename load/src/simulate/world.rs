@@ -23,7 +23,7 @@ use super::reads::Reader;
 use super::record::{Record, Trace};
 use super::script::{PURGED, Script, Settings, Step};
 use super::wire::{LATE_MAX, Network, PATIENCE, Weather, Wire};
-use crate::check::Outcome;
+use crate::check::{History, Outcome};
 
 /// How often the journal of a node that has no thread of its own is attended to.
 const ATTEND: Duration = Duration::from_millis(10);
@@ -44,20 +44,20 @@ pub(super) struct Running {
     reader: Arc<Reader>,
 }
 
-struct Machine {
-    disk: Disk,
+pub(super) struct Machine {
+    pub(super) disk: Disk,
     /// By how many seconds its clock is wrong.
     skew: Arc<AtomicI64>,
     running: Option<Running>,
 }
 
 pub(super) struct World {
-    settings: Settings,
+    pub(super) settings: Settings,
     pub(super) shared: Arc<Record>,
-    database: MemoryDatabase,
+    pub(super) database: MemoryDatabase,
     store_skew: Arc<AtomicI64>,
     network: Arc<Network>,
-    machines: Vec<Machine>,
+    pub(super) machines: Vec<Machine>,
     saved: Option<Saved>,
     /// The changes that can be undone, newest last.
     pub(super) changes: Arc<Mutex<Vec<i64>>>,
@@ -81,52 +81,64 @@ fn clock(begins: Duration, began: Instant, skew: &Arc<AtomicI64>) -> Clock {
 }
 
 impl World {
-    /// Plays a script to its end, and then until everything is at rest.
-    pub(super) async fn play(script: &Script, seed: u64, trace: Trace) -> Ended {
-        let began = Instant::now();
-        let shared = Record::new(trace, began);
+    /// Nothing runs yet.
+    pub(super) fn new(settings: Settings, seed: u64, history: History, trace: Trace) -> Self {
+        let shared = Record::new(history, trace);
         let store_skew = Arc::new(AtomicI64::new(0));
-        let settings = script.settings;
-        let database = MemoryDatabase::new([7; 16], clock(settings.begins, began, &store_skew));
         let machines = (0..settings.machines).map(|number| Machine {
             disk: Disk::new(seed ^ (number as u64 + 1) << 32),
             skew: Arc::default(),
             running: None,
         });
-        let mut world = Self {
+        Self {
             settings,
-            shared: Arc::clone(&shared),
-            database,
+            database: MemoryDatabase::new([7; 16], clock(settings.begins, shared.began, &store_skew)),
+            shared,
             store_skew,
             network: Network::new(seed),
             machines: machines.collect(),
             saved: None,
             changes: Arc::default(),
-        };
+        }
+    }
+
+    /// Plays a script to its end, and then until everything is at rest.
+    pub(super) async fn play(script: &Script, seed: u64, trace: Trace) -> Ended {
+        let mut world = Self::new(script.settings, seed, History::default(), trace);
         for number in 0..world.machines.len() {
             world.start(number).await;
         }
         for step in &script.steps {
-            shared.say(format_args!("{step:?}"));
             world.step(step).await;
-            world.look_around().await;
-            if shared.is_wrong() {
+            if world.shared.is_wrong() {
                 break;
             }
         }
-        if !shared.is_wrong() {
+        if !world.shared.is_wrong() {
             world.come_to_rest().await;
         }
-        for machine in 0..world.machines.len() {
-            world.kill(machine);
+        world.end()
+    }
+
+    /// Kills all that runs.
+    pub(super) fn end(mut self) -> Ended {
+        for machine in 0..self.machines.len() {
+            self.kill(machine);
         }
+        let shared = &self.shared;
         let mut figures = *shared.figures();
         figures.operations = shared.history().operations.len() as u64;
-        figures.traffic = world.network.traffic();
-        figures.disk_operations = world.machines.iter().map(|machine| machine.disk.operations()).sum();
+        figures.traffic = self.network.traffic();
+        figures.disk_operations = self.machines.iter().map(|machine| machine.disk.operations()).sum();
         figures.simulated = shared.now();
         let (wrong, trace) = shared.take();
         Ended { wrong, trace, figures }
+    }
+
+    pub(super) async fn step(&mut self, step: &Step) {
+        self.shared.say(format_args!("{step:?}"));
+        self.take(step).await;
+        self.look_around().await;
     }
 
     fn options(&self) -> Options {
@@ -150,7 +162,7 @@ impl World {
         }
     }
 
-    async fn step(&mut self, step: &Step) {
+    async fn take(&mut self, step: &Step) {
         match *step {
             Step::Count { machine, event, count, ack } => self.count(machine, event, count, ack),
             Step::Read { machine, look } => {
@@ -172,7 +184,7 @@ impl World {
                 self.shared.figures().power_cuts += u64::from(self.running(machine).is_some());
                 self.kill(machine);
                 if let Some(found) = self.machines.get(machine) {
-                    found.disk.cut_power(left, seed);
+                    found.disk.cut_power(left.each(seed));
                     self.shared.history().crash(machine, true);
                 }
             }
@@ -255,7 +267,7 @@ impl World {
         }
     }
 
-    async fn start(&mut self, number: usize) {
+    pub(super) async fn start(&mut self, number: usize) {
         let options = self.options();
         let Some(machine) = self.machines.get_mut(number).filter(|machine| machine.running.is_none()) else { return };
         let (folder, lives) = machine.disk.data_dir();
@@ -290,7 +302,7 @@ impl World {
     }
 
     /// As the service stops, in the end with or without the store.
-    async fn stop(&mut self, number: usize) {
+    pub(super) async fn stop(&mut self, number: usize) {
         let Some(running) = self.machines.get_mut(number).and_then(|machine| machine.running.take()) else { return };
         running.stop.cancel();
         let _ = running.runs.await;
@@ -316,7 +328,7 @@ impl World {
         self.machines[number].disk.kill();
     }
 
-    fn kill(&mut self, number: usize) {
+    pub(super) fn kill(&mut self, number: usize) {
         let Some(machine) = self.machines.get_mut(number) else { return };
         machine.disk.kill();
         if let Some(running) = machine.running.take() {
@@ -369,7 +381,7 @@ impl World {
     }
 
     /// Nothing fails any more: everything must come into the store, and all must agree.
-    async fn come_to_rest(&mut self) {
+    pub(super) async fn come_to_rest(&mut self) {
         self.shared.say("no more faults");
         self.network.set(Weather::FAIR);
         self.machines.iter().for_each(|machine| machine.disk.set_fault(None));
