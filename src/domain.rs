@@ -14,6 +14,8 @@ use sha2::{Digest as _, Sha256};
 
 pub use partitions::{Partitions, join_deltas};
 
+#[cfg(test)]
+mod fuzz;
 mod partitions;
 
 /// Longest event name, in bytes of UTF-8 after decoding. Far below PostgreSQL's limit for an index

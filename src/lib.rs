@@ -94,6 +94,9 @@
 
 pub mod domain;
 
+#[cfg(test)]
+mod mangled;
+
 pub mod names;
 
 pub mod counts;

@@ -153,6 +153,7 @@ impl Mark {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may fail by panicking")]
     use super::*;
+    use crate::mangled::{Edit, mangled};
 
     #[test]
     fn what_is_written_is_read_back_and_version_1_is_the_identity_alone() {
@@ -163,6 +164,19 @@ mod tests {
         assert_eq!(Mark::parse(&mark.text()), mark);
         assert_eq!(Mark::parse("abcd\n"), Mark { identity: Some("abcd".into()), ..Mark::default() });
         assert_eq!(Mark::parse(""), Mark::default());
+    }
+
+    #[test]
+    fn a_mark_of_any_text_is_read_and_then_stays_as_it_is() {
+        let text = "event-tracker store 2\nidentity ab\nconfirmed 07070707070707070707070707070707 3 -\nmissing x 1";
+        let first = format!("{FIRST_LINE}\nidentity ab\ncatalog 7\nconfirmed {} 3 -\n", WriterId([7; 16]));
+        bolero::check!().with_type::<(u8, Vec<Edit>)>().for_each(|(which, edits)| {
+            let bytes = mangled(&[text.as_bytes(), first.as_bytes()], *which, edits);
+            let mark = Mark::parse(&String::from_utf8_lossy(&bytes));
+            if mark.identity.as_deref().is_none_or(|identity| !identity.contains(char::is_whitespace)) {
+                assert_eq!(Mark::parse(&mark.text()), mark);
+            }
+        });
     }
 
     #[test]

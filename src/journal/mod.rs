@@ -18,6 +18,8 @@
 
 mod data_dir;
 pub mod files;
+#[cfg(test)]
+mod fuzz;
 mod options;
 pub mod record;
 pub mod replay;

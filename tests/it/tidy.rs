@@ -7,15 +7,17 @@ use std::path::{Path, PathBuf};
 /// Each module and what it may import of ours, lowest first. A module that is not here fails the
 /// test: it needs a place in the order.
 const LAYERS: &[(&str, &[&str])] = &[
-    ("domain", &[]),
+    // Inputs of fuzz tests, compiled for tests only.
+    ("mangled", &[]),
+    ("domain", &["mangled"]),
     ("names", &["domain"]),
     ("counts", &["domain", "names"]),
-    ("journal", &["domain"]),
+    ("journal", &["domain", "mangled"]),
     ("blocking", &[]),
     ("rows", &["domain"]),
     ("store", &["domain", "rows"]),
     ("histogram", &["domain"]),
-    ("batch", &["domain", "names", "counts", "journal"]),
+    ("batch", &["domain", "mangled", "names", "counts", "journal"]),
     ("reconcile", &["domain", "blocking", "batch", "store"]),
     ("catalog", &["domain", "blocking", "names", "rows", "batch", "store"]),
     ("flusher", &["domain", "blocking", "batch", "reconcile", "store"]),
@@ -42,7 +44,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     // It hands the paths of the dashboard over, at one place.
-    ("http", &["domain", "batch", "node", "presence", "query", "histogram", "shared", "store", "admin"]),
+    ("http", &["domain", "mangled", "batch", "node", "presence", "query", "histogram", "shared", "store", "admin"]),
     // Of the store it uses what administrators keep there.
     ("admin", &["domain", "batch", "node", "presence", "query", "histogram", "store"]),
     // It knows the options of every module, and nobody but the top knows it.

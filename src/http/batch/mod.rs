@@ -23,6 +23,8 @@ use crate::domain::{Ack, Hour};
 
 mod body;
 mod form;
+#[cfg(test)]
+mod fuzz;
 mod item;
 mod parse;
 mod tally;
