@@ -38,8 +38,9 @@ const VERIFY_INTERVAL: Duration = Duration::from_millis(100);
 const LOOKS_MAX: usize = 3;
 /// Rows kept in all ranges together, and sums likewise; about 64 MB each.
 const ROWS_MAX: u64 = 1_000_000;
-/// Ranges that nobody asks for are forgotten.
-const IDLE_MAX: Duration = Duration::from_secs(60);
+/// Ranges that nobody asks for are forgotten. Pages ask again every 60 s, and some a little later than that: a
+/// list that is forgotten by then would be read anew each time.
+const IDLE_MAX: Duration = Duration::from_secs(180);
 
 /// Rows and the position they stand for.
 pub type Rows<T> = Snapshot<Arc<Vec<T>>>;
