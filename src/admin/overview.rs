@@ -15,7 +15,7 @@ use super::request::Request;
 use super::session::Who;
 use super::status::Status;
 use super::view::{AsOf, Page, Trend, event_url, grouped, rate_text, short};
-use crate::domain::{Hour, HourRange};
+use crate::domain::{EventTotal, Hour, HourRange};
 use crate::store::StoreError;
 
 /// What the chart can show: key, name, days (0: the last 24 hours).
@@ -127,11 +127,12 @@ pub(super) async fn page(state: &'static State, request: &Request, who: &Who) ->
         page,
     };
     let read = async {
-        let totals = state.query.totals().await?;
-        let (figures, period) = tokio::try_join!(figures(state, &blank.page, now, &totals), state.period(range))?;
+        let ((totals, figures), period) = tokio::try_join!(figures(state, &blank.page, now), state.period(range))?;
         Ok::<_, Failure>((totals, figures, period))
     };
-    let (totals, figures, period) = match read.await {
+    // Nothing here waits for another: the first page after a while takes as long as its longest read.
+    let (read, ()) = tokio::join!(read, state.look_at_nodes());
+    let (totals, figures, period) = match read {
         Ok(read) => read,
         // What is known without the store says what is the matter, and the numbers come by themselves.
         Err(
@@ -149,7 +150,7 @@ pub(super) async fn page(state: &'static State, request: &Request, who: &Who) ->
         }
         Err(failure) => return Err(failure),
     };
-    state.look_at_store().await;
+    state.look_at_books().await;
 
     let elapsed_s = seconds_into_hour(blank.page.now);
     let before = compare.then_some(&period.hours_before[..]);
@@ -194,19 +195,15 @@ fn top_line(top: &Top, most: u64, elapsed_s: u64) -> TopLine {
     }
 }
 
-async fn figures(
-    state: &State,
-    page: &Page,
-    now: Hour,
-    totals: &[crate::domain::EventTotal],
-) -> Result<Vec<Figure>, Failure> {
+async fn figures(state: &State, page: &Page, now: Hour) -> Result<(Vec<EventTotal>, Vec<Figure>), Failure> {
     let zone = page.zone;
     let days_ago = |days: i64| zone.hours_of(page.today() - TimeDelta::days(days));
     let today = days_ago(0);
     let yesterday =
         HourRange { first: zone.hours_of(zone.day_of(today.first.plus(-1))).first, last: today.first.plus(-1) };
     let seen = HourRange { first: days_ago(8).first.min(yesterday.first), last: now };
-    let sums = state.sums(seen).await?;
+    let totals = async { Ok(state.query.totals().await?) };
+    let (totals, sums) = tokio::try_join!(totals, state.sums(seen))?;
     let at = |hour: Hour| -> u64 {
         let index = hour.number().checked_sub(seen.first.number());
         index.and_then(|index| sums.get(index as usize)).copied().unwrap_or(0)
@@ -231,7 +228,7 @@ async fn figures(
     #[allow(clippy::cast_precision_loss)]
     let per_second = at(now) as f64 / elapsed_s as f64;
     let weekday = page.today().format("%a");
-    Ok(vec![
+    let figures = vec![
         Figure {
             id: "rate",
             name: "Events per second",
@@ -271,5 +268,6 @@ async fn figures(
                 n => format!("{} events", grouped(n as u64)),
             },
         },
-    ])
+    ];
+    Ok((totals, figures))
 }

@@ -147,7 +147,7 @@ impl State {
         self.look_at_books().await;
     }
 
-    async fn look_at_nodes(&'static self) {
+    pub(super) async fn look_at_nodes(&'static self) {
         let is_fresh = self.status.nodes.lock().as_ref().is_some_and(|(at, _)| at.elapsed() < NODES_INTERVAL);
         if is_fresh || !self.store.is_shared() {
             return;
@@ -157,7 +157,7 @@ impl State {
         }
     }
 
-    async fn look_at_books(&'static self) {
+    pub(super) async fn look_at_books(&'static self) {
         let is_fresh = |kept: &Option<Sight>| kept.as_ref().is_some_and(|(at, _)| at.elapsed() < BOOKS_INTERVAL);
         if is_fresh(&self.status.books.lock()) {
             return;
