@@ -5,6 +5,9 @@
 -- Rows are looked up, and then updated where they are, instead of by INSERT .. ON CONFLICT: that locks each
 -- row first and writes 128 bytes of WAL for it instead of 72. A row that somebody has changed by hand meanwhile
 -- is not where it was: the last column of the result is false then.
+--
+-- Entries are summed up by a hash before they are sorted: a row that many batches count is sorted once. Rows are
+-- still written in their order. Entries are not kept unless a second part reads them: they are many.
 with waiting as (
     select
         deltas.writer,
@@ -21,7 +24,7 @@ with waiting as (
         select waiting.*, sum(entries) over (order by turn, writer) - entries as entries_before from waiting
     ) as queued
     where entries_before < $1
-), entries as materialized (
+), entries as (
     select
         due.writer,
         due.seq,
@@ -35,12 +38,13 @@ with waiting as (
     from due
     join deltas on deltas.writer = due.writer and deltas.seq = due.seq
     cross join lateral unnest(deltas.events, deltas.hours, deltas.counts) as counted (event, hour, count)
-), counted as materialized (
+), summed as materialized (
     select event, hour, cast(sum(count) as bigint) as count
     from entries
     where not is_overtaken
     group by event, hour
-    order by event, hour
+), counted as materialized (
+    select event, hour, count from summed order by event, hour
 ), located as materialized (
     select counted.event, counted.hour, counted.count, stored.ctid as place
     from counted

@@ -1,6 +1,6 @@
 -- As fold.sql, for an engine that sends one statement whole to one machine only if that inserts nothing: adds to
 -- the rows that there are. Says which batches it took, and how many rows are missing, which are inserted by
--- statements of their own.
+-- statements of their own. Sums up before it sorts, as fold.sql does.
 with waiting as (
     select
         deltas.writer,
@@ -17,7 +17,7 @@ with waiting as (
         select waiting.*, sum(entries) over (order by turn, writer) - entries as entries_before from waiting
     ) as queued
     where entries_before < $1
-), entries as materialized (
+), entries as (
     select
         due.writer,
         due.seq,
@@ -30,12 +30,13 @@ with waiting as (
     from due
     join deltas on deltas.writer = due.writer and deltas.seq = due.seq
     cross join lateral unnest(deltas.events, deltas.hours, deltas.counts) as counted (event, hour, count)
-), counted as materialized (
+), summed as materialized (
     select event, hour, cast(sum(count) as bigint) as count
     from entries
     where not is_overtaken
     group by event, hour
-    order by event, hour
+), counted as materialized (
+    select event, hour, count from summed order by event, hour
 ), located as materialized (
     select counted.event, counted.hour, counted.count, stored.ctid as place
     from counted
