@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use chrono::{DateTime, Utc};
-use futures_util::future::try_join;
+use futures_util::future::{try_join, try_join3};
 use tokio_postgres::Row;
 use tokio_postgres::types::{FromSql, Type};
 
@@ -129,6 +129,10 @@ async fn each_folded_total(client: &Client, mut on_total: impl FnMut(EventTotal)
     client.each_row(include_str!("totals.sql"), &[], on_row).await
 }
 
+/// Sums of a day of 100,000 events take 24 MB: with PostgreSQL's usual 4 MB they go through files, which takes
+/// twice the processor time. It holds until the end of the transaction.
+const SUMS_MEMORY: &str = "set local work_mem = '64MB'";
+
 pub(super) async fn sums(client: &Client, range: HourRange, by: SumBy) -> Result<Vec<Sum>, StoreError> {
     let (first, last) = (stored_hour(range.first), stored_hour(range.last));
     let sql = match by {
@@ -137,7 +141,8 @@ pub(super) async fn sums(client: &Client, range: HourRange, by: SumBy) -> Result
     };
     let params: [Param<'_>; 2] = [(&first, Type::INT4), (&last, Type::INT4)];
     let unfolded = unfolded(client, range, Unfolded::Shown);
-    let (rows, unfolded) = try_join(client.query_typed(sql, &params), unfolded).await?;
+    let (memory, rows) = (client.batch_execute(SUMS_MEMORY), client.query_typed(sql, &params));
+    let ((), rows, unfolded) = try_join3(memory, rows, unfolded).await?;
     let of = |row| match by {
         SumBy::Hour => Ok::<_, StoreError>(SumOf::Hour(hour(column(row, 0)?)?)),
         SumBy::Event => Ok(SumOf::Event(event_name(column(row, 0)?)?)),
