@@ -43,6 +43,15 @@ pub struct Operation {
     pub era: u64,
 }
 
+impl Operation {
+    /// Whether a read that begins then at the process of a data folder has to show it.
+    fn must_show(&self, by: usize, began: Duration, staleness: Duration) -> bool {
+        matches!(self.outcome, Outcome::Acknowledged(_))
+            && self.ended.is_some_and(|end| end <= began)
+            && (self.by == by || self.stored.is_some_and(|at| at + staleness <= began))
+    }
+}
+
 /// Part of what was counted.
 #[derive(Clone, Copy, Debug)]
 pub struct Scope<'a> {
@@ -168,6 +177,18 @@ impl History {
         }
     }
 
+    /// What the process of a data folder had acknowledged by `until` is safe from its crash, and, if it is known
+    /// since when, in the store.
+    pub fn settle(&mut self, by: usize, until: Duration, stored: Option<Duration>) {
+        for operation in self.operations.iter_mut().filter(|operation| operation.by == by) {
+            let is_acknowledged = matches!(operation.outcome, Outcome::Acknowledged(_));
+            if is_acknowledged && operation.ended.is_some_and(|end| end <= until) {
+                operation.is_safe = true;
+                operation.stored = operation.stored.or(stored);
+            }
+        }
+    }
+
     /// The store went back: only who has counted something must still show it.
     pub fn went_back(&mut self) {
         self.era += 1;
@@ -178,12 +199,34 @@ impl History {
     /// nodes' counts may be `staleness` old.
     #[must_use]
     pub fn bounds(&self, scope: Scope<'_>, by: usize, began: Duration, ended: Duration, staleness: Duration) -> Bounds {
-        let must_show = |operation: &Operation| {
-            matches!(operation.outcome, Outcome::Acknowledged(_))
-                && operation.ended.is_some_and(|end| end <= began)
-                && (operation.by == by || operation.stored.is_some_and(|at| at + staleness <= began))
-        };
+        let must_show = |operation: &Operation| operation.must_show(by, began, staleness);
         self.sum(scope, must_show, |operation| operation.began <= ended)
+    }
+
+    /// Checks what such a read has shown of the events of all operations, each of which has a name of its own.
+    ///
+    /// # Errors
+    /// The first that it should have shown and has not, or has shown in part, twice or too early.
+    pub fn check_tagged(
+        &self,
+        shown: impl Fn(&str) -> u64,
+        by: usize,
+        (began, ended): (Duration, Duration),
+        staleness: Duration,
+    ) -> Result<(), String> {
+        for operation in &self.operations {
+            let shown = shown(&operation.event);
+            let is_whole = i128::from(shown) == i128::from(operation.count);
+            let is_right = if is_whole {
+                operation.outcome != Outcome::NotCounted && operation.began <= ended
+            } else {
+                shown == 0 && !operation.must_show(by, began, staleness)
+            };
+            if !is_right {
+                return Err(format!("{by} shows {shown} of {operation:?}: asked from {began:?} to {ended:?}"));
+            }
+        }
+        Ok(())
     }
 
     /// What the store holds once nothing is under way any more.
