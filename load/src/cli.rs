@@ -25,6 +25,7 @@ use crate::scenario::{SHIPPED, Scenario};
 use crate::simulate::images::{self, CrashImagesArgs};
 use crate::simulate::{self, SimulateArgs};
 use crate::target::{Targets, Usage};
+use crate::torture::{self, TortureArgs};
 
 /// The longest flush interval, and some more.
 const SETTLE_MAX: Duration = Duration::from_secs(4_000);
@@ -82,6 +83,8 @@ enum Command {
     Simulate(SimulateArgs),
     /// Starts from everything that power cuts may leave of a disk, at each of its operations
     CrashImages(CrashImagesArgs),
+    /// Tortures the real program on a real store: kills, lost answers, frozen and full machines, and exact checks
+    Torture(TortureArgs),
     /// Serves the static answer that `compare` measures against
     BaselineServer {
         /// Port on 127.0.0.1; 0 takes a free one
@@ -189,6 +192,7 @@ impl Command {
             Self::Compare(args) => compare::execute(&args, stop_on_signal()?),
             Self::Simulate(args) => simulate::execute(&args, &stop_on_signal()?),
             Self::CrashImages(args) => images::execute(&args, &stop_on_signal()?),
+            Self::Torture(args) => torture::execute(&args, &stop_on_signal()?),
             Self::Fleet(args) => fleet::execute(&args, &stop_on_signal()?),
             Self::BaselineServer { port, lifetime_s } => {
                 let runtime = tokio::runtime::Runtime::new().context("can't start the runtime")?;

@@ -21,6 +21,9 @@
 //! [`simulate`] sends nothing either: it plays real nodes on simulated machines, and [`check`] compares what they
 //! show with what was done.
 //!
+//! [`torture`] starts the real program on a real store, sends to it, reads from it and does it harm, all at once;
+//! the same [`check`] says whether anything was lost or doubled.
+//!
 //! [`fleet`] sends nothing: it runs many nodes in its own process and measures what they cost their database.
 //!
 //! Invariants:
@@ -53,6 +56,7 @@ pub mod simulate;
 pub mod table;
 pub mod tally;
 pub mod target;
+pub mod torture;
 pub mod verdict;
 pub mod verify;
 pub mod worker;
