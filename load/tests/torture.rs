@@ -4,6 +4,17 @@
 #[allow(dead_code, reason = "others write files, too")]
 mod service;
 
+// It installs PostgreSQL where that is missing.
+#[allow(dead_code, reason = "the torture starts one of its own")]
+#[path = "../../tests/it/harness/keeper.rs"]
+mod keeper;
+#[allow(dead_code, reason = "the torture starts one of its own")]
+#[path = "../../tests/it/harness/packages.rs"]
+mod packages;
+#[allow(dead_code, reason = "the torture starts one of its own")]
+#[path = "../../tests/it/harness/postgres.rs"]
+mod postgres;
+
 use service::{event_load, service, text};
 
 /// The number before these words of a report.
@@ -36,6 +47,7 @@ fn on_sqlite_nothing_is_lost_doubled_or_out_of_bounds() {
 
 #[test]
 fn on_postgresql_nothing_is_lost_doubled_or_out_of_bounds() {
+    postgres::programs();
     let report = passes("postgres", "memory");
     for name in
         ["COMMIT answers lost", "zombies: COMMITs that came when their client had gone", "requests of unknown outcome"]

@@ -178,7 +178,7 @@ fn unicode_locale() -> String {
 }
 
 /// The folder with `initdb`, `postgres` and `pg_isready`.
-fn programs() -> PathBuf {
+pub fn programs() -> PathBuf {
     static PROGRAMS: OnceLock<PathBuf> = OnceLock::new();
     PROGRAMS.get_or_init(|| packages::needed(&["postgresql"], find_programs)).clone()
 }
