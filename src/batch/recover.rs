@@ -161,12 +161,29 @@ fn read_mark(root: &dyn Files, accept_damage: bool) -> Result<Mark, RecoverError
     }
 }
 
+/// Kept segments go oldest first, and the names of writers say nothing of their age: what the process before this one
+/// has committed is needed first by a store that goes back.
+fn note_kept(custody: &Custody, files: &dyn Files, committed: &[BatchId]) {
+    let mut of_writers = Vec::new();
+    for of_writer in committed.chunk_by(|a, b| a.writer == b.writer) {
+        let mut newest = None;
+        let mut segments = Vec::with_capacity(of_writer.len());
+        for id in of_writer {
+            let file = files.open(&file_name(*id, Kind::Committed));
+            newest = newest.max(file.as_ref().ok().and_then(|file| file.modified().ok()?));
+            segments.push((*id, file.and_then(|file| file.length()).unwrap_or(0)));
+        }
+        of_writers.push((newest, segments));
+    }
+    of_writers.sort_by_key(|(newest, _)| *newest);
+    for (id, bytes) in of_writers.into_iter().flat_map(|(_, segments)| segments) {
+        custody.note_kept(id, bytes);
+    }
+}
+
 /// The committed segments tell how far the store has confirmed each writer, which the mark may not say yet.
 fn note_committed(custody: &Custody, files: &dyn Files, committed: &[BatchId]) -> Result<(), ReplayError> {
-    for id in committed {
-        let length = files.open(&file_name(*id, Kind::Committed)).and_then(|file| file.length());
-        custody.note_kept(*id, length.unwrap_or(0));
-    }
+    note_kept(custody, files, committed);
     for of_writer in committed.chunk_by(|a, b| a.writer == b.writer) {
         let (Some(newest), known) = (of_writer.last(), custody.known(of_writer[0].writer)) else { continue };
         let (after, mut total) = match known {

@@ -10,6 +10,7 @@ use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
 
 use rustix::fs::{AtFlags, Mode, OFlags};
 
@@ -56,6 +57,10 @@ pub trait FileHandle: Send + Sync {
     fn sync(&self) -> io::Result<()>;
     fn set_length(&self, length: u64) -> io::Result<()>;
     fn length(&self) -> io::Result<u64>;
+    /// When it was written last, since 1970; `None` where nobody keeps that.
+    fn modified(&self) -> io::Result<Option<Duration>> {
+        Ok(None)
+    }
     /// Whether the file still has a name: what is written to one without is gone with the process.
     fn is_linked(&self) -> io::Result<bool>;
 }
@@ -149,6 +154,10 @@ impl FileHandle for File {
 
     fn set_length(&self, length: u64) -> io::Result<()> {
         self.set_len(length)
+    }
+
+    fn modified(&self) -> io::Result<Option<Duration>> {
+        Ok(self.metadata()?.modified()?.duration_since(UNIX_EPOCH).ok())
     }
 
     fn length(&self) -> io::Result<u64> {

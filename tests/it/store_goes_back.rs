@@ -131,6 +131,33 @@ async fn what_is_kept_is_delivered_again_and_the_rest_is_missing_until_it_is_acc
     assert_eq!((second.missing(), second.health.status().missing), (0, 0));
 }
 
+/// As the torture of the real program found it: the files of the newest process went first, where its writer's name
+/// came first.
+#[tokio::test]
+async fn of_the_segments_of_earlier_processes_the_oldest_go_first() {
+    const PROCESSES: u64 = 8;
+    let bench = Bench::new();
+    let mut saved = None;
+    for process in 1..=PROCESSES {
+        if process == PROCESSES {
+            saved = Some(bench.save());
+        }
+        commit(&bench.node("node").await, 1).await;
+        // The times of files are not exact.
+        tokio::time::sleep(Duration::from_millis(30)).await;
+    }
+    let node = bench.node("node").await;
+    let files = std::fs::read_dir(bench.folder.path().join("node/journal")).unwrap().flatten();
+    let kept = files.filter(|file| file.file_name().to_string_lossy().ends_with(".committed"));
+    let bytes: u64 = kept.map(|file| file.metadata().unwrap().len()).sum();
+    node.batches.expire_kept(Duration::MAX, bytes / PROCESSES * 2).unwrap();
+    bench.store.set_back(&saved.unwrap()).await;
+    node.look().await.unwrap();
+    assert_eq!(node.missing(), 0);
+    node.flusher.flush().await.unwrap();
+    assert_eq!(bench.ledger().await, i128::from(PROCESSES));
+}
+
 #[tokio::test]
 async fn a_newer_state_that_comes_back_is_missing_no_more() {
     let bench = Bench::new();
