@@ -325,3 +325,87 @@ impl Observed {
         !self.state.lock().wrong.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One round in which one name of its own and one shared name were counted, and what a right service holds then.
+    fn round() -> (Observed, BTreeMap<Row, u64>, String) {
+        let observed = Observed::new(Arc::default());
+        let mut held = BTreeMap::new();
+        let (tag, hour) = (observed.tag(), Hour::containing(SystemTime::now()));
+        let sent = observed.send((0, 0), vec![Charge { event: 3, count: 70 }], Some((&tag, 5)));
+        observed.answered(&sent, Outcome::Acknowledged(Ack::Journal));
+        let sent = observed.send((0, 0), vec![Charge { event: 3, count: 900 }], None);
+        observed.answered(&sent, Outcome::NotCounted);
+        held.insert((tag.clone(), hour), 5);
+        held.insert((Observed::hot(0, 3), hour), 70);
+        (observed, held, tag)
+    }
+
+    fn totals(held: &BTreeMap<Row, u64>) -> HashMap<String, u64> {
+        held.iter().map(|((name, _), count)| (name.clone(), *count)).collect()
+    }
+
+    #[test]
+    fn what_is_right_passes_while_it_runs_and_at_rest() {
+        let (observed, held, _) = round();
+        observed.check_totals("unique", &observed.ask(0), &totals(&held));
+        // Another node need not know it yet.
+        observed.check_totals("unique", &observed.ask(1), &HashMap::new());
+        observed.settle(&held);
+        observed.check_totals("unique", &observed.ask(1), &totals(&held));
+        observed.settle(&held);
+        assert_eq!(observed.wrongs(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn whatever_is_lost_doubled_or_not_counted_is_found_by_reads_and_at_rest() {
+        let (_, held, _) = round();
+        for row in held.keys() {
+            for change in [-1, 1, 900, -5] {
+                let (observed, mut wrong, _) = round();
+                let count = wrong.entry(row.clone()).or_default();
+                *count = count.saturating_add_signed(change);
+                observed.check_totals("unique", &observed.ask(0), &totals(&wrong));
+                assert!(observed.is_wrong(), "{row:?} {change}");
+                let (observed, ..) = round();
+                observed.settle(&wrong);
+                assert!(observed.is_wrong(), "{row:?} {change}");
+            }
+        }
+        let (observed, mut held, tag) = round();
+        observed.settle(&held);
+        held.retain(|(name, _), _| *name != tag);
+        observed.check_totals("unique", &observed.ask(1), &totals(&held));
+        assert!(observed.wrongs()[0].contains("was 5 for good"), "{:?}", observed.wrongs());
+    }
+
+    #[test]
+    fn an_answer_from_memory_that_comes_after_the_crash_is_not_certain() {
+        let observed = Observed::new(Arc::default());
+        let tag = observed.tag();
+        let sent = observed.send((0, 0), Vec::new(), Some((&tag, 5)));
+        observed.ended(0, false);
+        observed.answered(&sent, Outcome::Acknowledged(Ack::Memory));
+        observed.settle(&BTreeMap::new());
+        assert!(!observed.is_wrong());
+        assert_eq!(observed.figures.of(Fact::Unknown), 1);
+    }
+
+    #[test]
+    fn others_show_what_a_fence_was_behind_unless_the_store_goes_back() {
+        for goes_back in [false, true] {
+            let (observed, _, _) = round();
+            let waiting = observed.fence((0, 0));
+            if goes_back {
+                observed.went_back();
+            }
+            observed.passed(waiting);
+            std::thread::sleep(STALENESS);
+            observed.check_totals("unique", &observed.ask(1), &HashMap::new());
+            assert_eq!(observed.is_wrong(), !goes_back);
+        }
+    }
+}

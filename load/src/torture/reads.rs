@@ -15,6 +15,8 @@ use super::node::Node;
 use super::observed::{Asked, HOT, Observed, Row};
 use super::world::World;
 
+/// Between reads of one reader: the machine is for commits and faults as well.
+const REST: Duration = Duration::from_millis(1);
 /// Between looks for a process to read from, and after one that could not answer.
 const PAUSE: Duration = Duration::from_millis(10);
 
@@ -132,6 +134,7 @@ pub fn read(world: &Arc<World>, node: &Arc<Node>, mut random: StdRng) {
             status => Err(format!("HTTP {status}: {:.300}", String::from_utf8_lossy(&answer.body))),
         };
         observed.figures.note(fact);
+        std::thread::sleep(REST);
         if let Err(wrong) = checked {
             observed.wrong(format!("GET {target} of node {}: {wrong}", node.number));
         }

@@ -17,6 +17,8 @@ use crate::check::Outcome;
 /// How often a writer may count a name of its own. They stay in the store, and each read shows them all.
 const TAG_INTERVAL: Duration = Duration::from_millis(250);
 const FENCE_INTERVAL: Duration = Duration::from_millis(400);
+/// Between requests of one writer, at most: the machine is for commits, faults and reads as well.
+const REST_MAX: Duration = Duration::from_millis(3);
 /// Between looks for a process to send to.
 const PAUSE: Duration = Duration::from_millis(5);
 
@@ -83,9 +85,8 @@ pub fn write(world: &Arc<World>, node: &Arc<Node>, mut random: StdRng) {
             Outcome::Unknown
         });
         observed.answered(&sent, outcome);
-        if outcome == Outcome::NotCounted {
-            std::thread::sleep(PAUSE);
-        }
+        let rest = if outcome == Outcome::NotCounted { PAUSE } else { REST_MAX.mul_f64(random.random()) };
+        std::thread::sleep(rest);
     }
 }
 
