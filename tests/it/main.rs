@@ -8,6 +8,7 @@ mod api_reads;
 mod batches;
 mod beside_a_service;
 mod catch_up;
+mod citus_outages;
 mod clock;
 mod command_line;
 mod commands;

@@ -115,6 +115,8 @@ pub fn command(user: User, program: impl AsRef<std::ffi::OsStr>) -> Command {
     let mut command = Command::new(program);
     // The test runner's own folder may be closed to the server's user. Its own group keeps Ctrl-C away.
     command.current_dir("/").env("LC_ALL", "C").process_group(0);
+    // A server that connects to another one looks there for certificates.
+    command.env("HOME", "/");
     if let Some((uid, gid)) = user {
         command.uid(uid).gid(gid);
     }

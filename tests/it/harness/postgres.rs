@@ -18,6 +18,8 @@ pub struct Cluster {
     port: u16,
     folder: tempfile::TempDir,
     user: keeper::User,
+    /// Beside those that every cluster has, such as `max_connections=300`.
+    settings: &'static [&'static str],
 }
 
 static DATABASES: AtomicUsize = AtomicUsize::new(0);
@@ -32,19 +34,24 @@ impl Cluster {
     /// The cluster of tests that need very many databases, one after the other.
     pub fn in_memory() -> &'static Self {
         static IN_MEMORY: OnceLock<Cluster> = OnceLock::new();
-        IN_MEMORY.get_or_init(|| Self::create(keeper::folder_in_memory))
+        IN_MEMORY.get_or_init(|| Self::create(keeper::folder_in_memory, &[]))
     }
 
     /// A cluster for one test, to be stopped, killed and frozen. Started.
     pub fn private() -> Self {
-        Self::create(keeper::folder)
+        Self::private_with(&[])
     }
 
-    fn create(folder: fn(&str, keeper::User) -> tempfile::TempDir) -> Self {
+    /// The same with settings of the server.
+    pub fn private_with(settings: &'static [&'static str]) -> Self {
+        Self::create(keeper::folder, settings)
+    }
+
+    fn create(folder: fn(&str, keeper::User) -> tempfile::TempDir, settings: &'static [&'static str]) -> Self {
         let bin = programs();
         let user = keeper::other_user_when_root();
         let folder = folder("event-tracker-pg", user);
-        let cluster = Self { bin, server: Mutex::new(None), port: keeper::free_port(), folder, user };
+        let cluster = Self { bin, server: Mutex::new(None), port: keeper::free_port(), folder, user, settings };
         let mut initdb = cluster.command("initdb");
         // Not "C": the tests prove that names are compared bytewise whatever the cluster's collation.
         initdb.args(["-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale", &unicode_locale(), "--no-sync", "-D"]);
@@ -60,9 +67,10 @@ impl Cluster {
         let (data, port) = (self.folder.path().join("data"), self.port.to_string());
         let (data, sockets) = (data.to_str().unwrap(), self.folder.path().to_str().unwrap());
         let where_ = ["-D", data, "-k", sockets, "-p", &port, "-h", "127.0.0.1"];
-        let how = ["-c", "fsync=on", "-c", "max_connections=200"];
+        let how = ["fsync=on", "max_connections=200"].iter().chain(self.settings).flat_map(|setting| ["-c", setting]);
+        let arguments: Vec<&str> = where_.into_iter().chain(how).collect();
         let postgres = self.bin.join("postgres");
-        *server = Some(Kept::start(self.user, self.folder.path(), &postgres, &[&where_[..], &how].concat()));
+        *server = Some(Kept::start(self.user, self.folder.path(), &postgres, &arguments));
         drop(server);
         self.wait_until_ready();
     }
