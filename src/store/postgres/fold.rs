@@ -30,8 +30,10 @@ const COUNTERS_MAX: i64 = 500_000;
 const CHUNK_ROWS: usize = 10_000;
 
 /// More memory than usual: a fold sorts what many nodes have counted for a while. Its rows are looked up by
-/// index, and updated where they are, however many or few the planner expects: it can't know.
-const MEMORY: &str = "set local work_mem = '64MB'; set local enable_hashjoin = off; set local enable_mergejoin = off; set local jit = off";
+/// index, and updated where they are, however many or few the planner expects: it can't know. A table that was
+/// vacuumed while it was empty seems so for long, and would be read whole for each row.
+const MEMORY: &str = "set local work_mem = '64MB'; set local enable_hashjoin = off; set local enable_mergejoin = off; \
+    set local enable_seqscan = off; set local jit = off";
 
 /// Folds what is in the log of a partition, the oldest part where that is long, in a transaction of its own. `None`: somebody
 /// else is at it, or was less than `rest` ago. `trim`: deletes entries that are folded and older than this. Any
