@@ -15,9 +15,6 @@ tree=$PWD/target/planted/tree
 rm -rf "$tree"
 mkdir -p "$tree"
 cp -r Cargo.toml Cargo.lock README.md src config load tests "$tree"
-for file in .config rust-toolchain.toml clippy.toml rustfmt.toml; do
-    [ ! -e "$file" ] || cp -r "$file" "$tree"
-done
 
 is_wanted() {
     local name=$1 part

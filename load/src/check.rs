@@ -133,7 +133,7 @@ impl History {
         self.missing.insert(by, missing.max(0));
     }
 
-    /// What all of them report. A count that one of them misses is seen by nobody.
+    /// The sum of all these reports: what one process can't deliver is missing for every reader.
     #[must_use]
     pub fn missing(&self) -> i128 {
         self.missing.values().sum()
@@ -177,8 +177,8 @@ impl History {
         }
     }
 
-    /// What the process of a data folder had acknowledged by `until` is safe from its crash, and, if it is known
-    /// since when, in the store.
+    /// Notes that a crash can't take any more what a data folder's process had acknowledged by `until`. `stored`: since
+    /// when that is in the store, if this is known.
     pub fn settle(&mut self, by: usize, until: Duration, stored: Option<Duration>) {
         for operation in self.operations.iter_mut().filter(|operation| operation.by == by) {
             let is_acknowledged = matches!(operation.outcome, Outcome::Acknowledged(_));

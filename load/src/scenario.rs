@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, bail};
+use event_tracker::domain::Ack;
 use serde::{Deserialize, Serialize};
 
 use crate::names::{Distribution, NamesSpec, Style};
@@ -75,7 +76,7 @@ pub struct PhaseSpec {
 }
 
 /// The level asked for with `?ack=`; unset, the service's own setting holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum AckLevel {
     Memory,
@@ -92,6 +93,17 @@ impl AckLevel {
             Self::Journal => "journal",
             Self::Disk => "disk",
             Self::Store => "store",
+        }
+    }
+}
+
+impl From<AckLevel> for Ack {
+    fn from(level: AckLevel) -> Self {
+        match level {
+            AckLevel::Memory => Self::Memory,
+            AckLevel::Journal => Self::Journal,
+            AckLevel::Disk => Self::Disk,
+            AckLevel::Store => Self::Store,
         }
     }
 }

@@ -3,8 +3,9 @@
 
 use std::future::Future;
 use std::io::Write as _;
+use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use anyhow::ensure;
@@ -76,12 +77,6 @@ fn on_paused_time<T>(work: impl Future<Output = T>) -> std::io::Result<T> {
     Ok(builder.enable_time().start_paused(true).build()?.block_on(work))
 }
 
-/// 0: one for each core.
-fn threads_of(threads: usize) -> usize {
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    if threads == 0 { cores } else { threads }
-}
-
 /// Leaves out steps as long as the script still fails.
 ///
 /// # Errors
@@ -116,11 +111,7 @@ pub fn shrink(mut script: Script, seed: u64) -> std::io::Result<Script> {
 /// # Errors
 /// When it can't be run, or when nothing of interest happened in it.
 pub fn execute(args: &SimulateArgs, stop: &Arc<AtomicBool>) -> anyhow::Result<bool> {
-    ensure!(
-        (1..=1_000_000_000).contains(&args.seeds),
-        Usage(format!("--seeds is {}; expected 1 to 1,000,000,000", args.seeds))
-    );
-    ensure!(args.threads <= 1_024, Usage(format!("--threads is {}; expected at most 1,024", args.threads)));
+    check_usage("seeds", args.seeds, args.threads)?;
     let last = args.seed.checked_add(args.seeds);
     ensure!(last.is_some(), Usage("--seed and --seeds exceed 64 bits".into()));
     if args.seeds == 1 {
@@ -163,38 +154,57 @@ pub struct Run {
 /// # Errors
 /// When no runtime or thread can be made.
 pub fn run(first: u64, count: u64, threads: usize, is_over: &(dyn Fn(&Run) -> bool + Sync)) -> anyhow::Result<Run> {
-    let next = AtomicU64::new(0);
     let run = Mutex::new(Run { figures: Figures::default(), failed: Vec::new(), played: 0 });
-    let error = Mutex::new(None);
+    each_seed(first..first + count, threads, &|| is_over(&run.lock()), &|seed| {
+        let ended = play(&Script::of(seed), seed)?;
+        let mut run = run.lock();
+        run.figures.add(&ended.figures);
+        run.played += 1;
+        if !ended.wrong.is_empty() {
+            run.failed.push(seed);
+        }
+        Ok(())
+    })?;
+    let mut run = run.into_inner();
+    run.failed.sort_unstable();
+    Ok(run)
+}
+
+/// Works on one seed after the other, on so many threads (0: one for each core), until it `is_over`.
+///
+/// # Errors
+/// The first of the work; it ends with that.
+fn each_seed(
+    seeds: Range<u64>,
+    threads: usize,
+    is_over: &(dyn Fn() -> bool + Sync),
+    work: &(dyn Fn(u64) -> std::io::Result<()> + Sync),
+) -> std::io::Result<()> {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let threads = if threads == 0 { cores } else { threads };
+    let (seeds, error) = (Mutex::new(seeds), Mutex::new(None));
     std::thread::scope(|scope| {
-        for _ in 0..threads_of(threads) {
+        for _ in 0..threads {
             scope.spawn(|| {
-                while !is_over(&run.lock()) {
-                    let seed = first + next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= first + count {
-                        break;
-                    }
-                    match play(&Script::of(seed), seed) {
-                        Ok(ended) => {
-                            let mut run = run.lock();
-                            run.figures.add(&ended.figures);
-                            run.played += 1;
-                            if !ended.wrong.is_empty() {
-                                run.failed.push(seed);
-                            }
-                        }
-                        Err(failed) => *error.lock() = Some(failed),
+                while !is_over() && error.lock().is_none() {
+                    let Some(seed) = seeds.lock().next() else { break };
+                    if let Err(failed) = work(seed) {
+                        *error.lock() = Some(failed);
                     }
                 }
             });
         }
     });
-    if let Some(error) = error.into_inner() {
-        return Err(error.into());
-    }
-    let mut run = run.into_inner();
-    run.failed.sort_unstable();
-    Ok(run)
+    error.into_inner().map_or(Ok(()), Err)
+}
+
+/// # Errors
+/// When the user asks for too many of them, or for none.
+fn check_usage(flag: &str, count: u64, threads: usize) -> anyhow::Result<()> {
+    let is_right = (1..=1_000_000_000).contains(&count);
+    ensure!(is_right, Usage(format!("--{flag} is {count}; expected 1 to 1,000,000,000")));
+    ensure!(threads <= 1_024, Usage(format!("--threads is {threads}; expected at most 1,024")));
+    Ok(())
 }
 
 fn tell(seed: u64) -> anyhow::Result<bool> {

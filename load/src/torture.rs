@@ -16,10 +16,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use clap::{Args, ValueEnum};
-use event_tracker::domain::Ack;
 use indicatif::{ProgressBar, ProgressStyle};
 use parking_lot::Mutex;
 
+use crate::scenario::AckLevel;
 use crate::target::Usage;
 use figures::Figures;
 use node::Service;
@@ -59,14 +59,6 @@ enum StoreKind {
     Sqlite,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-enum Level {
-    Memory,
-    Journal,
-    Disk,
-    Store,
-}
-
 #[derive(Debug, Args)]
 pub struct TortureArgs {
     /// How long
@@ -80,7 +72,7 @@ pub struct TortureArgs {
     nodes: Option<usize>,
     /// What must have happened before a count is acknowledged
     #[arg(long, value_enum, default_value = "journal")]
-    ack: Level,
+    ack: AckLevel,
     /// The faults of the first world are drawn from it, those of the next from the next [default: any]
     #[arg(long)]
     seed: Option<u64>,
@@ -108,13 +100,7 @@ impl TortureArgs {
         let usage = || Usage(format!("--nodes is {nodes}; expected 1 with --store sqlite"));
         ensure!(is_postgres || nodes == 1, usage());
         in_range("nodes", nodes as f64, 1.0, 16.0)?;
-        let ack = match self.ack {
-            Level::Memory => Ack::Memory,
-            Level::Journal => Ack::Journal,
-            Level::Disk => Ack::Disk,
-            Level::Store => Ack::Store,
-        };
-        let service = Service { program: node::program(self.program.as_deref())?, ack };
+        let service = Service { program: node::program(self.program.as_deref())?, ack: self.ack };
         let round = Duration::from_secs_f64(self.round_s);
         Ok(Settings { is_postgres, nodes, service, round, rounds: ROUNDS })
     }

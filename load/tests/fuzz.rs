@@ -1,24 +1,13 @@
 //! Whatever a server answers, and whatever is in a log, the load tool reads it or says that it can't.
 #![allow(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
+#[path = "../../src/mangled.rs"]
+mod mangled;
+
 use bolero::check;
 use event_load::replay::{Line, Log};
 use event_load::response::Response;
-
-type Edit = (u16, u8);
-
-fn mangled(texts: &[&[u8]], which: u8, edits: &[Edit]) -> Vec<u8> {
-    let mut bytes = texts[usize::from(which) % texts.len()].to_vec();
-    for (place, byte) in edits {
-        let at = usize::from(*place) % (bytes.len() + 1);
-        if place % 3 == 0 {
-            bytes.insert(at, *byte)
-        } else if let Some(found) = bytes.get_mut(at) {
-            *found = *byte
-        }
-    }
-    bytes
-}
+use mangled::{Edit, mangled};
 
 #[test]
 fn answers_of_any_bytes_take_no_more_than_there_is() {

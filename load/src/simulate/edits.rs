@@ -1,4 +1,4 @@
-//! What administrators do in a simulation.
+//! Changes by administrators in a simulation.
 
 use std::sync::Arc;
 

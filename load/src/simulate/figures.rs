@@ -1,4 +1,4 @@
-//! What simulations were, in figures.
+//! The figures of simulations.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use super::wire::Traffic;
 
 const HOURS_A_YEAR: f64 = 24.0 * 365.25;
 
-/// What a simulation was, for the figures.
+/// How often each thing happened, in one simulation or in many.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Figures {
     pub operations: u64,

@@ -1,13 +1,13 @@
-//! What a power cut may leave of a disk: a life is cut short at each of its operations in turn, and every subset of
-//! what was not synced then is a disk that a node must start from.
+//! Power cuts, one by one: a short life is ended at each operation of its disk in turn, and a node must start from
+//! each subset of what was not synced by then.
 
 use std::io::Write as _;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
-use anyhow::ensure;
 use clap::Args;
+use event_tracker::store::memory::Saved;
 use parking_lot::Mutex;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -16,12 +16,10 @@ use super::disk::{Disk, Fault};
 use super::record::Trace;
 use super::script::{Script, Settings};
 use super::world::World;
-use super::{on_paused_time, threads_of};
+use super::{check_usage, each_seed, on_paused_time};
 use crate::check::History;
-use crate::target::Usage;
-use event_tracker::store::memory::Saved;
 
-/// Of fewer unsynced sectors and names all subsets are tried, of more as many that are drawn.
+/// Of up to so many unsynced sectors and names all subsets are tried; of more, as many as that gives, drawn.
 const SUBSETS_OF: u32 = 7;
 
 #[derive(Debug, Args)]
@@ -37,7 +35,7 @@ pub struct CrashImagesArgs {
     threads: usize,
 }
 
-/// What became of many images.
+/// The result of many images.
 #[derive(Default)]
 pub struct Tried {
     pub images: u64,
@@ -47,7 +45,7 @@ pub struct Tried {
     pub cuts: u64,
     /// Of how many of these every subset was tried.
     pub whole: u64,
-    /// What went wrong, and how it went.
+    /// One text for each image that failed: which one it was, and its trace.
     pub wrong: Vec<String>,
 }
 
@@ -111,25 +109,13 @@ impl Wreck {
 /// # Errors
 /// When no runtime can be made.
 pub fn try_images(first: u64, images: u64, threads: usize, stop: &AtomicBool) -> std::io::Result<Tried> {
-    let next = AtomicU64::new(first);
-    let (tried, error) = (Mutex::new(Tried::default()), Mutex::new(None));
-    std::thread::scope(|scope| {
-        for _ in 0..threads_of(threads) {
-            scope.spawn(|| {
-                let is_over = || {
-                    let tried = tried.lock();
-                    tried.images >= images || !tried.wrong.is_empty() || stop.load(Ordering::Relaxed)
-                };
-                while !is_over() && error.lock().is_none() {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if let Err(failed) = try_life(seed, &tried, &is_over) {
-                        *error.lock() = Some(failed);
-                    }
-                }
-            });
-        }
-    });
-    error.into_inner().map_or_else(|| Ok(tried.into_inner()), Err)
+    let tried = Mutex::new(Tried::default());
+    let is_over = || {
+        let tried = tried.lock();
+        tried.images >= images || !tried.wrong.is_empty() || stop.load(Ordering::Relaxed)
+    };
+    each_seed(first..u64::MAX, threads, &is_over, &|seed| try_life(seed, &tried, &is_over))?;
+    Ok(tried.into_inner())
 }
 
 fn try_life(seed: u64, tried: &Mutex<Tried>, is_over: &dyn Fn() -> bool) -> std::io::Result<()> {
@@ -174,20 +160,15 @@ fn try_life(seed: u64, tried: &Mutex<Tried>, is_over: &dyn Fn() -> bool) -> std:
 /// # Errors
 /// When it can't be run.
 pub fn execute(args: &CrashImagesArgs, stop: &Arc<AtomicBool>) -> anyhow::Result<bool> {
-    ensure!(
-        (1..=1_000_000_000).contains(&args.images),
-        Usage(format!("--images is {}; expected 1 to 1,000,000,000", args.images))
-    );
-    ensure!(args.threads <= 1_024, Usage(format!("--threads is {}; expected at most 1,024", args.threads)));
+    check_usage("images", args.images, args.threads)?;
     let began = Instant::now();
     let Tried { images, lives, cuts, whole, wrong } = try_images(args.seed, args.images, args.threads, stop)?;
-    let took: Duration = began.elapsed();
     let mut out = std::io::stdout().lock();
     writeln!(
         out,
         "{images} images of disks in {:.1} s: of {cuts} operations at which the power was cut, {whole} with every subset \
          of what was not synced, in {lives} whole lives",
-        took.as_secs_f64()
+        began.elapsed().as_secs_f64()
     )?;
     wrong.iter().try_for_each(|wrong| writeln!(out, "{wrong}"))?;
     Ok(wrong.is_empty())

@@ -1,4 +1,4 @@
-//! What is in files and under names: as a process sees it, and as it is on the medium.
+//! Files and names of a simulated disk, as a process sees them and as they are on the medium.
 
 use std::collections::BTreeMap;
 
@@ -7,13 +7,13 @@ const SECTOR_BYTES: usize = 512;
 
 #[derive(Clone, Default)]
 pub(super) struct Inode {
-    /// What a process reads. Zeros at the end are not kept, `length` tells of them.
+    /// The bytes that a process reads, without the zeros at the end: `length` counts those, too.
     pub(super) data: Vec<u8>,
     pub(super) length: u64,
-    /// What is on the medium.
+    /// The same on the medium.
     durable: Vec<u8>,
     durable_length: u64,
-    /// What was done since the last sync.
+    /// The changes since the last sync.
     unsynced: Vec<Unsynced>,
     /// A sync has failed: what was written until then does not become durable any more.
     pub(super) is_lost: bool,

@@ -24,10 +24,7 @@ const MOMENT_MAX: Duration = Duration::from_millis(1_500);
 pub fn befall(world: &Arc<World>, node: &Arc<Node>, mut random: StdRng) {
     loop {
         world.gate.sleep(Duration::from_millis(random.random_range(200..2_500)));
-        let Some(_pass) = world.gate.enter() else { return };
-        if node.is_retired() {
-            return;
-        }
+        let Some(_pass) = world.enter(node) else { return };
         look_after(world, node);
         strike(world, node, &mut random);
     }
@@ -84,13 +81,21 @@ fn strike(world: &Arc<World>, node: &Arc<Node>, random: &mut StdRng) {
     }
 }
 
-/// `kill -9`, and another process on the same folder.
-fn kill(world: &World, node: &Node, how: Option<Fact>) {
-    if node.kill() {
+/// `kill -9`; `false` if it was gone already.
+fn end(world: &World, node: &Node) -> bool {
+    let was_there = node.kill();
+    if was_there {
         world.observed.figures.note(Fact::Kills);
-        how.into_iter().for_each(|how| world.observed.figures.note(how));
     }
     world.observed.ended(node.number, false);
+    was_there
+}
+
+/// `kill -9`, and another process on the same folder.
+fn kill(world: &World, node: &Node, how: Option<Fact>) {
+    if end(world, node) {
+        how.into_iter().for_each(|how| world.observed.figures.note(how));
+    }
     world.start(node);
 }
 
@@ -171,9 +176,7 @@ fn copy_beside(world: &Arc<World>, node: &Arc<Node>, alive: bool) -> anyhow::Res
         // Nothing changes meanwhile: the copy is of one moment.
         node.freeze();
     } else {
-        node.kill();
-        world.observed.figures.note(Fact::Kills);
-        world.observed.ended(node.number, false);
+        end(world, node);
     }
     let copied = copy_folder(&node.data_dir(), &place.join("data"));
     if alive {
@@ -194,10 +197,7 @@ fn set_back(world: &World, node: &Node) {
     if world.observed.era() > 0 || !may_go_back {
         return kill(world, node, None);
     }
-    if node.kill() {
-        world.observed.figures.note(Fact::Kills);
-    }
-    world.observed.ended(node.number, false);
+    end(world, node);
     world.observed.went_back();
     world.observed.figures.note(Fact::Restores);
     if let Err(error) = outages::set_file_back(node) {
@@ -208,9 +208,7 @@ fn set_back(world: &World, node: &Node) {
 
 /// The copy takes the place of the original, since nobody else may use the store.
 fn replace(world: &World, node: &Node) -> anyhow::Result<()> {
-    node.kill();
-    world.observed.figures.note(Fact::Kills);
-    world.observed.ended(node.number, false);
+    end(world, node);
     let (data, copy) = (node.data_dir(), node.place.join("copy"));
     copy_folder(&data, &copy)?;
     std::fs::remove_dir_all(&data)?;

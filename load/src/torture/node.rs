@@ -11,20 +11,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use event_tracker::domain::Ack;
 use parking_lot::Mutex;
 use rustix::process::{Pid, Resource, Rlimit, Signal};
 
-use super::http::Address;
+use super::http::{Address, Client};
 use super::process::{self, Sweeper, Victim};
 use super::proxy::Proxy;
+use crate::scenario::AckLevel;
 use crate::target::Usage;
 
 /// What all nodes of a world have in common.
 #[derive(Clone, Debug)]
 pub struct Service {
     pub program: PathBuf,
-    pub ack: Ack,
+    pub ack: AckLevel,
 }
 
 /// Where the process of a data folder listens, once it does.
@@ -74,10 +74,14 @@ impl Node {
         self.retired.load(Ordering::Relaxed)
     }
 
-    #[must_use]
-    pub fn address(&self) -> Option<Address> {
+    fn address(&self) -> Option<Address> {
         let Listening { life, socket } = *self.listening.lock();
         socket.map(|socket| Address { socket, life })
+    }
+
+    /// Connects `client` to its process; `None` when there is none that can be reached.
+    pub fn reach(&self, client: &mut Client) -> Option<Address> {
+        self.address().filter(|address| client.connect(*address))
     }
 
     #[must_use]
@@ -90,13 +94,10 @@ impl Node {
         let mut command = Command::new(&self.service.program);
         command.args(arguments).arg("--data-dir").arg(self.data_dir()).current_dir("/").env_clear();
         command.env("DATABASE_URL", url);
-        let ack = match self.service.ack {
-            Ack::Memory => "memory",
-            Ack::Disk => "disk",
-            Ack::Journal | Ack::Store => "journal",
-        };
+        // A node does not wait for the store unless it is asked to.
+        let ack = if self.service.ack == AckLevel::Store { AckLevel::Journal } else { self.service.ack };
         for (key, value) in [
-            ("JOURNAL__ACK", ack),
+            ("JOURNAL__ACK", ack.name()),
             ("JOURNAL__SEGMENT_BYTES_MAX", "1048576"),
             ("JOURNAL__KEEP_COMMITTED_BYTES_MAX", "67108864"),
             ("FLUSH__INTERVAL_MS", "60"),

@@ -94,11 +94,8 @@ pub fn rows(answer: &Answer) -> Result<BTreeMap<Row, u64>, String> {
 pub fn read(world: &Arc<World>, node: &Arc<Node>, mut random: StdRng) {
     let mut client = Client::default();
     let mut before = Shown::default();
-    while let Some(_pass) = world.gate.enter() {
-        if node.is_retired() {
-            return;
-        }
-        let Some(address) = node.address().filter(|address| client.connect(*address)) else {
+    while let Some(_pass) = world.enter(node) {
+        let Some(address) = node.reach(&mut client) else {
             std::thread::sleep(PAUSE);
             continue;
         };

@@ -106,7 +106,7 @@ fn held(world: &World, node: &Node) -> anyhow::Result<BTreeMap<Row, u64>> {
 fn compare(world: &World, node: &Node, held: &BTreeMap<Row, u64>) -> anyhow::Result<()> {
     let mut client = Client::default();
     let mut get = |target: &str| -> anyhow::Result<Answer> {
-        let address = node.address().filter(|address| client.connect(*address));
+        let address = node.reach(&mut client);
         address.with_context(|| format!("node {} can't be reached at rest", node.number))?;
         let answer = client.exchange(&request("GET", target)).filter(|answer| answer.status == 200);
         answer.with_context(|| format!("node {} does not answer GET {target} at rest", node.number))

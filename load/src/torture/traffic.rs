@@ -13,6 +13,7 @@ use super::observed::{HOT, Observed};
 use super::sums::Charge;
 use super::world::World;
 use crate::check::Outcome;
+use crate::scenario::AckLevel;
 
 /// How often a writer may count a name of its own. They stay in the store, and each read shows them all.
 const TAG_INTERVAL: Duration = Duration::from_millis(250);
@@ -21,15 +22,6 @@ const FENCE_INTERVAL: Duration = Duration::from_millis(400);
 const REST_MAX: Duration = Duration::from_millis(3);
 /// Between looks for a process to send to.
 const PAUSE: Duration = Duration::from_millis(5);
-
-fn ack_name(ack: Ack) -> &'static str {
-    match ack {
-        Ack::Memory => "memory",
-        Ack::Journal => "journal",
-        Ack::Disk => "disk",
-        Ack::Store => "store",
-    }
-}
 
 /// What an answer says of what was asked for. `wrong`: it breaks the contract.
 fn judge(answer: Option<&Answer>, ack: Ack, items: Option<u64>) -> Result<Outcome, String> {
@@ -62,11 +54,8 @@ fn judge(answer: Option<&Answer>, ack: Ack, items: Option<u64>) -> Result<Outcom
 pub fn write(world: &Arc<World>, node: &Arc<Node>, mut random: StdRng) {
     let mut client = Client::default();
     let mut tagged = Instant::now();
-    while let Some(_pass) = world.gate.enter() {
-        if node.is_retired() {
-            return;
-        }
-        let Some(address) = node.address().filter(|address| client.connect(*address)) else {
+    while let Some(_pass) = world.enter(node) {
+        let Some(address) = node.reach(&mut client) else {
             std::thread::sleep(PAUSE);
             continue;
         };
@@ -80,7 +69,7 @@ pub fn write(world: &Arc<World>, node: &Arc<Node>, mut random: StdRng) {
         let (message, charges, items) = message(world.ack, round, tag.as_ref(), &mut random);
         let sent = observed.send((node.number, address.life), charges, tag.as_ref().map(|(name, n)| (&**name, *n)));
         let answer = client.exchange(&message);
-        let outcome = judge(answer.as_ref(), world.ack, items).unwrap_or_else(|wrong| {
+        let outcome = judge(answer.as_ref(), world.ack.into(), items).unwrap_or_else(|wrong| {
             observed.wrong(format!("node {} answers a count: {wrong}", node.number));
             Outcome::Unknown
         });
@@ -92,13 +81,13 @@ pub fn write(world: &Arc<World>, node: &Arc<Node>, mut random: StdRng) {
 
 /// The bytes of one request, what it counts of shared names, and how many items it has if it is a batch.
 fn message(
-    ack: Ack,
+    ack: AckLevel,
     round: u64,
     tag: Option<&(String, u64)>,
     random: &mut StdRng,
 ) -> (Vec<u8>, Vec<Charge>, Option<u64>) {
     // The level that the node has by itself is asked for without a word half of the time.
-    let level = if ack != Ack::Store && random.random() { String::new() } else { format!("?ack={}", ack_name(ack)) };
+    let level = if ack != AckLevel::Store && random.random() { String::new() } else { format!("?ack={}", ack.name()) };
     let share = random.random_range(0..10_usize);
     let mut charge = |most: u64| Charge { event: random.random_range(0..HOT), count: random.random_range(1..=most) };
     if share < 2 {
@@ -126,17 +115,14 @@ pub fn fence(world: &Arc<World>, node: &Arc<Node>) {
     let mut client = Client::default();
     loop {
         world.gate.sleep(FENCE_INTERVAL);
-        let Some(_pass) = world.gate.enter() else { return };
-        if node.is_retired() {
-            return;
-        }
+        let Some(_pass) = world.enter(node) else { return };
         fence_once(world, node, &mut client);
     }
 }
 
 /// Counts one at level `store`; whether that was acknowledged.
 pub fn fence_once(world: &World, node: &Node, client: &mut Client) -> bool {
-    let Some(address) = node.address().filter(|address| client.connect(*address)) else {
+    let Some(address) = node.reach(client) else {
         std::thread::sleep(PAUSE);
         return false;
     };

@@ -7,16 +7,17 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
-use event_tracker::domain::{Ack, Hour};
+use event_tracker::domain::Hour;
 use parking_lot::Mutex;
 
 use super::figures::{Fact, Figures};
-use super::gate::Gate;
+use super::gate::{Gate, Pass};
 use super::node::{Node, Service};
 use super::observed::Observed;
 use super::postgres::Postgres;
 use super::process::{self, Sweeper, Victim};
 use super::proxy::{Proxy, Weather};
+use crate::scenario::AckLevel;
 
 /// Room for what a node keeps for a store that goes back, and for a copy of it.
 const DISK: &str = "size=256m";
@@ -32,7 +33,7 @@ pub struct Settings {
 }
 
 pub struct World {
-    pub ack: Ack,
+    pub ack: AckLevel,
     /// The first hour in which it may count.
     pub begins: Hour,
     pub gate: Gate,
@@ -140,6 +141,11 @@ impl World {
         nodes.push(Arc::clone(&node));
         self.newcomers.lock().push(Arc::clone(&node));
         Ok(node)
+    }
+
+    /// Waits until work on a node may begin; `None` when there will be none any more.
+    pub fn enter(&self, node: &Node) -> Option<Pass<'_>> {
+        self.gate.enter().filter(|_| !node.is_retired())
     }
 
     /// Starts a process on its data folder.
