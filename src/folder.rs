@@ -13,6 +13,11 @@ const BUSY_RETRY: Duration = Duration::from_millis(20);
 /// node that is alone never waits for two intervals.
 const REST: f64 = 0.9;
 
+/// How many intervals a node waits at most before it tries again, when it finds each time that others fold. Each try
+/// costs the database a transaction, and none of them is lost: should the node that folds end, reads add what the log
+/// holds until another one folds.
+const TRIES_APART_MAX: u32 = 4;
+
 /// A part that holds more may have left something behind.
 const PART_COUNTERS: u64 = 100_000;
 
@@ -28,13 +33,18 @@ impl Folder {
         Self { store, interval }
     }
 
-    /// Folds at every interval. Drop it to stop: a fold that is cut off has changed nothing.
+    /// Folds at every interval, and tries less often while others do. Drop it to stop: a fold that is cut off has
+    /// changed nothing.
     pub async fn run(&self) {
         let mut failing = false;
+        let mut apart = 1;
         loop {
-            tokio::time::sleep(self.interval).await;
-            match self.fold_if_free().await {
-                Ok(Folded { batches, counters }) => {
+            tokio::time::sleep(self.interval * apart).await;
+            let folded = self.fold_if_free().await;
+            apart = if matches!(folded, Ok(None)) { TRIES_APART_MAX.min(apart + 1) } else { 1 };
+            match folded {
+                Ok(None) => failing = false,
+                Ok(Some(Folded { batches, counters })) => {
                     failing = false;
                     if batches > 0 {
                         tracing::debug!(batches, counters, "Folded the log");
@@ -51,17 +61,16 @@ impl Folder {
         }
     }
 
-    /// Folds until a part is a short one. Leaves it to another node that is at it.
-    async fn fold_if_free(&self) -> Result<Folded, StoreError> {
-        // Every node tries at every interval, and one of them does it.
+    /// Folds until a part is a short one. `None`: another node is at it, or was a moment ago.
+    async fn fold_if_free(&self) -> Result<Option<Folded>, StoreError> {
         let mut folded = self.store.fold_after(self.interval.mul_f64(REST)).await?;
-        let mut sum = Folded::default();
+        let mut sum = folded;
         while let Some(part) = folded {
-            sum = sum.plus(part);
             if part.counters < PART_COUNTERS {
                 break;
             }
             folded = self.store.fold().await?;
+            sum = sum.map(|sum| sum.plus(folded.unwrap_or_default()));
         }
         Ok(sum)
     }

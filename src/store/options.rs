@@ -54,7 +54,7 @@ impl Default for Options {
             tls_root_cert: String::new(),
             read_connections: 4,
             partitions: 1,
-            fold_interval_ms: 1_000,
+            fold_interval_ms: 2_000,
             log_keep_ms: 600_000,
         }
     }
