@@ -188,6 +188,13 @@ impl Committed {
         Ok(())
     }
 
+    /// How long ago it was that somebody looked where the store stands; `None` before the first time, and while
+    /// somebody looks.
+    #[must_use]
+    pub fn look_age(&self) -> Option<Duration> {
+        self.foreign.peek(|last| last.as_ref().ok().map(|seen| seen.at.elapsed())).flatten()
+    }
+
     async fn foreign(&self) -> Result<Foreign, StoreError> {
         let holds = |last: &Result<Foreign, _>| {
             let is_new = |seen: &Foreign| {

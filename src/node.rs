@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::{Mutex, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::batch::{Batches, RecoverError, Recovered};
@@ -235,11 +236,17 @@ impl Node {
         let _ = self.met.subscribe().wait_for(|met| *met).await;
     }
 
-    /// Sees changes of the catalog, and a store that went back, also while nobody reads.
+    /// Sees changes of the catalog, and a store that went back, also while nobody reads. A reader's look will do.
     async fn keep_looking(&self) {
         let interval = self.flusher.interval().min(LOOK_INTERVAL_MAX);
+        let mut tried = Instant::now();
         loop {
-            tokio::time::sleep(interval).await;
+            let age = self.query.look_age().map_or(tried.elapsed(), |age| age.min(tried.elapsed()));
+            if age < interval {
+                tokio::time::sleep(interval - age).await;
+                continue;
+            }
+            tried = Instant::now();
             if *self.met.borrow() {
                 // The store's health tells why not.
                 let _ = self.query.keep_current().await;

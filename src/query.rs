@@ -12,6 +12,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::batch::{Batches, Pending};
 use crate::catalog::{CatalogView, LiveCatalog};
@@ -85,6 +86,12 @@ impl Query {
     /// The store's.
     pub async fn keep_current(&self) -> Result<(), StoreError> {
         self.committed.keep_catalog_current().await
+    }
+
+    /// As [`Committed::look_age`].
+    #[must_use]
+    pub fn look_age(&self) -> Option<Duration> {
+        self.committed.look_age()
     }
 
     /// Gives back the memory of rows that nobody has asked for lately.

@@ -18,7 +18,7 @@ use crate::store::{Books, NodeSeen, Outage, OutageKind, StoreError};
 /// somebody looks.
 const BOOKS_INTERVAL: Duration = Duration::from_secs(300);
 /// How old the list of nodes may be.
-const NODES_INTERVAL: Duration = Duration::from_secs(2);
+const NODES_INTERVAL: Duration = Duration::from_secs(4);
 /// A page waits so long for them.
 const BOOKS_PATIENCE: Duration = Duration::from_millis(150);
 /// A flush that is late by so much is worth a colour.
