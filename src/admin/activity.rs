@@ -120,6 +120,22 @@ impl State {
         .await
     }
 
+    /// As [`State::period`] if that takes no longer than `patience`. Else what is quickly known, the hours of all events
+    /// together, while the rest is added up for the next one who asks.
+    pub(super) async fn period_within(
+        &'static self,
+        range: HourRange,
+        patience: Duration,
+    ) -> Result<(Arc<Period>, bool), Failure> {
+        let adding_up = tokio::spawn(self.period(range));
+        if let Ok(added_up) = tokio::time::timeout(patience, adding_up).await {
+            return Ok((added_up.map_err(|error| failed(&error))??, true));
+        }
+        let (hours, hours_before) = try_join!(self.sums(range), self.sums(before(range)))?;
+        let (hours, hours_before) = (hours.to_vec(), hours_before.to_vec());
+        Ok((Arc::new(Period { hours, hours_before, ..Period::default() }), false))
+    }
+
     /// The hours `range` of all events, compared with the hours before it.
     pub(super) async fn period(&self, range: HourRange) -> Result<Arc<Period>, Failure> {
         let slot = self.activity.periods.get_with(range, Slot::default);
@@ -131,10 +147,11 @@ impl State {
                 self.query.event_sums(range),
                 self.query.totals(),
             )?;
-            let top = most(&events).into_iter().map(async |(event, count)| {
-                let (hours, hours_before) =
-                    try_join!(self.query.event_hours(&event, range), self.query.event_hours(&event, earlier))?;
-                let (hours, hours_before) = (each_hour(range, &hours), each_hour(earlier, &hours_before));
+            let both = HourRange { first: earlier.first, last: range.last };
+            let top = most(&events).into_iter().map(|(event, count)| async move {
+                let hours = self.query.event_hours(&event, both).await?;
+                let (before, within) = hours.split_at(hours.partition_point(|row| row.hour < range.first));
+                let (hours, hours_before) = (each_hour(range, within), each_hour(earlier, before));
                 Ok::<_, Failure>(Top { event, count, hours, hours_before, is_new: false })
             });
             let top = try_join_all(top).await?;
@@ -172,10 +189,12 @@ impl State {
 
 /// Summing up 100,000 events is work of many milliseconds: not on the threads that count.
 pub(super) async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| {
-        tracing::error!(%error, "summing up failed");
-        Failure::Internal
-    })
+    tokio::task::spawn_blocking(work).await.map_err(|error| failed(&error))
+}
+
+fn failed(error: &tokio::task::JoinError) -> Failure {
+    tracing::error!(%error, "summing up failed");
+    Failure::Internal
 }
 
 fn listing(

@@ -1,6 +1,7 @@
 //! What is happening, and whether the numbers can be trusted.
 
 use std::cmp::Ordering;
+use std::time::Duration;
 
 use askama::Template;
 use chrono::TimeDelta;
@@ -34,6 +35,9 @@ struct Figure {
     trend: Option<Trend>,
     note: String,
 }
+
+/// A page does not wait longer for the sums of each event, which after a start cost the store all rows of the period.
+const PERIOD_PATIENCE: Duration = Duration::from_millis(500);
 
 struct TopLine {
     name: String,
@@ -71,6 +75,8 @@ struct Overview {
     new_names: Vec<NewName>,
     new_names_more: usize,
     is_empty: bool,
+    /// What was counted of each event is still being added up.
+    is_adding_up: bool,
     /// Why there are no numbers.
     outage: Option<Failure>,
     as_of: AsOf,
@@ -121,18 +127,20 @@ pub(super) async fn page(state: &'static State, request: &Request, who: &Who) ->
         new_names: Vec::new(),
         new_names_more: 0,
         is_empty: false,
+        is_adding_up: false,
         outage: None,
         as_of,
         total: "unknown".into(),
         page,
     };
     let read = async {
-        let ((totals, figures), period) = tokio::try_join!(figures(state, &blank.page, now), state.period(range))?;
-        Ok::<_, Failure>((totals, figures, period))
+        let period = state.period_within(range, PERIOD_PATIENCE);
+        let ((totals, figures), (period, is_complete)) = tokio::try_join!(figures(state, &blank.page, now), period)?;
+        Ok::<_, Failure>((totals, figures, period, is_complete))
     };
     // Nothing here waits for another: the first page after a while takes as long as its longest read.
     let (read, ()) = tokio::join!(read, state.look_at_nodes());
-    let (totals, figures, period) = match read {
+    let (totals, figures, period, is_complete) = match read {
         Ok(read) => read,
         // What is known without the store says what is the matter, and the numbers come by themselves.
         Err(
@@ -174,6 +182,7 @@ pub(super) async fn page(state: &'static State, request: &Request, who: &Who) ->
         new_names: new_names.collect(),
         new_names_more: period.new_names_count - period.new_names.len(),
         is_empty: totals.is_empty(),
+        is_adding_up: !is_complete,
         ..blank
     };
     Ok(html(&overview))

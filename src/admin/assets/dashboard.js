@@ -308,6 +308,8 @@
     submits(within);
     copies(within);
     for (const element of all(".script-only", within)) element.hidden = false;
+    // The server has not added up everything yet.
+    if (document.querySelector("[data-adding-up]")) refreshIn(1000, 1);
   };
   ready(document);
   const meant = (event) => {
