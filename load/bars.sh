@@ -17,7 +17,7 @@ for program in cargo cc curl psql "${pg:-/usr/lib/postgresql}/initdb"; do
     command -v "$program" >/dev/null || { echo "bars.sh: there is no $program" >&2; exit 1; }
 done
 ulimit -n "$(ulimit -Hn)"
-cargo build --release --workspace
+cargo build --release -p event-tracker -p event-load
 
 mkdir -p target/bars
 folder=$(mktemp -d "$PWD/target/bars/XXXXXX")

@@ -24,6 +24,6 @@ if [ -n "$missing" ]; then
     $sudo env RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $missing
 fi
 
-cargo build --release --workspace
+cargo build --release -p event-tracker -p event-load
 # Below `target`, because the temporary folder may be memory, where syncing costs nothing.
 exec target/release/event-load compare --folder target/compare "$@"
