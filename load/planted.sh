@@ -1,7 +1,7 @@
 #!/bin/bash
 # Proves that the tests find faults: puts each fault of tests/planted into a copy of the sources, one at a time.
-# Simulations are played until one of them fails; what a simulation does not have, such as SQL, is caught by the
-# tests that the second line of the patch names. Prints a table as Markdown, and fails when a fault was not found.
+# Simulations are played until one of them fails; what a simulation does not have, such as SQL or threads that run at
+# the same time, is caught by the tests that the second line of the patch names. Prints a table as Markdown, and fails when a fault was not found.
 # Needs Rust, a C compiler, `patch` and what the tests need. Arguments: parts of the names of those to be tried.
 # SEEDS (20000): how many simulations at most for each.
 set -euo pipefail
@@ -35,8 +35,8 @@ simulated() {
 
 tested() {
     local said
-    ! said=$(cd "$tree" && timeout 600 cargo test -q --workspace --test it "$1" 2>&1) || return 1
-    sed -n 's/^    \([a-z_:0-9]*\)$/\1/p' <<<"$said" | sort -u | head -n 1 | grep . || echo "$1"
+    ! said=$(cd "$tree" && timeout 600 cargo test -q --workspace --test "$1" "$2" 2>&1) || return 1
+    sed -n 's/^    \([a-z_:0-9]*\)$/\1/p' <<<"$said" | sort -u | head -n 1 | grep . || echo "$2"
 }
 
 tried=0 missed=0
@@ -45,13 +45,17 @@ for patch in tests/planted/*.patch; do
     name=$(basename "$patch" .patch)
     is_wanted "$name" "$@" || continue
     tried=$((tried + 1))
-    test=$(sed -n '2s/^Test: //p' "$patch")
+    case $(sed -n 2p "$patch") in
+        "Test: "*) target=it ;;
+        "Schedules: "*) target=schedules ;;
+        *) target=simulate ;;
+    esac
+    test=$(sed -n '2s/^[A-Z][a-z]*: //p' "$patch")
     patch -s -p1 -d "$tree" <"$patch" || { echo "planted.sh: $name does not fit the sources" >&2; exit 1; }
-    if [ -n "$test" ]; then targets=(--test it); else targets=(--test simulate); fi
-    (cd "$tree" && cargo test -q --workspace "${targets[@]}" --no-run) ||
+    (cd "$tree" && cargo test -q --workspace --test "$target" --no-run) ||
         { echo "planted.sh: $name does not compile" >&2; exit 1; }
     began=$SECONDS
-    found=$(if [ -n "$test" ]; then tested "$test"; else simulated; fi) || found='**nothing**' missed=$((missed + 1))
+    found=$(if [ -n "$test" ]; then tested "$target" "$test"; else simulated; fi) || found='**nothing**' missed=$((missed + 1))
     printf '| %s: %s | %s | %d s |\n' "$name" "$(head -n 1 "$patch")" "$found" $((SECONDS - began))
     patch -s -R -p1 -d "$tree" <"$patch"
 done
