@@ -45,11 +45,12 @@ pub enum Fact {
     StoreStops,
     BackendKills,
     Restores,
+    Promotions,
     Rests,
     Worlds,
 }
 
-const NAMES: [&str; 35] = [
+const NAMES: [&str; 36] = [
     "requests acknowledged",
     "increments acknowledged",
     "requests not counted",
@@ -83,6 +84,7 @@ const NAMES: [&str; 35] = [
     "immediate stops of the database",
     "kills of a backend",
     "times the store was set back",
+    "standbys that took the place of the database",
     "rests with exact comparison",
     "worlds",
 ];
@@ -153,16 +155,10 @@ impl Figures {
             let facts = facts.iter().copied();
             facts.filter(|fact| self.of(*fact) == 0).collect()
         };
-        let mut lacking = never(&[
-            Fact::Increments,
-            Fact::Tags,
-            Fact::Unknown,
-            Fact::ReadsUnique,
-            Fact::ReadsRange,
-            Fact::ReadsHistogram,
-            Fact::Kills,
-            Fact::Rests,
-        ]);
+        let mut lacking = never(&[Fact::Increments, Fact::Tags, Fact::Unknown, Fact::Kills, Fact::Rests]);
+        // On a busy machine a run of seconds may do without one of the routes.
+        let unread = never(&[Fact::ReadsUnique, Fact::ReadsRange, Fact::ReadsHistogram]);
+        lacking.extend(unread.into_iter().skip(if is_short { 2 } else { 0 }));
         if has_links {
             lacking.extend(never(&[Fact::Commits]));
             // In a run of seconds one of the two may well not happen.
