@@ -1,5 +1,5 @@
 //! The counting core under schedules that are drawn at random, and under those that give way at a few points only:
-//! at every lock and atomic any thread may go on. `SCHEDULES` says how many of each kind are tried (300).
+//! at every lock and atomic any thread may go on. `SCHEDULES` says how many of each kind are tried (1,500).
 
 #![allow(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
@@ -22,7 +22,7 @@ use shuttle::thread;
 const CHANGES: usize = 3;
 
 fn under_all_schedules(model: impl Fn() + Send + Sync + Clone + 'static) {
-    let schedules = std::env::var("SCHEDULES").map_or(300, |text| text.parse().unwrap());
+    let schedules = std::env::var("SCHEDULES").map_or(1_500, |text| text.parse().unwrap());
     shuttle::check_random(model.clone(), schedules);
     shuttle::check_pct(model, schedules, CHANGES);
 }

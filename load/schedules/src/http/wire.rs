@@ -1,6 +1,7 @@
 //! Connections that only note what leaves them: whether it was safe is looked at when it does.
 
 use std::sync::Arc;
+use std::task::{Context, Waker};
 
 use parking_lot::Mutex;
 
@@ -12,6 +13,8 @@ struct Gathered {
     answers: Vec<Ticket>,
     left: usize,
     turn: u64,
+    /// Of the connection, which hears when its client sends more.
+    waker: Option<Waker>,
 }
 
 struct Shared {
@@ -47,6 +50,10 @@ impl Loan {
         let is_lent = gathered.turn == self.turn;
         if is_lent {
             self.shared.send(&mut gathered);
+            let waker = gathered.waker.take();
+            drop(gathered);
+            // The client has its answer, and sends the next request.
+            waker.into_iter().for_each(Waker::wake);
         }
         is_lent
     }
@@ -55,6 +62,10 @@ impl Loan {
 impl Outlet {
     pub(super) fn new(batches: &'static Batches) -> Self {
         Self { shared: Arc::new(Shared { batches, gathered: Mutex::default() }) }
+    }
+
+    pub(super) fn hear(&self, cx: &Context<'_>) {
+        self.shared.gathered.lock().waker = Some(cx.waker().clone());
     }
 
     pub(super) fn gather(&self, ticket: Ticket) {

@@ -19,6 +19,7 @@ pub async fn connection(batches: &'static Batches, event: EventName, hour: Hour,
     for _ in 0..times {
         let mut counted = false;
         poll_fn(|cx| {
+            outlet.hear(cx);
             let at_gate = gate.is_waiting();
             if !at_gate && !counted {
                 counted = true;
