@@ -120,8 +120,8 @@ impl State {
         .await
     }
 
-    /// As [`State::period`] if that takes no longer than `patience`. Else what is quickly known, the hours of all events
-    /// together, while the rest is added up for the next one who asks.
+    /// As [`State::period`] and `true`, if that takes no longer than `patience`. Else what is quickly known, the hours
+    /// of all events together, while the rest is added up for the next one who asks.
     pub(super) async fn period_within(
         &'static self,
         range: HourRange,
@@ -149,9 +149,13 @@ impl State {
             )?;
             let both = HourRange { first: earlier.first, last: range.last };
             let top = most(&events).into_iter().map(|(event, count)| async move {
-                let hours = self.query.event_hours(&event, both).await?;
-                let (before, within) = hours.split_at(hours.partition_point(|row| row.hour < range.first));
-                let (hours, hours_before) = (each_hour(range, within), each_hour(earlier, before));
+                let rows = self.query.event_hours(&event, both).await?;
+                // The earlier period begins at the same time of a day, so hours of neither may lie between the two.
+                let within = |range: HourRange| {
+                    let rows = rows.iter().filter(|row| range.contains(row.hour));
+                    in_hours(range, rows.map(|row| (row.hour, row.count)))
+                };
+                let (hours, hours_before) = (within(range), within(earlier));
                 Ok::<_, Failure>(Top { event, count, hours, hours_before, is_new: false })
             });
             let top = try_join_all(top).await?;

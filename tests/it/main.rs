@@ -37,7 +37,6 @@ mod managed_under_load;
 mod managed_under_load_tool;
 mod nodes;
 mod outputs;
-mod overview;
 mod partitions;
 mod polling;
 mod pooled;

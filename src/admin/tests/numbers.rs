@@ -1,5 +1,7 @@
 //! That what pages show is right: at every moment, in every time zone, and while the store is away.
 
+use std::time::Duration;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use hyper::StatusCode;
 
@@ -73,6 +75,33 @@ async fn a_trend_belongs_to_the_number_beside_it_the_running_hour_included() {
         let expected = (number.to_owned(), trend.to_owned());
         assert_eq!((&traffic, &top), (&expected, &expected));
     }
+}
+
+#[tokio::test]
+async fn hours_between_a_period_and_the_one_before_it_belong_to_neither() {
+    let (dashboard, mut browser) = opened_at("2024-05-15T10:30:00Z").await;
+    dashboard.record("login", "2024-05-15T09:00:00Z", 70);
+    // Seven days begin at midnight of the 9th and end at ten; those before end on the 8th at ten.
+    dashboard.record("login", "2024-05-08T13:00:00Z", 1_000);
+    dashboard.record("login", "2024-05-08T09:00:00Z", 100);
+    dashboard.node.flusher.flush().await.unwrap();
+    let page = browser.get("/admin?period=7d").await.body;
+    let top = between(&page, "/admin/events/login", "</tr>");
+    assert_eq!(between(top, "class=\"n\">", "<"), "70");
+    assert_eq!(between(between(top, "class=\"trend ", "/span>"), ">", "<"), "−30.0 %");
+}
+
+#[tokio::test]
+async fn a_page_that_can_not_wait_for_the_sums_of_each_event_has_those_of_all_together() {
+    let (dashboard, _) = opened_at("2024-05-15T10:30:00Z").await;
+    dashboard.record("login", "2024-05-15T09:00:00Z", 70);
+    dashboard.node.flusher.flush().await.unwrap();
+    let now = Hour::containing(*dashboard.now.lock());
+    let range = HourRange { first: now.plus(-23), last: now };
+    let (soon, is_complete) = dashboard.state.period_within(range, Duration::ZERO).await.unwrap();
+    assert_eq!((soon.hours.iter().sum::<u64>(), soon.top.len(), is_complete), (70, 0, false));
+    let (whole, is_complete) = dashboard.state.period_within(range, Duration::from_secs(60)).await.unwrap();
+    assert_eq!((whole.hours.iter().sum::<u64>(), whole.top[0].count, is_complete), (70, 70, true));
 }
 
 #[tokio::test]
