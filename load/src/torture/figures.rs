@@ -45,12 +45,11 @@ pub enum Fact {
     StoreStops,
     BackendKills,
     Restores,
-    Promotions,
     Rests,
     Worlds,
 }
 
-const NAMES: [&str; 36] = [
+const NAMES: [&str; 35] = [
     "requests acknowledged",
     "increments acknowledged",
     "requests not counted",
@@ -84,7 +83,6 @@ const NAMES: [&str; 36] = [
     "immediate stops of the database",
     "kills of a backend",
     "times the store was set back",
-    "standbys that took the place of the database",
     "rests with exact comparison",
     "worlds",
 ];

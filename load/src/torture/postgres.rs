@@ -1,8 +1,6 @@
-//! A real PostgreSQL for one world: started on loopback, frozen, killed, set back to an earlier copy of its files, and
-//! replaced by its standby.
+//! A real PostgreSQL for one world: started on loopback, frozen, killed, and set back to an earlier copy of its files.
 
 use std::fs::File;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -22,8 +20,6 @@ pub struct Postgres {
     folder: PathBuf,
     port: u16,
     server: Mutex<Option<Child>>,
-    /// It follows the server, and has what it had a moment ago.
-    standby: Mutex<Option<Child>>,
     sweeper: Arc<Sweeper>,
 }
 
@@ -33,13 +29,12 @@ impl Postgres {
     /// # Errors
     /// When PostgreSQL is not installed or does not start.
     pub fn create(folder: &Path, sweeper: &Arc<Sweeper>) -> anyhow::Result<Self> {
-        let programs = programs().context("PostgreSQL (initdb, postgres, pg_ctl, pg_isready) is not installed")?;
+        let programs = programs().context("PostgreSQL (initdb, postgres, pg_isready) is not installed")?;
         let user = process::other_user_when_root()?;
         process::folder_of(user, folder)?;
         let port = process::free_port()?;
         let (folder, sweeper) = (folder.to_owned(), Arc::clone(sweeper));
-        let (server, standby) = <(Mutex<_>, Mutex<_>)>::default();
-        let postgres = Self { programs, user, folder, port, server, standby, sweeper };
+        let postgres = Self { programs, user, folder, port, server: Mutex::default(), sweeper };
         let mut initdb = postgres.command("initdb");
         initdb.args(["-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale", "C", "--no-sync", "-D"]);
         run(initdb.arg(postgres.data()))?;
@@ -70,10 +65,6 @@ impl Postgres {
         self.folder.join("saved")
     }
 
-    fn of_standby(&self) -> PathBuf {
-        self.folder.join("standby")
-    }
-
     /// Starts it, on the same port each time, and waits until it takes connections.
     ///
     /// # Errors
@@ -83,32 +74,18 @@ impl Postgres {
         if server.is_some() {
             return Ok(());
         }
-        *server = Some(self.spawn(&self.data(), self.port, "server.log")?);
-        drop(server);
-        self.wait_until_ready()
-    }
-
-    fn spawn(&self, data: &Path, port: u16, log: &str) -> anyhow::Result<Child> {
-        let log = File::options().create(true).append(true).open(self.folder.join(log))?;
+        let log = File::options().create(true).append(true).open(self.folder.join("server.log"))?;
         let mut postgres = self.command("postgres");
-        postgres.arg("-D").arg(data).arg("-k").arg(&self.folder).args(["-h", "127.0.0.1", "-p"]);
-        postgres.arg(port.to_string());
-        for setting in [
-            "max_connections=200",
-            "max_wal_size=64MB",
-            "min_wal_size=32MB",
-            "restart_after_crash=on",
-            // Nothing of a server that was killed is left outside of its folder.
-            "dynamic_shared_memory_type=mmap",
-            // A standby that was cut off for some time finds what it lacks.
-            "wal_keep_size=256MB",
-            "wal_retrieve_retry_interval=50",
-        ] {
-            postgres.args(["-c", setting]);
-        }
+        postgres.arg("-D").arg(self.data()).arg("-k").arg(&self.folder).args(["-h", "127.0.0.1", "-p"]);
+        postgres.arg(self.port.to_string()).args(["-c", "max_connections=200", "-c", "max_wal_size=64MB"]);
+        postgres.args(["-c", "min_wal_size=32MB", "-c", "restart_after_crash=on"]);
+        // Nothing of a server that was killed is left outside of its folder.
+        postgres.args(["-c", "dynamic_shared_memory_type=mmap"]);
         let child = postgres.stdout(Stdio::null()).stderr(log).spawn().context("can't start postgres")?;
         self.sweeper.started(child.id());
-        Ok(child)
+        *server = Some(child);
+        drop(server);
+        self.wait_until_ready()
     }
 
     /// # Errors
@@ -151,25 +128,14 @@ impl Postgres {
     }
 
     fn wait(&self) -> anyhow::Result<()> {
-        self.wait_for(&self.server)
-    }
-
-    fn wait_for(&self, which: &Mutex<Option<Child>>) -> anyhow::Result<()> {
-        let Some(mut server) = which.lock().take() else { return Ok(()) };
+        let Some(mut server) = self.server.lock().take() else { return Ok(()) };
         let ended = wait_until("PostgreSQL ends", PATIENCE, || matches!(server.try_wait(), Ok(Some(_))));
         if ended.is_ok() {
             self.sweeper.ended(server.id());
         } else {
-            *which.lock() = Some(server);
+            *self.server.lock() = Some(server);
         }
         ended
-    }
-
-    fn stop_standby(&self, how: Signal) -> anyhow::Result<()> {
-        if let Some(standby) = &*self.standby.lock() {
-            signal(standby.id(), how);
-        }
-        self.wait_for(&self.standby)
     }
 
     /// Nothing answers any more, but connections stay open.
@@ -186,45 +152,14 @@ impl Postgres {
         (family.len() > 1).then(|| family[1 + number % (family.len() - 1)])
     }
 
-    /// Keeps a copy of the files, and lets a standby follow that begins with another one. It is stopped for that, and
-    /// started again.
+    /// Keeps a copy of the files. It is stopped for that, and started again.
     ///
     /// # Errors
     /// When they can't be copied.
     pub fn save(&self) -> anyhow::Result<()> {
-        self.stop_standby(Signal::QUIT)?;
         self.stop(true)?;
-        for copy in [self.saved(), self.of_standby()] {
-            remove(&copy)?;
-            copy_folder(&self.data(), &copy)?;
-        }
-        self.start()?;
-        let standby = self.of_standby();
-        let primary = format!("primary_conninfo = 'host=127.0.0.1 port={} user=postgres'\n", self.port);
-        File::options().append(true).open(standby.join("postgresql.auto.conf"))?.write_all(primary.as_bytes())?;
-        // The server's user can read it, and removes it when it becomes the first.
-        File::create(standby.join("standby.signal"))?;
-        *self.standby.lock() = Some(self.spawn(&standby, process::free_port()?, "standby.log")?);
-        Ok(())
-    }
-
-    #[must_use]
-    pub fn has_standby(&self) -> bool {
-        self.standby.lock().is_some()
-    }
-
-    /// Goes on with what the standby has of it. `meanwhile`, when it is down and before that.
-    ///
-    /// # Errors
-    /// When the standby can't take its place.
-    pub fn promote_standby(&self, meanwhile: impl FnOnce()) -> anyhow::Result<()> {
-        self.kill()?;
-        meanwhile();
-        let mut promote = self.command("pg_ctl");
-        run(promote.args(["promote", "-s", "-w", "-D"]).arg(self.of_standby()))?;
-        self.stop_standby(Signal::INT)?;
-        remove(&self.data())?;
-        std::fs::rename(self.of_standby(), self.data()).context("the standby can't take the place")?;
+        remove(&self.saved())?;
+        copy_folder(&self.data(), &self.saved())?;
         self.start()
     }
 
@@ -248,8 +183,7 @@ impl Postgres {
 
 impl Drop for Postgres {
     fn drop(&mut self) {
-        // Other than by a kill, they take their shared memory along.
-        let _ = self.stop_standby(Signal::QUIT);
+        // Other than by a kill, it takes its shared memory along.
         if self.stop(false).is_err() {
             let _ = self.kill();
         }
@@ -270,6 +204,6 @@ fn programs() -> Option<PathBuf> {
     versions.sort_by_key(|path| path.file_name().and_then(|name| name.to_str()?.parse::<u32>().ok()));
     let paths = std::env::var_os("PATH").unwrap_or_default();
     let mut folders = versions.into_iter().rev().map(|path| path.join("bin")).chain(std::env::split_paths(&paths));
-    let needed = ["initdb", "postgres", "pg_ctl", "pg_isready"];
+    let needed = ["initdb", "postgres", "pg_isready"];
     folders.find(|folder| needed.iter().all(|program| folder.join(program).is_file()))
 }
