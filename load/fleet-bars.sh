@@ -8,60 +8,28 @@
 # EVENTS (100000) and HOURS (100, times the events: the rows that are stored), ROUNDS (20) and DEAD_ROWS_MINUTES (10)
 # may be set. Arguments: parts of the names of the functions to be measured, of all of them if there are none.
 set -euo pipefail
-export LC_ALL=C.UTF-8
 cd "$(dirname "$0")/.."
 
 events=${EVENTS:-100000}
 hours=${HOURS:-100}
 rounds=${ROUNDS:-20}
-pg=$(find /usr/lib/postgresql -path '*/bin/initdb' 2>/dev/null | sort -V | tail -n 1)
-pg=${pg%/initdb}
-for program in cargo cc curl psql "${pg:-/usr/lib/postgresql}/initdb"; do
-    command -v "$program" >/dev/null || { echo "fleet-bars.sh: there is no $program" >&2; exit 1; }
-done
-ulimit -n "$(ulimit -Hn)"
-cargo build --release -p event-tracker -p event-load
+source load/bars-common.sh
 
-mkdir -p target/bars
-folder=$(mktemp -d "$PWD/target/bars/XXXXXX")
 declare -A nodes=() urls=()
 cleanup() {
     local -
     set +e
     stop_nodes
-    as_postgres "$pg/pg_ctl" -D "$folder/pg" -m immediate stop >/dev/null 2>&1
+    stop_postgres
     rm -rf "$folder"
 }
-
-# --- PostgreSQL ---
-
-as_postgres() {
-    if [ "$(id -u)" -ne 0 ]; then "$@"
-    elif id postgres >/dev/null 2>&1; then runuser -u postgres -- "$@"
-    else runuser -u nobody -- "$@"; fi
-}
-
-start_postgres() {
-    install -d -m 700 "$folder/pg"
-    [ "$(id -u)" -ne 0 ] || chown "$(as_postgres id -un)" "$folder/pg"
-    chmod 755 "$folder"
-    pg_port=$(shuf -i 20000-30000 -n 1)
-    as_postgres "$pg/initdb" -A trust -U postgres -E UTF8 --locale C -D "$folder/pg" >/dev/null
-    local options="-p $pg_port -h 127.0.0.1 -k ''"
-    as_postgres "$pg/pg_ctl" -w -D "$folder/pg" -l "$folder/pg/log" -o "$options" start >/dev/null
-    export PGOPTIONS='-c client_min_messages=warning'
-    server=postgres://postgres@127.0.0.1:$pg_port/postgres
-    export DATABASE_URL=$server
-}
-
-sql() { psql -XqAt -v ON_ERROR_STOP=1 "$DATABASE_URL" "$@"; }
 
 # Ticks of the processor that PostgreSQL used: its living processes, and those that have ended.
 postgres_ticks() {
     local main
     main=$(head -n 1 "$folder/pg/postmaster.pid")
     { cat "/proc/$main/stat"; for child in $(pgrep -P "$main"); do cat "/proc/$child/stat" 2>/dev/null || true; done; } |
-        sed 's/^.*) //' | awk -v main="$main" 'NR == 1 { t += $14 + $15 } { t += $12 + $13 } END { print t }'
+        sed 's/^.*) //' | awk 'NR == 1 { t += $14 + $15 } { t += $12 + $13 } END { print t }'
 }
 
 # --- the nodes ---
@@ -95,20 +63,13 @@ stop_nodes() {
     for number in "${!nodes[@]}"; do stop_node "$number"; done
 }
 
-seconds() { curl -fsS -o /dev/null -w '%{time_total}\n' "$@"; }
-
-# Seconds that a look at the dashboard takes; signs in first, which is not counted.
 sign_in() {
     curl -fsS -o /dev/null -c "$folder/cookies-$1" -H "Origin: ${urls[$1]}" \
         -d 'user=bars&password=correct-horse-of-bars' "${urls[$1]}/admin/login"
 }
+# Seconds that a look at the dashboard takes.
 look() { seconds -b "$folder/cookies-$1" "${urls[$1]}/admin/"; }
 
-# --- numbers ---
-
-calc() { awk "BEGIN { printf \"%.2f\", $1 }"; }
-median() { sort -g | awk '{ v[NR] = $1 } END { print NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'; }
-row() { printf '| %s | %s | %s |\n' "$@" | tee -a "$folder/table" >&2; }
 milliseconds() { calc "$(median) * 1e3"; }
 
 # --- what is stored ---
@@ -149,7 +110,6 @@ after_another_node() {
     sign_in 0
     local name what quiet after
     local hour_24=$((last_hour - 23))
-    # The node knows a name that is new to it by then, and both know each other.
     for what in unique "?start_date=$(as_hour "$last_hour")&end_date=$(as_hour "$last_hour")" \
         "?start_date=$(as_hour "$hour_24")&end_date=$(as_hour "$last_hour")" overview; do
         read_one() { if [ "$what" = overview ]; then look 0; else
@@ -198,7 +158,7 @@ cold() {
 
 # Eight nodes, a dashboard that is looked at on each, and twenty counts a second to each.
 dashboards() {
-    local number others=() before after readers=0
+    local number others=() before after
     local pause=60
     for number in $(seq 8); do
         start_node "$number"
@@ -209,7 +169,6 @@ dashboards() {
             printf 'url = "%s/api/events/event-%016d"\nrequest = POST\noutput = /dev/null\n' \
                 "${urls[$number]}" $((RANDOM * 3 % events))
         done | curl -sS --rate 20/s -K - >/dev/null 2>&1) & others+=($!)
-        readers=$((readers + 1))
     done
     sleep 45
     before=$(postgres_ticks)
@@ -217,7 +176,7 @@ dashboards() {
     after=$(postgres_ticks)
     kill "${others[@]}" 2>/dev/null || true
     wait "${others[@]}" 2>/dev/null || true
-    row "$readers nodes with a live dashboard each, 160 counts/s: PostgreSQL" "≤ 5 % of a core" \
+    row "8 nodes with a live dashboard each, 160 counts/s: PostgreSQL" "≤ 5 % of a core" \
         "$(calc "($after - $before) * 100 / $(getconf CLK_TCK) / $pause") %"
     stop_nodes
 }
@@ -252,39 +211,34 @@ starts() {
     DATABASE_URL=$server
 }
 
-fleet() { target/release/event-load fleet --database-url "$server" --folder "$folder" --json "$@" >"$folder/report"; }
-reported() { sql -v path="$1" -v report="$(cat "$folder/report")" <<<"select :'report'::json #>> :'path'"; }
-
+fleet() { target/release/event-load fleet --database-url "$server" --folder "$folder" "$@" >&2; }
 fleets() {
-    fleet
-    cat "$folder/report"
-    fleet --shared false
-    cat "$folder/report"
-    fleet --nodes 1 --counters 5000 --flush-interval-ms 100
-    cat "$folder/report"
-    fleet --nodes 2 --counters 20000 --flush-interval-ms 1000
-    cat "$folder/report"
+    local arguments
+    for arguments in "" "--shared false" "--nodes 1 --counters 5000 --flush-interval-ms 100" \
+        "--nodes 2 --counters 20000 --flush-interval-ms 1000"; do
+        # shellcheck disable=SC2086
+        fleet $arguments
+    done
 }
 
-# Rows that are dead in the tables of eight nodes that count, each minute.
+# The dead rows in the tables of eight nodes that count, each minute.
 dead_rows() {
-    local database
-    (sleep $((${DEAD_ROWS_MINUTES:-10} * 60 + 30)) & wait) &
-    fleet --seconds $((${DEAD_ROWS_MINUTES:-10} * 60)) &
+    local database minutes=${DEAD_ROWS_MINUTES:-10} minute=0
+    fleet --seconds $((minutes * 60)) &
     local running=$!
-    while kill -0 $running 2>/dev/null; do
-        sleep 60
+    while sleep 60 && kill -0 $running 2>/dev/null; do
+        minute=$((minute + 1))
         database=$(sql -c "select datname from pg_database where datname not in ('postgres', 'starts') and not datistemplate limit 1")
         [ -n "$database" ] || break
-        DATABASE_URL=${server%/*}/$database sql -F ' ' -c \
-            "select relname, n_dead_tup, n_live_tup, pg_total_relation_size(relid) / 1024 from pg_stat_user_tables where n_dead_tup > 0 order by 1" |
-            awk -v minute=$((++minute)) '{ printf "%s%s %d/%d %d KiB", NR == 1 ? minute " min: " : "; ", $1, $2, $3, $4 } END { print "" }' || true
-    done | tee -a "$folder/dead" >&2
+        DATABASE_URL=${server%/*}/$database sql -c "select '$minute min: ' || string_agg(relname || ' ' || n_dead_tup ||
+            '/' || n_live_tup, '; ' order by relname) from pg_stat_user_tables where n_dead_tup > 0" >&2
+    done
     wait $running
 }
 
 trap cleanup EXIT
 start_postgres
+server=$DATABASE_URL
 row "bar" "to reach" "measured"
 row "---" "---" "---"
 store_rows

@@ -1,7 +1,8 @@
 #!/bin/bash
 # Proves that the tests find faults: puts each fault of tests/planted into a copy of the sources, one at a time.
-# Simulations are played until one of them fails; what a simulation does not have, such as SQL or threads that run at
-# the same time, is caught by the tests that the second line of the patch names. Prints a table as Markdown, and fails when a fault was not found.
+# Simulations are played until one of them fails. A simulation has no SQL and no threads that run at the same time:
+# faults in these are caught by the tests that the second line of the patch names. Prints a table as Markdown, and
+# fails when a fault was not found.
 # Needs Rust, a C compiler, `patch` and what the tests need. Arguments: parts of the names of those to be tried.
 # SEEDS (20000): how many simulations at most for each.
 set -euo pipefail

@@ -43,9 +43,9 @@ impl Folder {
             let folded = self.fold_if_free().await;
             apart = if matches!(folded, Ok(None)) { TRIES_APART_MAX.min(apart + 1) } else { 1 };
             match folded {
-                Ok(None) => failing = false,
-                Ok(Some(Folded { batches, counters })) => {
+                Ok(folded) => {
                     failing = false;
+                    let Folded { batches, counters } = folded.unwrap_or_default();
                     if batches > 0 {
                         tracing::debug!(batches, counters, "Folded the log");
                     }

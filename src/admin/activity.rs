@@ -76,6 +76,8 @@ pub(super) struct Period {
 
 struct Computed<T> {
     version: DataVersion,
+    /// The version of the catalog.
+    catalog: u64,
     at: Instant,
     cost: Duration,
     value: Arc<T>,
@@ -151,11 +153,7 @@ impl State {
             let top = most(&events).into_iter().map(|(event, count)| async move {
                 let rows = self.query.event_hours(&event, both).await?;
                 // The earlier period begins at the same time of a day, so hours of neither may lie between the two.
-                let within = |range: HourRange| {
-                    let rows = rows.iter().filter(|row| range.contains(row.hour));
-                    in_hours(range, rows.map(|row| (row.hour, row.count)))
-                };
-                let (hours, hours_before) = (within(range), within(earlier));
+                let (hours, hours_before) = (each_hour(range, &rows), each_hour(earlier, &rows));
                 Ok::<_, Failure>(Top { event, count, hours, hours_before, is_new: false })
             });
             let top = try_join_all(top).await?;
@@ -171,7 +169,7 @@ impl State {
     }
 
     /// Computes a value anew only when something was counted since, and for at most a third of the
-    /// time when something always is.
+    /// time when something always is. Who has changed the catalog sees that at once.
     async fn kept<T, F: Future<Output = Result<T, Failure>>>(
         &self,
         slot: Slot<T>,
@@ -179,14 +177,16 @@ impl State {
     ) -> Result<Arc<T>, Failure> {
         let mut slot = slot.lock().await;
         let version = self.query.version().await?;
+        let catalog = self.query.catalog().view().catalog().version;
         if let Some(computed) = slot.as_ref()
-            && (computed.version == version || computed.at.elapsed() < computed.cost * 2)
+            && (computed.version == version || computed.catalog == catalog && computed.at.elapsed() < computed.cost * 2)
         {
             return Ok(Arc::clone(&computed.value));
         }
         let begun = Instant::now();
-        let value = Arc::new(compute().await?);
-        *slot = Some(Computed { version, at: Instant::now(), cost: begun.elapsed(), value: Arc::clone(&value) });
+        let value = compute().await?;
+        let (cost, value) = (begun.elapsed(), Arc::new(value));
+        *slot = Some(Computed { version, catalog, at: Instant::now(), cost, value: Arc::clone(&value) });
         Ok(value)
     }
 }
@@ -284,9 +284,9 @@ fn period(
     }
 }
 
-/// The count of each hour of the range.
+/// The count of each hour of the range. Rows of other hours are left out.
 pub(super) fn each_hour(range: HourRange, rows: &[HourlyCount]) -> Vec<u64> {
-    in_hours(range, rows.iter().map(|row| (row.hour, row.count)))
+    in_hours(range, rows.iter().filter(|row| range.contains(row.hour)).map(|row| (row.hour, row.count)))
 }
 
 fn in_hours(range: HourRange, counts: impl IntoIterator<Item = (Hour, u64)>) -> Vec<u64> {
@@ -301,6 +301,8 @@ fn in_hours(range: HourRange, counts: impl IntoIterator<Item = (Hour, u64)>) -> 
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::admin::tests::harness::Dashboard;
+    use crate::store::admin::{Change, Changed};
 
     fn name(text: &str) -> EventName {
         EventName::parse(text).unwrap()
@@ -313,6 +315,25 @@ mod tests {
     fn total(event: &str, count: u64, first: u32, last: u32) -> EventTotal {
         let hour = |number| Hour::from_number(number).unwrap();
         EventTotal { event: name(event), count, first_hour: hour(first), last_hour: hour(last) }
+    }
+
+    #[tokio::test]
+    async fn a_list_that_is_long_in_the_making_lags_behind_counts_but_not_behind_changes() {
+        let dashboard = Dashboard::open().await;
+        let hour = Hour::containing(*dashboard.now.lock());
+        let today = HourRange { first: hour, last: hour };
+        dashboard.count("login", 42).await;
+        let totals =
+            async || dashboard.state.listing(today).await.unwrap().lines.iter().map(|line| line.total).sum::<u64>();
+        assert_eq!(totals().await, 42);
+        let slot = dashboard.state.activity.listings.get(&today).unwrap();
+        slot.lock().await.as_mut().unwrap().cost = Duration::from_secs(3600);
+        dashboard.count("login", 1).await;
+        assert_eq!(totals().await, 42);
+        let change = Change::Describe { event: name("login"), description: "people".into() };
+        let changed = dashboard.state.query.catalog().change(change, "ann", *dashboard.now.lock()).await;
+        assert!(matches!(changed.unwrap(), Changed::Done { .. }));
+        assert_eq!(totals().await, 43);
     }
 
     #[test]

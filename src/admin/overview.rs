@@ -75,7 +75,7 @@ struct Overview {
     new_names: Vec<NewName>,
     new_names_more: usize,
     is_empty: bool,
-    /// What was counted of each event is still being added up.
+    /// The sums of the single events are not known yet.
     is_adding_up: bool,
     /// Why there are no numbers.
     outage: Option<Failure>,

@@ -4,6 +4,6 @@
 mod access;
 mod accounts;
 mod changes;
-mod harness;
+pub(super) mod harness;
 mod numbers;
 mod pages;

@@ -1,4 +1,4 @@
-//! What a thread of a schedule has for itself, as the service's sources ask for it.
+//! Values that each thread of a schedule has for itself. The service's sources use them as `thread_local!`.
 
 use std::cell::{Cell, RefCell};
 

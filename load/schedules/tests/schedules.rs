@@ -51,7 +51,7 @@ fn name(number: usize) -> EventName {
     EventName::parse(&format!("{number}{}", "-".repeat(250))).unwrap()
 }
 
-/// What each sealed batch of a writer holds, in all.
+/// The sum of the counts in each sealed batch of a writer.
 fn sealed(batches: &Batches, writer: WriterId) -> BTreeMap<BatchSeq, u64> {
     let sealed = batches.sealed_through(writer, BatchSeq(u64::MAX));
     let sum = |batch| batches.sealed_rows(batch).iter().map(|row| row.count).sum();
@@ -91,7 +91,7 @@ fn what_is_counted_while_batches_are_sealed_is_in_one_of_them_and_in_its_segment
     });
 }
 
-/// What a store has: its rows and the batches they came with, of one moment.
+/// A store: the sum of its rows, and the batches that brought them. Both are of one moment.
 #[derive(Default)]
 struct Store {
     total: u64,

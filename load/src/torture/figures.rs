@@ -153,10 +153,16 @@ impl Figures {
             let facts = facts.iter().copied();
             facts.filter(|fact| self.of(*fact) == 0).collect()
         };
-        let mut lacking = never(&[Fact::Increments, Fact::Tags, Fact::Unknown, Fact::Kills, Fact::Rests]);
-        // On a busy machine a run of seconds may do without one of the routes.
-        let unread = never(&[Fact::ReadsUnique, Fact::ReadsRange, Fact::ReadsHistogram]);
-        lacking.extend(unread.into_iter().skip(if is_short { 2 } else { 0 }));
+        let mut lacking = never(&[
+            Fact::Increments,
+            Fact::Tags,
+            Fact::Unknown,
+            Fact::ReadsUnique,
+            Fact::ReadsRange,
+            Fact::ReadsHistogram,
+            Fact::Kills,
+            Fact::Rests,
+        ]);
         if has_links {
             lacking.extend(never(&[Fact::Commits]));
             // In a run of seconds one of the two may well not happen.

@@ -1,4 +1,4 @@
-//! Connections that only note what leaves them: whether it was safe is looked at when it does.
+//! Connections without a network. They check that an answer is safe when it leaves.
 
 use std::sync::Arc;
 use std::task::{Context, Waker};
@@ -9,7 +9,7 @@ use crate::batch::{Batches, Ticket};
 
 #[derive(Default)]
 struct Gathered {
-    /// What the answers acknowledge that have not left yet.
+    /// The tickets of the answers that wait here.
     answers: Vec<Ticket>,
     left: usize,
     turn: u64,

@@ -1,4 +1,4 @@
-//! What a connection does with the gate, as the service's own does, without HTTP.
+//! A connection uses the gate here in the way that the service's connections do, without HTTP.
 
 use std::future::poll_fn;
 use std::task::Poll;
