@@ -15,11 +15,12 @@ use crate::batch::Recovered;
 use crate::config::Config;
 use crate::descriptors;
 use crate::domain::Increment;
-use crate::http;
 use crate::journal::{DataDir, OpenError};
 use crate::node::{self, Drained, Node};
 use crate::private;
+use crate::server;
 use crate::signals::Signals;
+use crate::site::Site;
 use crate::store;
 use crate::telemetry;
 
@@ -49,7 +50,7 @@ pub fn run(mut config: Config) -> anyhow::Result<()> {
         private::tighten(&config.data_dir);
         let app = App::recover(config, folder).await?;
         let address = &app.config.http.listen;
-        let listener = http::listen(address).with_context(|| format!("can't listen on {address}"))?;
+        let listener = server::listen(address).with_context(|| format!("can't listen on {address}"))?;
         app.run_until_stopped(listener, signals).await
     });
     // Whatever still runs was given its time.
@@ -118,7 +119,7 @@ fn runtime(workers: usize) -> anyhow::Result<tokio::runtime::Runtime> {
     if workers > 0 {
         builder.worker_threads(workers);
     }
-    builder.on_thread_start(http::learn_date);
+    builder.on_thread_start(server::learn_date);
     builder.enable_all().build().context("can't start the worker threads")
 }
 
@@ -149,7 +150,7 @@ impl App {
         let node = &app.node;
         let admin: &'static admin::State = Box::leak(Box::new(admin::State::new(node, app.config.admin.clone())));
         let (ack, options) = (app.config.journal.ack, app.config.http.clone());
-        let state: &'static http::State = Box::leak(Box::new(http::State::new(node, admin, ack, options)));
+        let site: &'static Site = Box::leak(Box::new(Site::new(node, admin, ack, options)));
 
         let address = listener.local_addr().context("the listener has no address")?;
         node.presence.listens_at(address.to_string());
@@ -165,10 +166,10 @@ impl App {
             () = &mut running => bail!("flushing ended"),
         }
         app.announce(address)?;
-        let server = tokio::spawn(http::serve(listener, state, stop_serving.clone()));
+        let server = tokio::spawn(server::serve(listener, site, stop_serving.clone()));
         tokio::spawn(offer_setup(admin, address));
         tokio::spawn(keep_purging(node, admin));
-        tokio::spawn(keep_forgetting(state));
+        tokio::spawn(keep_forgetting(site));
         let journal = node.batches.journal();
         let poisoned = tokio::select! {
             name = signals.next() => {
@@ -181,7 +182,7 @@ impl App {
 
         // 2. Not ready, but still taking requests for a while; then nothing new, and the requests under
         // way are finished.
-        state.begin_draining();
+        site.begin_draining();
         let drained = async {
             if poisoned.is_none() {
                 tokio::time::sleep(Duration::from_millis(app.config.http.drain_delay_ms)).await;
@@ -276,10 +277,10 @@ async fn keep_purging(node: &'static Node, admin: &'static admin::State) {
 }
 
 /// Has caches give back what nobody asks for any more: by themselves they do so only while they are used.
-async fn keep_forgetting(state: &'static http::State) {
+async fn keep_forgetting(site: &'static Site) {
     loop {
         tokio::time::sleep(FORGET_INTERVAL).await;
-        state.forget_idle();
+        site.forget_idle();
     }
 }
 

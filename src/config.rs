@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use config::ValueKind;
 use serde::Deserialize;
 
-use crate::{admin, flusher, http, journal, names, store, telemetry};
+use crate::{admin, flusher, journal, names, store, telemetry, web};
 
 mod keys;
 mod layer;
@@ -33,7 +33,7 @@ const VARIABLE_PREFIX: &str = "EVENT_TRACKER__";
 pub struct Config {
     /// The folder of the journal and of the embedded database. Default `data`.
     pub data_dir: PathBuf,
-    pub http: http::Options,
+    pub http: web::Options,
     pub journal: journal::Options,
     pub flush: flusher::Options,
     pub limits: names::Limits,
@@ -147,7 +147,7 @@ mod tests {
     #[test]
     fn what_modules_take_for_defaults_is_what_the_file_says() {
         let defaults: toml::Table = DEFAULTS.parse().unwrap();
-        let http = toml::Table::try_from(http::Options::default()).unwrap();
+        let http = toml::Table::try_from(web::Options::default()).unwrap();
         let store = toml::Table::try_from(store::Options::default()).unwrap();
         assert_eq!(defaults["http"], toml::Value::Table(http));
         assert_eq!(defaults["store"], toml::Value::Table(store));

@@ -8,7 +8,7 @@
 //! crash recovery and exact reads are the same mechanism.
 //!
 //! # One POST
-//! [`http`] parses the name, stamps the [`domain::Hour`] once and calls [`batch::Batches::record`].
+//! [`server`] hands a request to the [`site`], and [`api`] parses the name, stamps the [`domain::Hour`] once and calls [`batch::Batches::record`].
 //! Under the open batch's *shared* guard, without an `.await`, that admits the name ([`names`]),
 //! copies a record into the journal's buffer ([`journal`]) and adds to the counter ([`counts`]); a
 //! client that disconnects can't leave the two apart. The connection gathers its answers and passes
@@ -131,9 +131,15 @@ pub mod node;
 
 pub mod histogram;
 
-pub mod http;
+pub mod web;
+
+pub mod server;
+
+pub mod api;
 
 pub mod admin;
+
+pub mod site;
 
 pub mod signals;
 

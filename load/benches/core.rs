@@ -11,11 +11,11 @@ use std::time::Duration;
 
 use divan::counter::{BytesCount, ItemsCount};
 use divan::{Bencher, black_box};
+use event_tracker::api::countable_items;
 use event_tracker::batch::Batches;
 use event_tracker::counts::Counts;
 use event_tracker::domain::{Ack, Day, EventName, EventTotal, Hour};
 use event_tracker::histogram::{self, Format, Series, Size};
-use event_tracker::http::countable_items;
 use event_tracker::journal::segment::HEADER_BYTES;
 use event_tracker::journal::segment::Kind;
 use event_tracker::journal::{self, DataDir, record, replay};

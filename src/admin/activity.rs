@@ -320,8 +320,8 @@ mod tests {
     #[tokio::test]
     async fn a_list_that_is_long_in_the_making_lags_behind_counts_but_not_behind_changes() {
         let dashboard = Dashboard::open().await;
-        let hour = Hour::containing(*dashboard.now.lock());
-        let today = HourRange { first: hour, last: hour };
+        let now = *dashboard.now.lock();
+        let today = HourRange { first: Hour::containing(now), last: Hour::containing(now) };
         dashboard.count("login", 42).await;
         let totals =
             async || dashboard.state.listing(today).await.unwrap().lines.iter().map(|line| line.total).sum::<u64>();
@@ -331,7 +331,7 @@ mod tests {
         dashboard.count("login", 1).await;
         assert_eq!(totals().await, 42);
         let change = Change::Describe { event: name("login"), description: "people".into() };
-        let changed = dashboard.state.query.catalog().change(change, "ann", *dashboard.now.lock()).await;
+        let changed = dashboard.state.query.catalog().change(change, "ann", now).await;
         assert!(matches!(changed.unwrap(), Changed::Done { .. }));
         assert_eq!(totals().await, 43);
     }

@@ -7,7 +7,8 @@ use chrono::{DateTime, Utc};
 use event_tracker::domain::Ack;
 use event_tracker::journal::DataDir;
 use event_tracker::node::{Clock, Node};
-use event_tracker::{admin, http};
+use event_tracker::site::Site;
+use event_tracker::{admin, server, web};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
@@ -32,10 +33,10 @@ impl Service {
         let (node, _) = Node::recover(dir, store, node::options(), clock).unwrap();
         let node = Arc::new(node);
         let admin = Box::leak(Box::new(admin::State::new(&node, admin::Options::default())));
-        let state = http::State::new(&node, admin, Ack::Journal, http::Options::default());
-        let listener = http::listen("127.0.0.1:0").unwrap();
+        let site = Box::leak(Box::new(Site::new(&node, admin, Ack::Journal, web::Options::default())));
+        let listener = server::listen("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        tokio::spawn(http::serve(listener, Box::leak(Box::new(state)), CancellationToken::new()));
+        tokio::spawn(server::serve(listener, site, CancellationToken::new()));
         let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(60)).build().unwrap();
         Self { url, now, node, client, _folder: temporary }
     }

@@ -9,9 +9,11 @@ use std::time::{Duration, SystemTime};
 use chrono::Utc;
 use event_tracker::admin;
 use event_tracker::domain::{Ack, EventName, TOTAL_MAX};
-use event_tracker::http::{self, Options, State};
 use event_tracker::journal::DataDir;
 use event_tracker::node::{Clock, Node};
+use event_tracker::server;
+use event_tracker::site::Site;
+use event_tracker::web::Options;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
@@ -55,7 +57,7 @@ fn defaults() -> Options {
 }
 
 async fn serve(options: Options) -> Served {
-    serve_on(http::listen(&options.listen).unwrap(), options).await
+    serve_on(server::listen(&options.listen).unwrap(), options).await
 }
 
 async fn serve_on(listener: tokio::net::TcpListener, options: Options) -> Served {
@@ -71,9 +73,9 @@ async fn serve_on(listener: tokio::net::TcpListener, options: Options) -> Served
     let (node, _) = Node::recover(folder, store, node::options(), clock).unwrap();
     let node = Arc::new(node);
     let admin = Box::leak(Box::new(admin::State::new(&node, admin::Options::default())));
-    let state = Box::leak(Box::new(State::new(&node, admin, Ack::Journal, options)));
+    let site = Box::leak(Box::new(Site::new(&node, admin, Ack::Journal, options)));
     let drain = CancellationToken::new();
-    let server = tokio::spawn(http::serve(listener, state, drain.clone()));
+    let server = tokio::spawn(server::serve(listener, site, drain.clone()));
     Served { address, node, clock_panics, drain, server, _dir: dir }
 }
 

@@ -19,6 +19,6 @@ mod local;
 pub mod batch;
 pub mod counts;
 pub mod domain;
-pub mod http;
 pub mod journal;
 pub mod names;
+pub mod server;

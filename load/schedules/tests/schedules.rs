@@ -10,9 +10,9 @@ use std::sync::atomic::AtomicUsize as Tally;
 
 use event_schedules::batch::Batches;
 use event_schedules::domain::{Ack, BatchId, BatchSeq, EventName, Hour, WriterId};
-use event_schedules::http::worker::connection;
 use event_schedules::journal::{DataDir, Options};
 use event_schedules::names::{Limits, Names};
+use event_schedules::server::worker::connection;
 use shuttle::future::block_on;
 use shuttle::sync::Mutex;
 use shuttle::sync::atomic::{AtomicU64, Ordering};

@@ -58,7 +58,7 @@ async fn who_comes_back_after_a_restart_is_told_the_numbers_of_the_new_process()
 #[tokio::test]
 async fn who_does_not_read_a_stream_has_little_waiting_and_then_the_latest_while_others_get_all() {
     const MESSAGES: usize = 14;
-    let listener = http::listen("127.0.0.1:0").unwrap();
+    let listener = server::listen("127.0.0.1:0").unwrap();
     // The kernel would hold megabytes for each client.
     SockRef::from(&listener).set_send_buffer_size(1).unwrap();
     let served = serve_on(listener, defaults()).await;

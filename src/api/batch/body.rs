@@ -11,7 +11,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use super::form::{self, Encoding, Form};
 use super::parse::{self, Lines, NotABatch};
 use super::tally::Tally;
-use crate::http::answer::ApiError;
+use crate::web::problem::Problem;
 
 /// A document longer than this is parsed off the threads that serve: it takes a millisecond or so.
 const PARSED_HERE_BYTES_MAX: usize = 256 * 1024;
@@ -67,7 +67,7 @@ impl Sink {
         self.push(form::without_mark(beginning));
     }
 
-    pub(super) async fn finish(mut self) -> Result<Tally, ApiError> {
+    pub(super) async fn finish(mut self) -> Result<Tally, Problem> {
         let parse = |bytes: Vec<u8>| {
             let mut tally = Tally::default();
             parse::document(&bytes, &mut tally).map(|()| tally)
@@ -79,10 +79,10 @@ impl Sink {
             Self::Document(bytes) if bytes.len() <= PARSED_HERE_BYTES_MAX => parse(bytes),
             Self::Document(bytes) => match tokio::task::spawn_blocking(move || parse(bytes)).await {
                 Ok(parsed) => parsed,
-                Err(_) => return Err(ApiError::Panicked),
+                Err(_) => return Err(Problem::Panicked),
             },
         };
-        tally.map_err(|NotABatch(why)| ApiError::NotABatch { why })
+        tally.map_err(|NotABatch(why)| Problem::NotABatch { why })
     }
 }
 
@@ -128,8 +128,8 @@ struct Limited {
 }
 
 impl Limited {
-    fn taken_in(self) -> Result<(Sink, Room), ApiError> {
-        if self.crowded_out { Err(ApiError::TooManyBodies) } else { Ok((self.sink, self.room)) }
+    fn taken_in(self) -> Result<(Sink, Room), Problem> {
+        if self.crowded_out { Err(Problem::TooManyBodies) } else { Ok((self.sink, self.room)) }
     }
 }
 
@@ -163,13 +163,13 @@ pub(super) async fn read<B: Buf, E>(
     bytes_max: usize,
     sink: Sink,
     room: Room,
-) -> Result<(Sink, Room), ApiError> {
+) -> Result<(Sink, Room), Problem> {
     let mut frames = pin!(frames);
     let mut limited = Limited { sink, left: bytes_max, exceeded: false, room, crowded_out: false };
-    let too_large = || ApiError::BodyTooLarge { bytes_max };
+    let too_large = || Problem::BodyTooLarge { bytes_max };
     if encoding == Encoding::Plain {
         while let Some(frame) = frames.next().await {
-            let mut frame = frame.map_err(|_| ApiError::BodyBroken)?;
+            let mut frame = frame.map_err(|_| Problem::BodyBroken)?;
             while frame.has_remaining() {
                 let piece = frame.chunk();
                 limited.write_all(piece).map_err(|_| too_large())?;
@@ -180,11 +180,11 @@ pub(super) async fn read<B: Buf, E>(
     }
     let mut inflating = MultiGzDecoder::new(limited);
     let refused = |inflating: &MultiGzDecoder<Limited>| {
-        if inflating.get_ref().exceeded { too_large() } else { ApiError::BadGzip }
+        if inflating.get_ref().exceeded { too_large() } else { Problem::BadGzip }
     };
     let mut compressed_left = bytes_max;
     while let Some(frame) = frames.next().await {
-        let mut frame = frame.map_err(|_| ApiError::BodyBroken)?;
+        let mut frame = frame.map_err(|_| Problem::BodyBroken)?;
         while frame.has_remaining() {
             let piece = frame.chunk();
             let piece = &piece[..piece.len().min(INFLATED_AT_ONCE_BYTES)];
@@ -197,7 +197,7 @@ pub(super) async fn read<B: Buf, E>(
         }
     }
     inflating.try_finish().map_err(|_| refused(&inflating))?;
-    inflating.finish().map_err(|_| ApiError::BadGzip)?.taken_in()
+    inflating.finish().map_err(|_| Problem::BadGzip)?.taken_in()
 }
 
 #[cfg(test)]
@@ -214,7 +214,7 @@ mod tests {
         Box::leak(Box::new(Semaphore::new(bytes)))
     }
 
-    async fn take(left: &'static Semaphore, body: &str, form: Form) -> Result<Room, ApiError> {
+    async fn take(left: &'static Semaphore, body: &str, form: Form) -> Result<Room, Problem> {
         let frames = stream::iter(body.as_bytes().chunks(1_000).map(Ok::<_, Infallible>));
         let (sink, room) = read(frames, Encoding::Plain, usize::MAX, Sink::new(form), Room::new(left)).await?;
         sink.finish().await.map(|_| room)
@@ -232,11 +232,11 @@ mod tests {
             let half = half.chain(stream::pending());
             let mut half = Box::pin(read(half, Encoding::Plain, usize::MAX, Sink::new(form), Room::new(left)));
             assert!(half.as_mut().now_or_never().is_none());
-            assert!(matches!(take(left, &large, form).await, Err(ApiError::TooManyBodies)));
+            assert!(matches!(take(left, &large, form).await, Err(Problem::TooManyBodies)));
             assert!(take(left, &small, form).await.is_ok());
             drop(half);
             let held = take(left, &large, form).await.unwrap();
-            assert!(matches!(take(left, &large, form).await, Err(ApiError::TooManyBodies)));
+            assert!(matches!(take(left, &large, form).await, Err(Problem::TooManyBodies)));
             drop(held);
             assert!(take(left, &large, form).await.is_ok());
             assert_eq!(left.available_permits(), 100_000);

@@ -3,8 +3,8 @@
 use hyper::HeaderMap;
 use hyper::header::ACCEPT;
 
-use super::answer::ApiError;
 use crate::histogram::Format;
+use crate::web::problem::Problem;
 
 /// A picture, or the numbers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -25,13 +25,13 @@ impl Form {
         }
     }
 
-    pub(super) fn named(name: &str) -> Result<Self, ApiError> {
+    pub(super) fn named(name: &str) -> Result<Self, Problem> {
         match name {
             "png" => Ok(Self::Picture(Format::Png)),
             "jpg" | "jpeg" => Ok(Self::Picture(Format::Jpeg)),
             "svg" => Ok(Self::Picture(Format::Svg)),
             "json" => Ok(Self::Json),
-            _ => Err(ApiError::BadFormat),
+            _ => Err(Problem::BadFormat),
         }
     }
 

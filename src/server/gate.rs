@@ -1,10 +1,10 @@
 //! No answer leaves before what it acknowledges is where it was asked for: in the journal, or in the store.
 //!
-//! Handlers do not wait one by one: they [`owe`] it, and the connection waits once before it sends all
-//! the answers it has gathered. When the journal fails at the gate, or the store takes too long, one answer
+//! Handlers do not wait one by one: each answer comes with its [`Debt`], and the connection waits once before it
+//! sends all the answers it has gathered. When the journal fails at the gate, or the store takes too long, one answer
 //! says that it is unknown what is counted, and the connection is closed.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -17,15 +17,16 @@ use super::wire::{Loan, Outlet};
 use crate::batch::{AckError, Batches, Ticket};
 use crate::domain::Ack;
 
-thread_local! {
-    /// What the handlers owe that ran in the present poll of a connection. They run on its stack, so
-    /// this needs no way through hyper and warp, which would cost an allocation for every request.
-    static OWED: Cell<Option<Owed>> = const { Cell::new(None) };
+/// What must have happened before one answer may leave.
+#[derive(Clone, Copy, Debug)]
+pub struct Debt {
+    pub ticket: Ticket,
+    pub ack: Ack,
 }
 
 /// What must have happened before the gathered answers may leave.
-#[derive(Clone, Copy)]
-struct Owed {
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Owed {
     /// Later tickets stand for earlier ones, but for this: the store may not take the batch of an earlier one.
     first: Ticket,
     last: Ticket,
@@ -33,15 +34,16 @@ struct Owed {
     ack: Ack,
 }
 
-impl Owed {
-    fn and(earlier: Option<Self>, later: Self) -> Self {
-        earlier.map_or(later, |earlier| Self { first: earlier.first, ack: earlier.ack.max(later.ack), ..later })
+impl From<Debt> for Owed {
+    fn from(Debt { ticket, ack }: Debt) -> Self {
+        Self { first: ticket, last: ticket, ack }
     }
 }
 
-/// Lets the answer to the present request wait at the gate until what `ack` names has happened to `ticket`.
-pub(super) fn owe(ticket: Ticket, ack: Ack) {
-    OWED.set(Some(Owed::and(OWED.get(), Owed { first: ticket, last: ticket, ack })));
+impl Owed {
+    pub(super) fn and(earlier: Option<Self>, later: Self) -> Self {
+        earlier.map_or(later, |earlier| Self { first: earlier.first, ack: earlier.ack.max(later.ack), ..later })
+    }
 }
 
 /// Why answers can't leave as they are: of nothing that they acknowledge it is known whether it is counted.
@@ -155,11 +157,9 @@ impl Gate {
         !matches!(self.waiting, Waiting::No)
     }
 
-    /// Takes over what the handlers owe. To be called after every poll of the connection.
-    pub(super) fn collect(&mut self) {
-        if let Some(owed) = OWED.take() {
-            self.owed = Some(Owed::and(self.owed, owed));
-        }
+    /// Lets the answers that are gathered wait for this as well.
+    pub(super) fn owe(&mut self, owed: Owed) {
+        self.owed = Some(Owed::and(self.owed, owed));
     }
 
     /// Ready when what the gathered answers acknowledge has happened. What is not sent by then is to
@@ -282,8 +282,7 @@ mod tests {
             let ticket = batches.record(&event, Hour::from_number(400_000).unwrap(), 1).unwrap().ticket;
             poll_fn(|cx| pin!(&mut wire).poll_write(cx, b"HTTP/1.1 201 Created")).await.unwrap();
             let mut gate = Gate::new(batches, Duration::MAX);
-            owe(ticket, Ack::Journal);
-            gate.collect();
+            gate.owe(Debt { ticket, ack: Ack::Journal }.into());
             (Self { client, outlet, _wire: wire, gate }, ticket)
         }
 
@@ -333,14 +332,13 @@ mod tests {
         let batches = batches(&dir);
         let (mut waits, _) = Waits::with_an_answer(batches).await;
         let event = EventName::parse("login").unwrap();
-        let owe_one =
-            || owe(batches.record(&event, Hour::from_number(400_000).unwrap(), 1).unwrap().ticket, Ack::Store);
+        let record = || batches.record(&event, Hour::from_number(400_000).unwrap(), 1).unwrap();
+        let mut owe_one = || waits.gate.owe(Debt { ticket: record().ticket, ack: Ack::Store }.into());
         // The first in a batch, the second in the next one, of the answers to one connection.
         owe_one();
         batches.seal().unwrap();
         let first = batches.oldest_sealed(&[]).unwrap();
         owe_one();
-        waits.gate.collect();
         assert!(waits.poll().await.is_pending() && waits.poll().await.is_pending());
         batches
             .settle(&first, (first.id.seq, 9), Some(Digest::of(&[])), &crate::batch::Rest::Unknown, batches.epoch())

@@ -6,7 +6,7 @@ use warp::reply::Response;
 
 /// Whether the client holds the content with this tag, as `If-None-Match` compares it: weakly.
 /// `tag` is the text between the quotes.
-pub(super) fn is_known(headers: &HeaderMap, tag: &str) -> bool {
+pub(crate) fn is_known(headers: &HeaderMap, tag: &str) -> bool {
     headers
         .get_all(IF_NONE_MATCH)
         .into_iter()
@@ -20,7 +20,7 @@ pub(super) fn is_known(headers: &HeaderMap, tag: &str) -> bool {
 }
 
 /// The 304, still without its tag.
-pub(super) fn not_modified() -> Response {
+pub(crate) fn not_modified() -> Response {
     let mut response = Response::default();
     *response.status_mut() = StatusCode::NOT_MODIFIED;
     response
@@ -28,7 +28,7 @@ pub(super) fn not_modified() -> Response {
 
 /// What a tag stands for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Stands {
+pub(crate) enum Stands {
     /// For these very bytes.
     ForContent,
     /// For a version of all counts, taken before they were read: the answer may hold some that came in
@@ -37,7 +37,7 @@ pub(super) enum Stands {
 }
 
 /// Gives the answer its tag, and asks caches to come back with it each time.
-pub(super) fn tagged(mut response: Response, tag: &str, stands: Stands) -> Response {
+pub(crate) fn tagged(mut response: Response, tag: &str, stands: Stands) -> Response {
     let weak = match stands {
         Stands::ForContent => "",
         Stands::ForVersion => "W/",

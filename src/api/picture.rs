@@ -11,13 +11,13 @@ use hyper::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, VARY, X_
 use sha2::{Digest, Sha256};
 use warp::reply::Response;
 
-use super::State;
+use super::Api;
 use super::accept::Form;
-use super::answer::{ApiError, success};
-use super::conditional::{Stands, is_known, not_modified, tagged};
-use super::query_string::{Parameters, RawQuery};
 use crate::domain::{Day, EventName};
 use crate::histogram::{Format, Series, Size, render};
+use crate::web::conditional::{Stands, is_known, not_modified, tagged};
+use crate::web::problem::{Problem, success};
+use crate::web::query_string::{Parameters, RawQuery};
 
 /// Rendered pictures kept, in bytes: some hundred of usual size.
 const CACHE_BYTES_MAX: u64 = 8 << 20;
@@ -37,46 +37,46 @@ pub(super) fn cache() -> moka::sync::Cache<Tag, Bytes> {
 
 /// `GET /api/events/histogram/{event}/{YYYYMMDD}`
 pub(super) async fn histogram(
-    state: &'static State,
+    api: &'static Api,
     event: &str,
     day: &str,
     query: Option<RawQuery>,
     headers: &HeaderMap,
-) -> Result<Response, ApiError> {
+) -> Result<Response, Problem> {
     // What is no name was never counted.
-    let event = EventName::from_path_segment(event).map_err(|_| ApiError::UnknownEvent)?;
-    let day = Day::parse(day).ok_or(ApiError::BadDay)?;
+    let event = EventName::from_path_segment(event).map_err(|_| Problem::UnknownEvent)?;
+    let day = Day::parse(day).ok_or(Problem::BadDay)?;
     let parameters = Parameters::parse(query.as_ref())?;
     let form = match parameters.get("format") {
         Some(name) => Form::named(name)?,
         None => Form::negotiated(headers),
     };
     let size = size(&parameters)?;
-    let series = state.query.day(&event, day).await?.ok_or(ApiError::UnknownEvent)?;
+    let series = api.query.day(&event, day).await?.ok_or(Problem::UnknownEvent)?;
     let tag = tag(&series, form, size);
     let text = hex::encode(tag);
     let response = match form {
         _ if is_known(headers, &text) => not_modified(),
         Form::Json => success(&series.to_json()),
-        Form::Picture(format) => picture_response(picture(state, tag, series, size, format).await?, format),
+        Form::Picture(format) => picture_response(picture(api, tag, series, size, format).await?, format),
     };
     let mut response = tagged(response, &text, Stands::ForContent);
     response.headers_mut().insert(VARY, HeaderValue::from_static("accept"));
     Ok(response)
 }
 
-fn size(parameters: &Parameters) -> Result<Size, ApiError> {
+fn size(parameters: &Parameters) -> Result<Size, Problem> {
     let side = |name: &str, default: u32| match parameters.get(name) {
         None => Ok(default),
         Some(text) if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) => {
             // Too many digits are too many pixels: the limits of Size refuse them.
             Ok(text.parse().unwrap_or(u32::MAX))
         }
-        Some(_) => Err(ApiError::BadSize(format!("{name} is a number of pixels"))),
+        Some(_) => Err(Problem::BadSize(format!("{name} is a number of pixels"))),
     };
     let default = Size::default();
     let (width, height) = (side("width", default.width())?, side("height", default.height())?);
-    Size::new(width, height).map_err(|error| ApiError::BadSize(error.to_string()))
+    Size::new(width, height).map_err(|error| Problem::BadSize(error.to_string()))
 }
 
 fn tag(series: &Series, form: Form, size: Size) -> Tag {
@@ -99,30 +99,24 @@ fn tag(series: &Series, form: Form, size: Size) -> Tag {
 
 /// From the cache, or drawn off the async threads, few at a time; whoever asks for the same picture
 /// meanwhile waits for the one drawing.
-async fn picture(
-    state: &'static State,
-    tag: Tag,
-    series: Series,
-    size: Size,
-    format: Format,
-) -> Result<Bytes, ApiError> {
-    if let Some(picture) = state.pictures.get(&tag) {
+async fn picture(api: &'static Api, tag: Tag, series: Series, size: Size, format: Format) -> Result<Bytes, Problem> {
+    if let Some(picture) = api.pictures.get(&tag) {
         return Ok(picture);
     }
-    let permit = state.renders.acquire().await.map_err(|_| ApiError::Render)?;
+    let permit = api.renders.acquire().await.map_err(|_| Problem::Render)?;
     let drawn = tokio::task::spawn_blocking(move || {
         let _permit = permit;
-        state.pictures.try_get_with(tag, || render(&series, size, format).map(Bytes::from))
+        api.pictures.try_get_with(tag, || render(&series, size, format).map(Bytes::from))
     });
     match drawn.await {
         Ok(Ok(picture)) => Ok(picture),
         Ok(Err(error)) => {
             tracing::error!(%error, "a histogram could not be drawn");
-            Err(ApiError::Render)
+            Err(Problem::Render)
         }
         Err(error) => {
             tracing::error!(%error, "drawing a histogram panicked");
-            Err(ApiError::Render)
+            Err(Problem::Render)
         }
     }
 }

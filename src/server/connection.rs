@@ -8,6 +8,7 @@
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -22,11 +23,11 @@ use hyper::server::conn::http1::Builder;
 use hyper::service::service_fn;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
-use warp::reply::Response;
 
+use super::context::ConnectionContext;
 use super::gate::{Gate, Unconfirmed};
 use super::wire::{Outlet, Sent, Wire, wire};
-use super::{date, ingest};
+use super::{Answer, date};
 use crate::batch::Batches;
 
 /// What holds for every connection.
@@ -58,12 +59,16 @@ impl Rules {
 }
 
 /// Serves the connection until it is closed, by either side.
-pub(super) async fn serve<F>(stream: TcpStream, rules: &'static Rules, answer: impl Fn(Request<Incoming>) -> F)
-where
-    F: Future<Output = Result<Response, Infallible>>,
+pub(super) async fn serve<F>(
+    stream: TcpStream,
+    peer: IpAddr,
+    rules: &'static Rules,
+    answer: impl Fn(Request<Incoming>, &ConnectionContext) -> F,
+) where
+    F: Future<Output = Answer>,
 {
     let (wire, outlet) = wire(stream);
-    if let Ended::Done = answer_all(wire, &outlet, rules, answer).await {
+    if let Ended::Done = answer_all(wire, &outlet, peer, rules, answer).await {
         let closed = tokio::time::timeout(rules.patience.min(CLOSE_PATIENCE), outlet.close());
         tokio::select! {
             () = rules.cut.cancelled() => {}
@@ -78,12 +83,14 @@ where
 async fn answer_all<F>(
     wire: Wire,
     outlet: &Outlet,
+    peer: IpAddr,
     rules: &'static Rules,
-    answer: impl Fn(Request<Incoming>) -> F,
+    answer: impl Fn(Request<Incoming>, &ConnectionContext) -> F,
 ) -> Ended
 where
-    F: Future<Output = Result<Response, Infallible>>,
+    F: Future<Output = Answer>,
 {
+    let context = ConnectionContext::new(peer);
     let signals = Arc::<Signals>::default();
     let mut builder = Builder::new();
     builder
@@ -93,10 +100,14 @@ where
         // A client that shuts down its sending side still gets its answer. It also spares hyper the
         // read that looks for the end of input while a handler waits.
         .half_close(true);
-    let requests = &signals.requests;
+    let (requests, context) = (&signals.requests, &context);
     let answer = |request| {
         requests.begin();
-        answer(request).inspect(|_| requests.end())
+        answer(request, context).map(|Answer { response, debt }| {
+            requests.end();
+            debt.into_iter().for_each(|debt| context.owe(debt));
+            Ok::<_, Infallible>(response)
+        })
     };
     let mut connection = pin!(builder.serve_connection(wire, service_fn(answer)));
     let mut watch = Aside::new(watch(rules, Arc::clone(&signals)));
@@ -117,9 +128,9 @@ where
                 if !date::is_known() {
                     return Poll::Ready(Ended::Cut);
                 }
-                ingest::forget_hour();
+                context.begin_poll();
                 done = connection.as_mut().poll(cx).is_ready();
-                gate.collect();
+                context.take_owed().into_iter().for_each(|owed| gate.owe(owed));
                 // A head that is begun has to be completed in time; a new one gets a new deadline.
                 if requests.take_begun() || !outlet.lacks_bytes() || requests.in_flight() {
                     signals.head_deadline.clear();

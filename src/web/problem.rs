@@ -1,4 +1,4 @@
-//! Every answer as bytes: the envelope of success, and each error with its status and its words.
+//! Every answer in JSON as bytes: the envelope of success, and each problem with its status and its words.
 
 use hyper::header::{ACCEPT_ENCODING, ALLOW, CONNECTION, CONTENT_TYPE, HeaderName, RETRY_AFTER};
 use hyper::{Method, StatusCode, header::HeaderValue};
@@ -11,14 +11,14 @@ use crate::batch::RecordError;
 use crate::domain::{NUM_MAX, NameError, RangeError, TOTAL_MAX};
 use crate::query::StoreError;
 
-pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json");
+pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// How long a client should wait before it asks again something that failed for want of a part.
 const RETRY_AFTER_S: HeaderValue = HeaderValue::from_static("5");
 
 /// A whole answer in JSON. `body` is written out already, so that the answers to counting, which are
 /// constants, cost nothing.
-pub(super) fn json(status: StatusCode, body: impl Into<bytes::Bytes>) -> Response {
+pub(crate) fn json(status: StatusCode, body: impl Into<bytes::Bytes>) -> Response {
     let mut response = Response::new(body.into().into());
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, JSON);
@@ -26,7 +26,7 @@ pub(super) fn json(status: StatusCode, body: impl Into<bytes::Bytes>) -> Respons
 }
 
 /// `{"status":true,"response":…}` with status 200.
-pub(super) fn success(response: &impl Serialize) -> Response {
+pub(crate) fn success(response: &impl Serialize) -> Response {
     #[derive(Serialize)]
     struct Envelope<'a, T> {
         status: bool,
@@ -35,13 +35,13 @@ pub(super) fn success(response: &impl Serialize) -> Response {
     match serde_json::to_vec(&Envelope { status: true, response }) {
         Ok(body) => json(StatusCode::OK, body),
         // A map with keys that are no text would do it; no answer has one.
-        Err(_) => ApiError::Panicked.answer(&Method::GET),
+        Err(_) => Problem::Panicked.answer(&Method::GET),
     }
 }
 
 /// Whatever can be said other than yes.
 #[derive(Debug)]
-pub(super) enum ApiError {
+pub(crate) enum Problem {
     NotFound,
     MethodNotAllowed {
         allow: &'static str,
@@ -99,7 +99,7 @@ enum Then {
     Close,
 }
 
-impl ApiError {
+impl Problem {
     /// Status, what follows, `internal` and `external`.
     fn describe(&self) -> (StatusCode, Then, &'static str, String, String) {
         use StatusCode as S;
@@ -409,12 +409,12 @@ impl ApiError {
     }
 
     /// The stable code.
-    pub(super) fn code(&self) -> &'static str {
+    pub(crate) fn code(&self) -> &'static str {
         self.describe().2
     }
 
     /// What went wrong, for a developer: the code, a colon and the detail.
-    pub(super) fn internal(&self) -> String {
+    pub(crate) fn internal(&self) -> String {
         let (_, _, code, detail, _) = self.describe();
         format!("{code}: {detail}")
     }
@@ -428,7 +428,7 @@ impl ApiError {
     }
 
     /// The body of a failure. For a POST it has the field `counted`, and `internal` ends with the same.
-    pub(super) fn envelope(&self, method: &Method) -> String {
+    pub(crate) fn envelope(&self, method: &Method) -> String {
         let (status, _, _, _, external) = self.describe();
         let counted = (method == Method::POST).then(|| self.counted());
         let told = counted.map(|counted| format!("; counted: {}", counted.as_str())).unwrap_or_default();
@@ -447,7 +447,7 @@ impl ApiError {
     }
 
     /// The whole answer of a failure.
-    pub(super) fn answer(&self, method: &Method) -> Response {
+    pub(crate) fn answer(&self, method: &Method) -> Response {
         let (status, then, ..) = self.describe();
         let mut response = json(status, self.envelope(method));
         let mut add = |name: HeaderName, value| response.headers_mut().insert(name, value);
@@ -465,19 +465,19 @@ impl ApiError {
     }
 }
 
-impl From<RecordError> for ApiError {
+impl From<RecordError> for Problem {
     fn from(error: RecordError) -> Self {
         Self::Record(error)
     }
 }
 
-impl From<RangeError> for ApiError {
+impl From<RangeError> for Problem {
     fn from(error: RangeError) -> Self {
         Self::Range(error)
     }
 }
 
-impl From<StoreError> for ApiError {
+impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         if let StoreError::Rejected(why) = &error {
             tracing::error!(%why, "the store refused a read");

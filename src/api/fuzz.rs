@@ -4,9 +4,9 @@ use bolero::check;
 use hyper::header::{ACCEPT, HeaderMap, HeaderValue, IF_NONE_MATCH};
 
 use super::accept::Form;
-use super::conditional;
-use super::query_string::{Parameters, RawQuery};
 use crate::mangled::{Edit, mangled};
+use crate::web::conditional;
+use crate::web::query_string::{Parameters, RawQuery};
 
 #[test]
 fn any_query_is_parsed_or_refused() {

@@ -4,27 +4,27 @@ use serde::Serialize;
 
 /// What a batch is told: how many of its items were counted, and about the first that were not.
 #[derive(Debug, Serialize)]
-pub(super) struct BatchOutcome {
-    pub(super) accepted: u64,
-    pub(super) duplicates: u64,
-    pub(super) rejected: u64,
-    pub(super) errors: Vec<ItemError>,
+pub(crate) struct BatchOutcome {
+    pub(crate) accepted: u64,
+    pub(crate) duplicates: u64,
+    pub(crate) rejected: u64,
+    pub(crate) errors: Vec<ItemError>,
 }
 
 /// One rejected item.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub(super) struct ItemError {
+pub(crate) struct ItemError {
     /// Which item, from 0.
-    pub(super) index: u64,
-    pub(super) code: &'static str,
+    pub(crate) index: u64,
+    pub(crate) code: &'static str,
     /// The code, a colon and the detail.
-    pub(super) reason: String,
+    pub(crate) reason: String,
 }
 
 /// What is known of the increments of a POST that failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Counted {
+pub(crate) enum Counted {
     /// They are not counted: it may be sent again.
     No,
     /// They may be counted or not.
@@ -32,7 +32,7 @@ pub(super) enum Counted {
 }
 
 impl Counted {
-    pub(super) fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::No => "no",
             Self::Unknown => "unknown",
@@ -42,19 +42,19 @@ impl Counted {
 
 /// The body of any failure.
 #[derive(Serialize)]
-pub(super) struct FailureEnvelope<'a> {
-    pub(super) status: bool,
-    pub(super) response: Option<u16>,
-    pub(super) error: Words,
+pub(crate) struct FailureEnvelope<'a> {
+    pub(crate) status: bool,
+    pub(crate) response: Option<u16>,
+    pub(crate) error: Words,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) counted: Option<Counted>,
+    pub(crate) counted: Option<Counted>,
     #[serde(flatten)]
-    pub(super) outcome: Option<&'a BatchOutcome>,
+    pub(crate) outcome: Option<&'a BatchOutcome>,
 }
 
 /// What went wrong, once for a developer and once for a person.
 #[derive(Serialize)]
-pub(super) struct Words {
-    pub(super) internal: String,
-    pub(super) external: String,
+pub(crate) struct Words {
+    pub(crate) internal: String,
+    pub(crate) external: String,
 }

@@ -14,12 +14,13 @@ use futures_util::Stream;
 use hyper::{HeaderMap, Method};
 use warp::reply::Response;
 
-use super::State;
-use super::answer::{ApiError, success};
+use super::Api;
 use super::ingest::{acknowledge, requested_ack};
-use super::query_string::RawQuery;
 use crate::batch::Ticket;
 use crate::domain::{Ack, Hour};
+use crate::server::Answer;
+use crate::web::problem::{Problem, success};
+use crate::web::query_string::RawQuery;
 
 mod body;
 mod form;
@@ -48,60 +49,63 @@ pub fn countable_items(body: &[u8], is_lines: bool) -> u64 {
     tally.map_or(0, |tally| tally.accepted())
 }
 
-/// Answers one request.
+/// Answers one request. What its answer waits for is among the extensions.
 pub(super) async fn take<B: Buf, E>(
-    state: &'static State,
+    api: &'static Api,
     headers: HeaderMap,
     query: Option<RawQuery>,
     frames: impl Stream<Item = Result<B, E>> + Send,
 ) -> Response {
-    match count(state, &headers, query.as_ref(), frames).await {
-        Ok(answer) => answer,
-        Err(error) => error.answer(&Method::POST),
+    match count(api, &headers, query.as_ref(), frames).await {
+        Ok(Answer { mut response, debt }) => {
+            debt.map(|debt| response.extensions_mut().insert(debt));
+            response
+        }
+        Err(problem) => problem.answer(&Method::POST),
     }
 }
 
 async fn count<B: Buf, E>(
-    state: &'static State,
+    api: &'static Api,
     headers: &HeaderMap,
     query: Option<&RawQuery>,
     frames: impl Stream<Item = Result<B, E>> + Send,
-) -> Result<Response, ApiError> {
-    let bytes_max = state.options.body_bytes_max;
+) -> Result<Answer, Problem> {
+    let bytes_max = api.options.body_bytes_max;
     if form::announced_bytes(headers).is_some_and(|bytes| bytes > bytes_max as u64) {
-        return Err(ApiError::BodyTooLarge { bytes_max });
+        return Err(Problem::BodyTooLarge { bytes_max });
     }
-    let wanted = wanted(state, headers, query);
+    let wanted = wanted(api, headers, query);
     // What is refused by its headers is read all the same: the connection goes on after it.
     let (encoding, sink) = match &wanted {
         Ok((form, encoding, _)) => (*encoding, Sink::new(*form)),
         Err(_) => (Encoding::Plain, Sink::Nowhere),
     };
-    let patience = Duration::from_millis(state.options.header_timeout_ms);
-    let room = Room::new(&state.bodies);
+    let patience = Duration::from_millis(api.options.header_timeout_ms);
+    let room = Room::new(&api.bodies);
     let read = tokio::time::timeout(patience, body::read(frames, encoding, bytes_max, sink, room));
-    let (sink, room) = read.await.map_err(|_| ApiError::BodyTimeout)??;
+    let (sink, room) = read.await.map_err(|_| Problem::BodyTimeout)??;
     let (_, _, ack) = wanted?;
-    let (ticket, answer) = record(state, sink.finish().await?)?;
+    let (ticket, answer) = record(api, sink.finish().await?)?;
     drop(room);
     Ok(match ticket {
-        Some(ticket) => acknowledge(state, ticket, ack, answer),
-        None => answer,
+        Some(ticket) => acknowledge(api, ticket, ack, answer),
+        None => answer.into(),
     })
 }
 
-fn wanted(state: &State, headers: &HeaderMap, query: Option<&RawQuery>) -> Result<(Form, Encoding, Ack), ApiError> {
-    let ack = query.map(requested_ack).transpose()?.flatten().unwrap_or(state.ack);
+fn wanted(api: &Api, headers: &HeaderMap, query: Option<&RawQuery>) -> Result<(Form, Encoding, Ack), Problem> {
+    let ack = query.map(requested_ack).transpose()?.flatten().unwrap_or(api.ack);
     Ok((Form::of(headers)?, Encoding::of(headers)?, ack))
 }
 
-fn record(state: &State, mut tally: Tally) -> Result<(Option<Ticket>, Response), ApiError> {
-    let hour = Hour::containing((state.clock)());
-    let recorded = state.batches.record_all(hour, tally.increments())?;
+fn record(api: &Api, mut tally: Tally) -> Result<(Option<Ticket>, Response), Problem> {
+    let hour = Hour::containing((api.clock)());
+    let recorded = api.batches.record_all(hour, tally.increments())?;
     tally.refuse(&recorded.refused);
     let outcome = tally.outcome();
     if outcome.accepted == 0 && outcome.rejected > 0 {
-        return Err(ApiError::NothingAccepted(outcome));
+        return Err(Problem::NothingAccepted(outcome));
     }
     Ok((recorded.ticket, success(&outcome)))
 }

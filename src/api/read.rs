@@ -18,13 +18,13 @@ use serde::Serialize;
 use warp::Reply;
 use warp::reply::Response;
 
-use super::State;
-use super::answer::{ApiError, JSON, json};
-use super::conditional::{Stands, is_known, not_modified, tagged};
-use super::query_string::{Parameters, RawQuery};
+use super::Api;
 use crate::domain::{EventName, Hour, HourRange};
 use crate::query::{DataVersion, StoreError, yielding};
 use crate::shared::Shared;
+use crate::web::conditional::{Stands, is_known, not_modified, tagged};
+use crate::web::problem::{JSON, Problem, json};
+use crate::web::query_string::{Parameters, RawQuery};
 
 /// An answer up to this size is sent whole, with its length, and kept; a longer one is written while
 /// it is sent, in pieces.
@@ -56,7 +56,7 @@ pub(super) fn cache() -> Listings {
 }
 
 /// `GET /api/events?start_date=…&end_date=…`
-pub(super) async fn range(state: &State, query: Option<RawQuery>, headers: &HeaderMap) -> Result<Response, ApiError> {
+pub(super) async fn range(api: &Api, query: Option<RawQuery>, headers: &HeaderMap) -> Result<Response, Problem> {
     #[derive(Serialize)]
     struct Row {
         date: Hour,
@@ -65,40 +65,40 @@ pub(super) async fn range(state: &State, query: Option<RawQuery>, headers: &Head
     }
     let parameters = Parameters::parse(query.as_ref())?;
     let range = HourRange::parse(parameters.get("start_date"), parameters.get("end_date"))?;
-    listing(state, Some(range), headers, || async move {
+    listing(api, Some(range), headers, || async move {
         // On the heap, since any answer's future has room for it, and most are answered without.
-        let rows = Box::pin(state.query.hourly(range, state.options.range_rows_max)).await?;
+        let rows = Box::pin(api.query.hourly(range, api.options.range_rows_max)).await?;
         Ok(rows.into_iter().map(|row| Row { date: row.hour, event: row.event, count: row.count }))
     })
     .await
 }
 
 /// `GET /api/events/unique`
-pub(super) async fn totals(state: &State, headers: &HeaderMap) -> Result<Response, ApiError> {
+pub(super) async fn totals(api: &Api, headers: &HeaderMap) -> Result<Response, Problem> {
     #[derive(Serialize)]
     struct Row {
         event: EventName,
         count: u64,
     }
-    listing(state, None, headers, || async move {
-        let totals = Box::pin(state.query.totals()).await?;
+    listing(api, None, headers, || async move {
+        let totals = Box::pin(api.query.totals()).await?;
         Ok(totals.into_iter().map(|total| Row { event: total.event, count: total.count }))
     })
     .await
 }
 
 async fn listing<R, I, F>(
-    state: &State,
+    api: &Api,
     key: Option<HourRange>,
     headers: &HeaderMap,
     read: impl Fn() -> F,
-) -> Result<Response, ApiError>
+) -> Result<Response, Problem>
 where
     F: Future<Output = Result<I, StoreError>>,
     R: Serialize + Send + Sync + 'static,
     I: Iterator<Item = R> + Send + Sync + 'static,
 {
-    let version = state.query.version().await?;
+    let version = api.query.version().await?;
     let tag = version.to_string();
     if is_known(headers, &tag) {
         return Ok(tagged(not_modified(), &tag, Stands::ForVersion));
@@ -108,11 +108,11 @@ where
         let first = yielding(listing.rows.size_hint().0, || listing.piece(WHOLE_BYTES_MAX));
         Ok::<_, StoreError>((first, listing))
     };
-    let shared = state.listings.get_with(key, Arc::default);
+    let shared = api.listings.get_with(key, Arc::default);
     let mut begun = None;
     let make = async {
         // Before the rows: they may be newer than their tag says, then the next poll gets them again.
-        let (version, (first, listing)) = state.query.with_version(&begin).await?;
+        let (version, (first, listing)) = api.query.with_version(&begin).await?;
         let body = listing.done.then(|| first.clone());
         begun = Some((first, listing));
         Ok(Written { version, body })
@@ -121,7 +121,7 @@ where
         shared.get(|last| last.as_ref().is_ok_and(|last| last.version == version), make).await?;
     if begun.is_some() {
         // So that it is weighed with what is in it now.
-        state.listings.insert(key, shared);
+        api.listings.insert(key, shared);
     }
     let response = match body {
         Some(body) => json(StatusCode::OK, body),

@@ -4,9 +4,9 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use warp::reply::Response;
 
-use super::State;
-use super::answer::{ApiError, success};
+use super::Api;
 use super::health::uncached;
+use crate::web::problem::{Problem, success};
 
 #[derive(Serialize)]
 struct Line {
@@ -28,8 +28,8 @@ struct Line {
 }
 
 /// `GET /api/v1/nodes`
-pub(super) async fn live(state: &State) -> Result<Response, ApiError> {
-    let nodes = state.presence.nodes().await?;
+pub(super) async fn live(api: &Api) -> Result<Response, Problem> {
+    let nodes = api.presence.nodes().await?;
     let lines = nodes.iter().map(|seen| Line {
         node: seen.node.to_string(),
         writer: seen.writer.to_string(),
@@ -40,7 +40,7 @@ pub(super) async fn live(state: &State) -> Result<Response, ApiError> {
         last_commit: seen.last_commit,
         lag_ms: u64::try_from(seen.lag.as_millis()).unwrap_or(u64::MAX),
         reported_ms: u64::try_from(seen.reported.as_millis()).unwrap_or(u64::MAX),
-        this: state.presence.is_this(seen),
+        this: api.presence.is_this(seen),
         copied: seen.is_copied(&nodes),
     });
     Ok(uncached(success(&lines.collect::<Vec<_>>())))

@@ -8,8 +8,8 @@ use hashbrown::HashTable;
 use super::item::Flaw;
 use crate::batch::RecordError;
 use crate::domain::EventName;
-use crate::http::answer::ApiError;
-use crate::http::envelope::{BatchOutcome, ItemError};
+use crate::web::envelope::{BatchOutcome, ItemError};
+use crate::web::problem::Problem;
 
 /// How many rejected items an answer lists.
 pub(super) const ERRORS_MAX: usize = 100;
@@ -51,7 +51,7 @@ impl Tally {
             Some(number) => *number,
             None => match EventName::parse(event) {
                 Ok(event) => self.insert(hash, event),
-                Err(error) => return self.reject(|| of_error(&ApiError::NotCountable(error))),
+                Err(error) => return self.reject(|| of_error(&Problem::NotCountable(error))),
             },
         };
         let entry = &mut self.entries[number as usize];
@@ -114,7 +114,7 @@ impl Tally {
         let later = later.filter_map(|(number, entry)| Some((u64::from(entry.first_index), reason_of(number)?)));
         let listed = traced.chain(later).take(ERRORS_MAX);
         let error = |(index, why)| {
-            let (code, reason) = of_error(&ApiError::Record(why));
+            let (code, reason) = of_error(&Problem::Record(why));
             ItemError { index, code, reason }
         };
         self.errors.extend(listed.map(error));
@@ -143,7 +143,7 @@ impl Tally {
     }
 }
 
-fn of_error(error: &ApiError) -> (&'static str, String) {
+fn of_error(error: &Problem) -> (&'static str, String) {
     (error.code(), error.internal())
 }
 

@@ -4,7 +4,7 @@ use hyper::HeaderMap;
 use hyper::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 
 use super::parse;
-use crate::http::answer::ApiError;
+use crate::web::problem::Problem;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Form {
@@ -30,7 +30,7 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 const SNIFFED_BYTES_MAX: usize = 8 * 1024;
 
 impl Form {
-    pub(super) fn of(headers: &HeaderMap) -> Result<Self, ApiError> {
+    pub(super) fn of(headers: &HeaderMap) -> Result<Self, Problem> {
         let Some(value) = headers.get(CONTENT_TYPE) else { return Ok(Self::Sniffed) };
         // Parameters say nothing here: JSON is UTF-8.
         let media_type = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default();
@@ -40,7 +40,7 @@ impl Form {
             known if LINES.contains(&known) => Ok(Self::Lines),
             "" => Ok(Self::Sniffed),
             known if SNIFFED.contains(&known) => Ok(Self::Sniffed),
-            _ => Err(ApiError::BadContentType),
+            _ => Err(Problem::BadContentType),
         }
     }
 
@@ -74,14 +74,14 @@ pub(super) fn without_mark(beginning: &[u8]) -> &[u8] {
 }
 
 impl Encoding {
-    pub(super) fn of(headers: &HeaderMap) -> Result<Self, ApiError> {
+    pub(super) fn of(headers: &HeaderMap) -> Result<Self, Problem> {
         let mut values = headers.get_all(CONTENT_ENCODING).into_iter();
         let Some(value) = values.next() else { return Ok(Self::Plain) };
         let known = |name: &str| value.as_bytes().eq_ignore_ascii_case(name.as_bytes());
         match (values.next(), known("gzip") || known("x-gzip"), known("identity") || value.is_empty()) {
             (None, true, _) => Ok(Self::Gzip),
             (None, _, true) => Ok(Self::Plain),
-            _ => Err(ApiError::BadContentEncoding),
+            _ => Err(Problem::BadContentEncoding),
         }
     }
 }

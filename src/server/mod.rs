@@ -1,4 +1,7 @@
-//! The listener: accepts, bounds the number of connections, drains.
+//! The transport under both sides of HTTP: accepts, bounds the number of connections, drains.
+//!
+//! Reading order: this file, `connection` and `wire` (around one connection), `context` (what a connection knows),
+//! `gate` (when answers may leave), `date`.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
@@ -11,10 +14,56 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use hyper::Method;
+use hyper::body::Incoming;
+use hyper::{Method, Request};
+use warp::reply::Response;
 
-use super::answer::ApiError;
-use super::{State, batches, connection, date, others, service};
+use crate::batch::Batches;
+use crate::web::options::Options;
+use crate::web::problem::Problem;
+
+mod connection;
+mod context;
+mod date;
+mod gate;
+mod wire;
+
+pub use context::ConnectionContext;
+pub use date::learn_date;
+pub use gate::Debt;
+
+/// An answer, and what must have happened before it may leave.
+pub struct Answer {
+    pub response: Response,
+    pub debt: Option<Debt>,
+}
+
+impl From<Response> for Answer {
+    fn from(response: Response) -> Self {
+        Self { response, debt: None }
+    }
+}
+
+/// What is served: it answers every request, whatever happens.
+pub trait Serve: Sync + 'static {
+    /// Answers one request.
+    fn answer(
+        &'static self,
+        request: Request<Incoming>,
+        context: &ConnectionContext,
+    ) -> impl Future<Output = Answer> + Send + use<Self>;
+
+    /// The lines of the head, each with its end, that every answer has which is given without reading the request.
+    fn unread(&self) -> String;
+
+    fn options(&self) -> &Options;
+
+    /// Whose journal and commits answers wait for.
+    fn batches(&self) -> &Batches;
+
+    /// From now on nothing new is accepted.
+    fn begin_draining(&self);
+}
 
 /// Connections that the kernel completes while we are busy.
 const BACKLOG: i32 = 4096;
@@ -52,49 +101,45 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 /// `drain_timeout_ms`, cuts what is left, and returns.
 ///
 /// Spawn it as a task: accepting is quicker on a worker than on the thread that blocks in `main`.
-pub async fn serve(listener: TcpListener, state: &'static State, drain: CancellationToken) {
-    let options = &state.options;
+pub async fn serve(listener: TcpListener, site: &'static impl Serve, drain: CancellationToken) {
+    let options = site.options();
     let milliseconds = Duration::from_millis;
     let cut = CancellationToken::new();
+    let last_answer = |problem: &Problem, retry_after_s| last_answer(problem, retry_after_s, &site.unread());
     let rules: &'static connection::Rules = Box::leak(Box::new(connection::Rules {
         patience: milliseconds(options.header_timeout_ms),
         head_bytes_max: options.header_bytes_max,
         age_max: (options.connection_age_max_ms > 0).then(|| milliseconds(options.connection_age_max_ms)),
-        batches: &state.batches,
+        batches: site.batches(),
         store_patience: milliseconds(options.store_ack_timeout_ms),
-        unconfirmed: last_answer(&ApiError::NotConfirmed, 1, state),
-        store_late: last_answer(&ApiError::StoreAckTimeout, 5, state),
+        unconfirmed: last_answer(&Problem::NotConfirmed, 1),
+        store_late: last_answer(&Problem::StoreAckTimeout, 5),
         drain: drain.clone(),
         cut: cut.clone(),
     }));
-    let requests: &'static service::Rules = Box::leak(Box::new(service::Rules {
-        state,
-        body_bytes_max: options.body_bytes_max,
-        body_timeout: milliseconds(options.header_timeout_ms),
-    }));
-    let routes = (warp::service(batches(state)), warp::service(others(state)));
     let slots = Arc::new(Semaphore::new(options.connections_max));
     let connections = TaskTracker::new();
 
     while let Some((stream, peer)) = accept(&listener, &drain).await {
         if !date::is_writable() {
-            turn_away(&stream, &last_answer(&ApiError::Clock, 1, state));
+            turn_away(&stream, &last_answer(&Problem::Clock, 1));
             continue;
         }
         let Ok(slot) = slots.clone().try_acquire_owned() else {
-            turn_away(&stream, &last_answer(&ApiError::TooManyConnections, 1, state));
+            turn_away(&stream, &last_answer(&Problem::TooManyConnections, 1));
             continue;
         };
         // Without it, answers to pipelined requests wait for the client's delayed ACK.
         let _ = stream.set_nodelay(true);
         connections.spawn(async move {
-            let answer = move |request| service::answer(routes, peer, requests, request);
-            connection::serve(stream, rules, answer).await;
+            connection::serve(stream, peer, rules, |request, context: &ConnectionContext| {
+                site.answer(request, context)
+            })
+            .await;
             drop(slot);
         });
     }
-    state.begin_draining();
-    state.admin.begin_draining();
+    site.begin_draining();
     drop(listener);
     connections.close();
     if tokio::time::timeout(milliseconds(options.drain_timeout_ms), connections.wait()).await.is_err() {
@@ -141,13 +186,12 @@ fn turn_away(stream: &TcpStream, answer: &[u8]) {
 }
 
 /// A whole 503, for where hyper does not speak; the client is to come back after `retry_after_s`.
-fn last_answer(error: &ApiError, retry_after_s: u8, state: &State) -> Vec<u8> {
-    let body = error.envelope(&Method::POST);
+fn last_answer(problem: &Problem, retry_after_s: u8, headers: &str) -> Vec<u8> {
+    let body = problem.envelope(&Method::POST);
     format!(
         "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\
-         retry-after: {retry_after_s}\r\n{}connection: close\r\n\r\n{body}",
+         retry-after: {retry_after_s}\r\n{headers}connection: close\r\n\r\n{body}",
         body.len(),
-        state.cors.unread(),
     )
     .into_bytes()
 }

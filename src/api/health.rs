@@ -8,8 +8,10 @@ use serde::Serialize;
 use warp::Reply;
 use warp::reply::Response;
 
-use super::answer::{ApiError, success};
-use super::{ROUTES, State, Verb};
+use super::Api;
+use super::routes::ROUTES;
+use crate::web::problem::{Problem, success};
+use crate::web::route::Verb;
 
 /// `GET /livez`: the process works.
 pub(super) fn live() -> Response {
@@ -18,20 +20,20 @@ pub(super) fn live() -> Response {
 
 /// `GET /readyz`: whether to send traffic here. A store that is down is told but does not make the
 /// node unready, since it can still count.
-pub(super) fn ready(state: &State) -> Result<Response, ApiError> {
+pub(super) fn ready(api: &Api) -> Result<Response, Problem> {
     #[derive(Serialize)]
     struct Ready {
         journal: &'static str,
         store: String,
     }
-    if state.draining.load(Ordering::Relaxed) {
-        return Err(ApiError::Unready { why: "draining" });
+    if api.draining.load(Ordering::Relaxed) {
+        return Err(Problem::Unready { why: "draining" });
     }
     // What exactly fails may name paths: that is for the log, where the journal puts it.
-    if state.batches.journal_healthy().is_err() {
-        return Err(ApiError::Unready { why: "the journal cannot be written" });
+    if api.batches.journal_healthy().is_err() {
+        return Err(Problem::Unready { why: "the journal cannot be written" });
     }
-    let store = state.query.store_status().to_string();
+    let store = api.query.store_status().to_string();
     Ok(uncached(success(&Ready { journal: "writable", store })))
 }
 

@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::task::Poll;
 use std::time::Duration;
 
-use super::gate::{Gate, owe};
+use super::gate::{Debt, Gate};
 use super::wire::Outlet;
 use crate::batch::Batches;
 use crate::domain::{Ack, EventName, Hour};
@@ -24,10 +24,9 @@ pub async fn connection(batches: &'static Batches, event: EventName, hour: Hour,
             if !at_gate && !counted {
                 counted = true;
                 if let Ok(recorded) = batches.record(&event, hour, 1) {
-                    owe(recorded.ticket, Ack::Journal);
+                    gate.owe(Debt { ticket: recorded.ticket, ack: Ack::Journal }.into());
                     outlet.gather(recorded.ticket);
                 }
-                gate.collect();
             }
             if at_gate || outlet.has_answers() {
                 match gate.poll(&outlet, false, cx) {

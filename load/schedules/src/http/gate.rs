@@ -1,1 +1,0 @@
-../../../../src/http/gate.rs

@@ -1,0 +1,1 @@
+../../../../src/server/gate.rs

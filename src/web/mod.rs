@@ -1,0 +1,11 @@
+//! What both sides of HTTP share: the words of an answer, tables of routes, parameters, headers, and the options.
+
+pub(crate) mod conditional;
+pub(crate) mod cors;
+pub(crate) mod envelope;
+pub mod options;
+pub(crate) mod problem;
+pub(crate) mod query_string;
+pub(crate) mod route;
+
+pub use options::Options;
