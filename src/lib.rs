@@ -8,7 +8,8 @@
 //! crash recovery and exact reads are the same mechanism.
 //!
 //! # One POST
-//! [`server`] hands a request to the [`site`], and [`api`] parses the name, stamps the [`domain::Hour`] once and calls [`batch::Batches::record`].
+//! A connection ([`server`]) hands its request to the [`site`], the site to the [`api`]. That parses the name, stamps
+//! the [`domain::Hour`] once and calls [`batch::Batches::record`].
 //! Under the open batch's *shared* guard, without an `.await`, that admits the name ([`names`]),
 //! copies a record into the journal's buffer ([`journal`]) and adds to the counter ([`counts`]); a
 //! client that disconnects can't leave the two apart. The connection gathers its answers and passes
