@@ -280,9 +280,10 @@ impl Committed {
             return Ok(None);
         }
         self.recent.lock().begin(baseline.epoch(), &position);
-        // A reader that has seen these rows gets no older tag any more.
-        let version = position.beside(&self.batches.writers());
-        self.foreign.forget_if(|last| last.as_ref().is_ok_and(|last| last.at < at && last.version != version)).await;
+        // A reader that has seen these rows gets no older tag any more, nor older rows of another list. What a look
+        // saw that began before now may be older, also when it began after this read, which had to connect first.
+        let (version, now) = (position.beside(&self.batches.writers()), Instant::now());
+        self.foreign.forget_if(|last| last.as_ref().is_ok_and(|last| last.at < now && last.version != version)).await;
         let rows = Snapshot { value: Arc::new(value), position };
         *slot = Some(Kept { rows: rows.clone(), epoch: baseline.epoch(), at });
         Ok(Some((rows, true)))

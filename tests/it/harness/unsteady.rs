@@ -45,15 +45,26 @@ pub struct Unsteady {
     down: Mutex<bool>,
     next: Mutex<Option<Fate>>,
     late: Mutex<Vec<CommitRequest>>,
-    /// The next list of hourly counts waits for this, after it was read.
+    /// The next list of hourly counts waits for this, before and after it is read.
     held: Mutex<Option<Arc<Held>>>,
+    /// The next position waits for this, before it is read.
+    held_position: Mutex<Option<Arc<Held>>>,
     holds_catalog: watch::Sender<bool>,
 }
 
 #[derive(Default)]
 pub struct Held {
+    pub is_asked: Notify,
+    pub may_read: Notify,
     pub has_read: Notify,
     pub go_on: Notify,
+}
+
+impl Held {
+    async fn wait(&self) {
+        self.is_asked.notify_one();
+        self.may_read.notified().await;
+    }
 }
 
 impl Unsteady {
@@ -70,6 +81,7 @@ impl Unsteady {
             next: Mutex::default(),
             late: Mutex::default(),
             held: Mutex::default(),
+            held_position: Mutex::default(),
             holds_catalog: watch::Sender::new(false),
         })
     }
@@ -89,6 +101,12 @@ impl Unsteady {
     pub fn hold_next_read(&self) -> Arc<Held> {
         let held = Arc::new(Held::default());
         *self.held.lock() = Some(Arc::clone(&held));
+        held
+    }
+
+    pub fn hold_next_position(&self) -> Arc<Held> {
+        let held = Arc::new(Held::default());
+        *self.held_position.lock() = Some(Arc::clone(&held));
         held
     }
 
@@ -192,8 +210,11 @@ impl Store for Unsteady {
         query: HourlyQuery,
         writers: Vec<WriterId>,
     ) -> Result<Snapshot<Vec<HourlyCount>>, StoreError> {
-        let rows = self.up().await?.hourly(query, writers).await;
         let held = self.held.lock().take();
+        if let Some(held) = &held {
+            held.wait().await;
+        }
+        let rows = self.up().await?.hourly(query, writers).await;
         if let Some(held) = held {
             held.has_read.notify_one();
             held.go_on.notified().await;
@@ -223,6 +244,10 @@ impl Store for Unsteady {
     }
 
     async fn position(&self, writers: Vec<WriterId>) -> Result<LedgerPosition, StoreError> {
+        let held = self.held_position.lock().take();
+        if let Some(held) = held {
+            held.wait().await;
+        }
         self.up().await?.position(writers).await
     }
 
