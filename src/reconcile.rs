@@ -80,7 +80,7 @@ impl Reconciler {
     pub async fn check(&self, baseline: &Baseline, position: &LedgerPosition) -> bool {
         let lower = baseline.confirmed.iter().filter_map(|(writer, confirmed)| {
             let found = position.applied.get(writer).map_or((BatchSeq(0), 0), |entry| (entry.last_seq, entry.total));
-            confirmed.is_lost_at(found).then_some((*writer, found))
+            confirmed.is_lost_at(found).then_some((*writer, *confirmed, found))
         });
         let lower: Vec<_> = lower.collect();
         if lower.is_empty() && position.version >= baseline.version {
@@ -111,8 +111,8 @@ impl Reconciler {
         if self.epoch() != baseline.epoch {
             return false;
         }
-        for (writer, found) in &lower {
-            self.rewind(*writer, *found).await;
+        for (writer, known, found) in &lower {
+            self.rewind(*writer, *known, *found).await;
         }
         if lower.is_empty() {
             tracing::error!("The database has lost commits of other nodes that it had confirmed");
@@ -267,17 +267,17 @@ impl Reconciler {
         settled.is_ok()
     }
 
-    /// The same for one writer, whose ledger a commit has found to stand lower than confirmed; `epoch`:
-    /// that from before the commit was sent.
-    pub async fn check_writer(&self, writer: WriterId, found: (BatchSeq, i128), epoch: u64) {
+    /// The same for one writer, whose ledger a commit has found to stand lower than the `known`, which is confirmed;
+    /// `epoch`: that from before the commit was sent.
+    pub async fn check_writer(&self, writer: WriterId, known: Confirmed, found: (BatchSeq, i128), epoch: u64) {
         let _rewinding = self.rewinding.lock().await;
         if self.epoch() == epoch {
-            self.rewind(writer, found).await;
+            self.rewind(writer, known, found).await;
             self.health.note_missing(self.batches.mark().missing());
         }
     }
 
-    async fn rewind(&self, writer: WriterId, found: (BatchSeq, i128)) {
+    async fn rewind(&self, writer: WriterId, known: Confirmed, found: (BatchSeq, i128)) {
         let rests = match self.rests_of(writer, found.0).await {
             Ok(rests) => rests,
             Err(error) => {
@@ -286,7 +286,7 @@ impl Reconciler {
             }
         };
         let batches = Arc::clone(&self.batches);
-        let rewound = run_blocking(move || Ok(batches.rewind(writer, found, rests))).await;
+        let rewound = run_blocking(move || Ok(batches.rewind(writer, known, found, rests))).await;
         match rewound {
             // Other writers have delivered what this one lacks.
             Ok(Some(Rewound { delivered_again: 0, missing: Some(0) })) => {}

@@ -40,10 +40,12 @@ impl Confirmed {
 impl Batches {
     /// The store says that it stands at `found` for this writer, which is less than what it had
     /// confirmed: what is kept of the difference waits for its commit again, the rest is missing. `None`:
-    /// it is not less. `rests`: what other writers have delivered of its batches. Touches the disk.
-    pub fn rewind(&self, writer: WriterId, found: (BatchSeq, i128), rests: i128) -> Option<Rewound> {
+    /// it is not less, or it has confirmed a batch that was sent since: the next look tells. `known`: what it had
+    /// confirmed before it was asked. `rests`: what other writers have delivered of its batches. Touches the disk.
+    pub fn rewind(&self, writer: WriterId, known: Confirmed, found: (BatchSeq, i128), rests: i128) -> Option<Rewound> {
         let _tidying = self.tidying.lock();
-        self.confirmed_of(writer).filter(|confirmed| confirmed.is_lost_at(found))?;
+        let is_of_now = |confirmed: &Confirmed| confirmed.seq == known.seq && confirmed.is_lost_at(found);
+        self.confirmed_of(writer).filter(is_of_now)?;
         let lost = self.custody.kept.lock().take(|id| id.writer == writer && id.seq > found.0);
         // The newest first, so that those that wait are contiguous wherever this ends.
         let again: Vec<_> = lost.iter().rev().filter_map(|id| self.take_back(*id)).collect();
@@ -84,11 +86,13 @@ impl Batches {
     }
 
     /// The ledger stands at `found`, which is further than this node knew and before all of the writer's
-    /// batches that wait: another node has delivered again what was given up here. `rests`: as in
-    /// [`Batches::rewind`]. `epoch`: as in [`Batches::discard`].
+    /// batches that wait: another node has delivered again what was given up here. Unless a batch was committed
+    /// since: then it stands further by now. `rests`: as in [`Batches::rewind`]. `epoch`: as in
+    /// [`Batches::discard`].
     pub fn go_on_at(&self, writer: WriterId, found: (BatchSeq, i128), rests: i128, epoch: u64) {
         let mut mark = self.custody.mark.lock();
-        if self.epoch() != epoch {
+        let is_overtaken = mark.confirmed.get(&writer).is_some_and(|confirmed| confirmed.seq > found.0);
+        if self.epoch() != epoch || is_overtaken {
             return;
         }
         let (_, total) = self.standing(&mark, writer);

@@ -24,8 +24,8 @@ impl Flusher {
         let writer = batch.id.writer;
         let digest = found.and_then(|found| found.digest);
         let found = found.map_or((BatchSeq(0), 0), |found| (found.last_seq, found.total));
-        if self.batches.confirmed_of(writer).is_some_and(|confirmed| confirmed.is_lost_at(found)) {
-            self.reconciler.check_writer(writer, found, epoch).await;
+        if let Some(known) = self.batches.confirmed_of(writer).filter(|known| known.is_lost_at(found)) {
+            self.reconciler.check_writer(writer, known, found, epoch).await;
             return Ok(());
         }
         if found.0 < batch.id.seq {

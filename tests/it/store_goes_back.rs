@@ -1,14 +1,16 @@
 //! A store that loses what it had confirmed: what the nodes still have is delivered again, what nobody
 //! has is reported to the unit.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use event_tracker::domain::{Ack, EventName, Hour};
 use event_tracker::node::{ACCEPT, Node};
 use event_tracker::store::{OutageKind, Store, StoreError};
 use tokio_util::sync::CancellationToken;
 
-use crate::harness::fleet::{Fleet, Seed, seeds};
+use crate::harness::fleet::{Fleet, Seed, copy_folder, seeds};
 use crate::harness::node::{node, options, record};
 use crate::harness::postgres::Cluster;
 use crate::harness::unsteady::{Unsteady, folder};
@@ -129,6 +131,78 @@ async fn what_is_kept_is_delivered_again_and_the_rest_is_missing_until_it_is_acc
     assert_eq!(second.missing(), 50_000);
     second.accept_store().await.unwrap();
     assert_eq!((second.missing(), second.health.status().missing), (0, 0));
+}
+
+/// Counts, and waits until the journal's file has it.
+async fn count(node: &Node, count: u64) {
+    let hour = Hour::from_number(HOUR).unwrap();
+    let recorded = node.batches.record(&EventName::parse("login").unwrap(), hour, count).unwrap();
+    node.batches.wait_durable(recorded.ticket, Ack::Journal).await.unwrap();
+}
+
+/// The segments of a folder whose names end so.
+fn segments(folder: &Path, extension: &str) -> Vec<PathBuf> {
+    let files = std::fs::read_dir(folder.join("journal")).unwrap().map(|file| file.unwrap().path());
+    let mut files: Vec<_> = files.filter(|path| path.extension().is_some_and(|found| found == extension)).collect();
+    files.sort_unstable();
+    files
+}
+
+/// The node meets the store and finds that sums differ. Before it has asked for what it needs to know of that, it
+/// delivers what it has recovered, and then `meanwhile` happens.
+async fn meet_while_a_batch_is_delivered(bench: &Bench, node: &Node, meanwhile: impl FnOnce()) {
+    let held = bench.store.hold_next_position();
+    let delivered = async {
+        held.is_asked.notified().await;
+        node.flusher.flush().await.unwrap();
+        meanwhile();
+        held.may_read.notify_one();
+    };
+    let (met, ()) = tokio::join!(node.meet_store(), delivered);
+    met.unwrap();
+}
+
+#[tokio::test]
+async fn more_than_was_known_is_no_loss_of_what_is_delivered_meanwhile() {
+    let bench = Bench::new();
+    let (first, folder) = (bench.node("first").await, bench.folder.path().join("first"));
+    count(&first, 5).await;
+    let short = std::fs::read(&segments(&folder, "journal")[0]).unwrap();
+    count(&first, 10).await;
+    first.flusher.flush().await.unwrap();
+    count(&first, 700).await;
+    drop(first);
+    // The disk was full when the batch was sealed: the store has more of it than its segment.
+    std::fs::write(&segments(&folder, "committed")[0], short).unwrap();
+
+    let first = bench.unmet("first");
+    meet_while_a_batch_is_delivered(&bench, &first, || ()).await;
+    first.look().await.unwrap();
+    assert_eq!((first.missing(), first.health.status().missing), (0, 0));
+    assert_eq!((bench.ledger().await, sum(&first).await), (715, 715));
+}
+
+#[tokio::test]
+async fn less_than_was_known_is_no_loss_of_what_is_delivered_meanwhile() {
+    let bench = Bench::new();
+    let (first, folder) = (bench.node("first").await, bench.folder.path().join("first"));
+    count(&first, 5).await;
+    copy_folder(&folder, &bench.folder.path().join("copy"));
+    let copy = bench.node("copy").await;
+    copy.flusher.flush().await.unwrap();
+    // What the copy did not have of the batch is delivered by another writer.
+    count(&first, 10).await;
+    first.flusher.flush().await.unwrap();
+    count(&first, 700).await;
+    drop(first);
+
+    let first = bench.unmet("first");
+    // Nobody can open another file for a moment.
+    let gone = || segments(&folder, "committed").iter().for_each(|path| std::fs::remove_file(path).unwrap());
+    meet_while_a_batch_is_delivered(&bench, &first, gone).await;
+    first.look().await.unwrap();
+    assert_eq!((first.missing(), first.health.status().missing), (0, 0));
+    assert_eq!((bench.ledger().await, sum(&first).await), (715, 715));
 }
 
 /// As the torture of the real program found it: the files of the newest process went first, where its writer's name
