@@ -45,11 +45,12 @@ pub enum Fact {
     StoreStops,
     BackendKills,
     Restores,
+    Promotions,
     Rests,
     Worlds,
 }
 
-const NAMES: [&str; 35] = [
+const NAMES: [&str; 36] = [
     "requests acknowledged",
     "increments acknowledged",
     "requests not counted",
@@ -83,6 +84,7 @@ const NAMES: [&str; 35] = [
     "immediate stops of the database",
     "kills of a backend",
     "times the store was set back",
+    "standbys that took the place of the database",
     "rests with exact comparison",
     "worlds",
 ];

@@ -101,7 +101,7 @@ impl Node {
             ("JOURNAL__SEGMENT_BYTES_MAX", "1048576"),
             ("JOURNAL__KEEP_COMMITTED_BYTES_MAX", "67108864"),
             ("FLUSH__INTERVAL_MS", "60"),
-            ("FLUSH__RETRY_BACKOFF_MAX_MS", "200"),
+            ("FLUSH__RETRY_BACKOFF_MAX_MS", "30"),
             ("FLUSH__SHUTDOWN_TIMEOUT_MS", "3000"),
             ("STORE__CONNECT_TIMEOUT_MS", "1000"),
             ("STORE__STATEMENT_TIMEOUT_MS", "2000"),

@@ -24,6 +24,11 @@ pub fn befall(world: &Arc<World>, mut random: StdRng) {
         let may_go_back = world.goes_back.load(Ordering::Relaxed) && world.observed.era() == 0;
         let may_go_back = may_go_back && random.random_bool(0.15);
         let struck = match &world.postgres {
+            Some(postgres) if may_go_back && postgres.has_standby() && random.random() => {
+                let lag = Duration::from_millis(random.random_range(0..600));
+                let promoted = postgres.promote_standby(lag, || world.observed.went_back());
+                promoted.inspect(|()| world.observed.figures.note(Fact::Promotions))
+            }
             Some(postgres) if may_go_back && postgres.is_saved() => {
                 world.observed.figures.note(Fact::Restores);
                 postgres.set_back(|| world.observed.went_back())

@@ -1,6 +1,8 @@
-//! A real PostgreSQL for one world: started on loopback, frozen, killed, and set back to an earlier copy of its files.
+//! A real PostgreSQL for one world: started on loopback, frozen, killed, set back to an earlier copy of its files, and
+//! replaced by its standby.
 
 use std::fs::File;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -20,6 +22,8 @@ pub struct Postgres {
     folder: PathBuf,
     port: u16,
     server: Mutex<Option<Child>>,
+    /// It follows the server, and has what it had a moment ago.
+    standby: Mutex<Option<Child>>,
     sweeper: Arc<Sweeper>,
 }
 
@@ -29,12 +33,13 @@ impl Postgres {
     /// # Errors
     /// When PostgreSQL is not installed or does not start.
     pub fn create(folder: &Path, sweeper: &Arc<Sweeper>) -> anyhow::Result<Self> {
-        let programs = programs().context("PostgreSQL (initdb, postgres, pg_isready) is not installed")?;
+        let programs = programs().context("PostgreSQL (initdb, postgres, pg_ctl, pg_isready) is not installed")?;
         let user = process::other_user_when_root()?;
         process::folder_of(user, folder)?;
         let port = process::free_port()?;
         let (folder, sweeper) = (folder.to_owned(), Arc::clone(sweeper));
-        let postgres = Self { programs, user, folder, port, server: Mutex::default(), sweeper };
+        let (server, standby) = <(Mutex<_>, Mutex<_>)>::default();
+        let postgres = Self { programs, user, folder, port, server, standby, sweeper };
         let mut initdb = postgres.command("initdb");
         initdb.args(["-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale", "C", "--no-sync", "-D"]);
         run(initdb.arg(postgres.data()))?;
@@ -65,6 +70,10 @@ impl Postgres {
         self.folder.join("saved")
     }
 
+    fn of_standby(&self) -> PathBuf {
+        self.folder.join("standby")
+    }
+
     /// Starts it, on the same port each time, and waits until it takes connections.
     ///
     /// # Errors
@@ -74,18 +83,32 @@ impl Postgres {
         if server.is_some() {
             return Ok(());
         }
-        let log = File::options().create(true).append(true).open(self.folder.join("server.log"))?;
-        let mut postgres = self.command("postgres");
-        postgres.arg("-D").arg(self.data()).arg("-k").arg(&self.folder).args(["-h", "127.0.0.1", "-p"]);
-        postgres.arg(self.port.to_string()).args(["-c", "max_connections=200", "-c", "max_wal_size=64MB"]);
-        postgres.args(["-c", "min_wal_size=32MB", "-c", "restart_after_crash=on"]);
-        // Nothing of a server that was killed is left outside of its folder.
-        postgres.args(["-c", "dynamic_shared_memory_type=mmap"]);
-        let child = postgres.stdout(Stdio::null()).stderr(log).spawn().context("can't start postgres")?;
-        self.sweeper.started(child.id());
-        *server = Some(child);
+        *server = Some(self.spawn(&self.data(), self.port, "server.log")?);
         drop(server);
         self.wait_until_ready()
+    }
+
+    fn spawn(&self, data: &Path, port: u16, log: &str) -> anyhow::Result<Child> {
+        let log = File::options().create(true).append(true).open(self.folder.join(log))?;
+        let mut postgres = self.command("postgres");
+        postgres.arg("-D").arg(data).arg("-k").arg(&self.folder).args(["-h", "127.0.0.1", "-p"]);
+        postgres.arg(port.to_string());
+        for setting in [
+            "max_connections=200",
+            "max_wal_size=64MB",
+            "min_wal_size=32MB",
+            "restart_after_crash=on",
+            // Nothing of a server that was killed is left outside of its folder.
+            "dynamic_shared_memory_type=mmap",
+            // A standby that was cut off for some time finds what it lacks.
+            "wal_keep_size=256MB",
+            "wal_retrieve_retry_interval=50",
+        ] {
+            postgres.args(["-c", setting]);
+        }
+        let child = postgres.stdout(Stdio::null()).stderr(log).spawn().context("can't start postgres")?;
+        self.sweeper.started(child.id());
+        Ok(child)
     }
 
     /// # Errors
@@ -109,10 +132,11 @@ impl Postgres {
     /// # Errors
     /// When a process does not end.
     pub fn kill(&self) -> anyhow::Result<()> {
-        let family = self.family();
+        // One that was started just now would outlive it, and hold what the next start needs.
+        let family = self.freeze();
         family.iter().for_each(|pid| signal(*pid, Signal::KILL));
         self.wait()?;
-        // A child that still ends would hold what the next start needs.
+        // A child that still ends would hold that, too.
         wait_until("PostgreSQL is gone", PATIENCE, || !family.iter().any(|pid| process::lives(*pid)))
     }
 
@@ -128,21 +152,30 @@ impl Postgres {
     }
 
     fn wait(&self) -> anyhow::Result<()> {
-        let Some(mut server) = self.server.lock().take() else { return Ok(()) };
+        self.wait_for(&self.server)
+    }
+
+    fn wait_for(&self, which: &Mutex<Option<Child>>) -> anyhow::Result<()> {
+        let Some(mut server) = which.lock().take() else { return Ok(()) };
         let ended = wait_until("PostgreSQL ends", PATIENCE, || matches!(server.try_wait(), Ok(Some(_))));
         if ended.is_ok() {
             self.sweeper.ended(server.id());
         } else {
-            *self.server.lock() = Some(server);
+            *which.lock() = Some(server);
         }
         ended
     }
 
+    fn stop_standby(&self, how: Signal) -> anyhow::Result<()> {
+        if let Some(standby) = &*self.standby.lock() {
+            signal(standby.id(), how);
+        }
+        self.wait_for(&self.standby)
+    }
+
     /// Nothing answers any more, but connections stay open.
     pub fn freeze(&self) -> Vec<u32> {
-        let family = self.family();
-        family.iter().for_each(|pid| signal(*pid, Signal::STOP));
-        family
+        self.server.lock().as_ref().map(Child::id).map_or_else(Vec::new, process::freeze_family)
     }
 
     /// One of its children, by any number.
@@ -152,14 +185,56 @@ impl Postgres {
         (family.len() > 1).then(|| family[1 + number % (family.len() - 1)])
     }
 
-    /// Keeps a copy of the files. It is stopped for that, and started again.
+    /// Keeps a copy of the files, and lets a standby follow that begins with another one. It is stopped for that, and
+    /// started again.
     ///
     /// # Errors
     /// When they can't be copied.
     pub fn save(&self) -> anyhow::Result<()> {
+        self.stop_standby(Signal::QUIT)?;
         self.stop(true)?;
-        remove(&self.saved())?;
-        copy_folder(&self.data(), &self.saved())?;
+        for copy in [self.saved(), self.of_standby()] {
+            remove(&copy)?;
+            copy_folder(&self.data(), &copy)?;
+        }
+        self.start()?;
+        let standby = self.of_standby();
+        let primary = format!("primary_conninfo = 'host=127.0.0.1 port={} user=postgres'\n", self.port);
+        File::options().append(true).open(standby.join("postgresql.auto.conf"))?.write_all(primary.as_bytes())?;
+        // The server's user can read it, and removes it when it becomes the first.
+        File::create(standby.join("standby.signal"))?;
+        self.start_standby()
+    }
+
+    #[must_use]
+    pub fn has_standby(&self) -> bool {
+        self.standby.lock().is_some()
+    }
+
+    fn start_standby(&self) -> anyhow::Result<()> {
+        *self.standby.lock() = Some(self.spawn(&self.of_standby(), process::free_port()?, "standby.log")?);
+        Ok(())
+    }
+
+    /// Goes on with what the standby has of it, which was away for the last `lag`. `meanwhile`, when it is down and
+    /// before that.
+    ///
+    /// # Errors
+    /// When the standby can't take its place.
+    pub fn promote_standby(&self, lag: Duration, meanwhile: impl FnOnce()) -> anyhow::Result<()> {
+        self.stop_standby(Signal::INT)?;
+        std::thread::sleep(lag);
+        self.kill()?;
+        meanwhile();
+        self.start_standby()?;
+        // Not as soon as its process is there.
+        wait_until("the standby takes the place", PATIENCE, || {
+            let mut promote = self.command("pg_ctl");
+            run(promote.args(["promote", "-s", "-w", "-D"]).arg(self.of_standby())).is_ok()
+        })?;
+        self.stop_standby(Signal::INT)?;
+        remove(&self.data())?;
+        std::fs::rename(self.of_standby(), self.data()).context("the standby can't take the place")?;
         self.start()
     }
 
@@ -183,7 +258,8 @@ impl Postgres {
 
 impl Drop for Postgres {
     fn drop(&mut self) {
-        // Other than by a kill, it takes its shared memory along.
+        // Other than by a kill, they take their shared memory along.
+        let _ = self.stop_standby(Signal::QUIT);
         if self.stop(false).is_err() {
             let _ = self.kill();
         }
@@ -204,6 +280,38 @@ fn programs() -> Option<PathBuf> {
     versions.sort_by_key(|path| path.file_name().and_then(|name| name.to_str()?.parse::<u32>().ok()));
     let paths = std::env::var_os("PATH").unwrap_or_default();
     let mut folders = versions.into_iter().rev().map(|path| path.join("bin")).chain(std::env::split_paths(&paths));
-    let needed = ["initdb", "postgres", "pg_isready"];
+    let needed = ["initdb", "postgres", "pg_ctl", "pg_isready"];
     folders.find(|folder| needed.iter().all(|program| folder.join(program).is_file()))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may fail by panicking")]
+
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn execute(postgres: &Postgres, sql: &str) -> anyhow::Result<()> {
+        let mut psql = postgres.command("psql");
+        run(psql.args(["-q", "-v", "ON_ERROR_STOP=1", "-d", &Postgres::url(postgres.port()), "-c", sql]))
+    }
+
+    #[test]
+    fn a_standby_takes_the_place_again_and_again_with_what_it_has() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o711)).unwrap();
+        let sweeper = Arc::new(Sweeper::start(folder.path()).unwrap());
+        let postgres = Postgres::create(&folder.path().join("postgres"), &sweeper).unwrap();
+        execute(&postgres, "create table promotions (number int)").unwrap();
+        for before in 0..2 {
+            postgres.save().unwrap();
+            let mut is_down = false;
+            postgres.promote_standby(Duration::ZERO, || is_down = execute(&postgres, "select").is_err()).unwrap();
+            assert!(is_down && !postgres.has_standby());
+            let expected = format!("select 1 / cast(count(*) = {before} as int) from promotions");
+            execute(&postgres, &expected).unwrap();
+            execute(&postgres, "insert into promotions values (1)").unwrap();
+        }
+    }
 }

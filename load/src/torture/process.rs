@@ -177,12 +177,27 @@ pub fn children(parent: u32) -> Vec<u32> {
     pids.filter(|pid| parent_of(*pid) == Some(parent)).collect()
 }
 
-/// From `/proc/PID/stat`; the name, in brackets, may hold anything. Zombies have no parent here.
+/// A process and all its children, frozen: it first, since then it starts no more of them.
+pub fn freeze_family(parent: u32) -> Vec<u32> {
+    signal(parent, Signal::STOP);
+    let _ = wait_until("a process stands still", Duration::from_secs(5), || {
+        stat_of(parent).is_none_or(|(state, _)| matches!(&*state, "T" | "Z"))
+    });
+    let children = children(parent);
+    children.iter().for_each(|child| signal(*child, Signal::STOP));
+    [vec![parent], children].concat()
+}
+
+/// Zombies have no parent here.
 fn parent_of(pid: u32) -> Option<u32> {
+    stat_of(pid).filter(|(state, _)| state != "Z").map(|(_, parent)| parent)
+}
+
+/// The state and the parent, from `/proc/PID/stat`; the name, in brackets, may hold anything.
+fn stat_of(pid: u32) -> Option<(String, u32)> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
-    let state = fields.next()?;
-    fields.next()?.parse().ok().filter(|_| state != "Z")
+    Some((fields.next()?.to_owned(), fields.next()?.parse().ok()?))
 }
 
 #[must_use]
@@ -205,4 +220,36 @@ pub fn wait_until(what: &str, patience: Duration, mut holds: impl FnMut() -> boo
 /// When there is none.
 pub fn free_port() -> anyhow::Result<u16> {
     Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may fail by panicking")]
+
+    use super::*;
+
+    /// Those that run, of a group.
+    fn members(group: u32) -> Vec<u32> {
+        let processes = std::fs::read_dir("/proc").unwrap().flatten();
+        let pids = processes.filter_map(|process| process.file_name().to_str()?.parse::<u32>().ok());
+        let is_member = |pid: &u32| {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            let fields: Vec<_> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+            fields.get(2).and_then(|found| found.parse().ok()) == Some(group) && fields[0] != "Z"
+        };
+        pids.filter(is_member).collect()
+    }
+
+    #[test]
+    fn of_a_family_that_grows_all_the_time_nobody_is_left() {
+        let mut shell = command(None, Path::new("sh"));
+        shell.args(["-c", "for number in $(seq 3000); do sleep 60 & done; wait"]);
+        let mut parent = shell.spawn().unwrap();
+        wait_until("it has children", Duration::from_secs(30), || children(parent.id()).len() > 3).unwrap();
+        freeze_family(parent.id()).iter().for_each(|pid| signal(*pid, Signal::KILL));
+        parent.wait().unwrap();
+        let left = wait_until("nobody is left", Duration::from_secs(5), || members(parent.id()).is_empty());
+        members(parent.id()).iter().for_each(|pid| signal(*pid, Signal::KILL));
+        left.unwrap();
+    }
 }
