@@ -36,8 +36,10 @@ mod recent;
 const VERIFY_INTERVAL: Duration = Duration::from_millis(100);
 /// How often a look is repeated because the store went back meanwhile.
 const LOOKS_MAX: usize = 3;
-/// Rows kept in all ranges together, and sums likewise; about 64 MB each.
-const ROWS_MAX: u64 = 1_000_000;
+/// Rows kept in all ranges together, in bytes, and sums likewise.
+const KEPT_BYTES_MAX: u64 = 64 << 20;
+/// Of a list beside its rows.
+const SLOT_BYTES: usize = 256;
 /// Ranges that nobody asks for are forgotten. Pages ask again every 60 s, and some a little later than that: a
 /// list that is forgotten by then would be read anew each time.
 const IDLE_MAX: Duration = Duration::from_secs(180);
@@ -89,7 +91,7 @@ impl Committed {
         catalog: Arc<LiveCatalog>,
         reconciler: Arc<Reconciler>,
     ) -> Self {
-        let (totals, ranges, sums) = (Slot::default(), by_rows(), by_rows());
+        let (totals, ranges, sums) = (Slot::default(), by_bytes(), by_bytes());
         let (foreign, recent, read_at) = <(Shared<_>, _, _)>::default();
         Self { batches, store, catalog, reconciler, totals, ranges, sums, foreign, recent, read_at }
     }
@@ -320,18 +322,19 @@ impl Committed {
     }
 }
 
-/// A cache that is bounded by the rows in it.
-fn by_rows<K, T>() -> Cache<K, Slot<T>>
+/// A cache that is bounded by the bytes of the rows in it.
+fn by_bytes<K, T>() -> Cache<K, Slot<T>>
 where
     K: Hash + Eq + Send + Sync + 'static,
-    T: Send + Sync + 'static,
+    T: Row + Send + Sync + 'static,
 {
     let weigh = |_: &K, slot: &Slot<T>| {
-        let rows = slot.try_lock().ok().and_then(|kept| kept.as_ref().map(|kept| kept.rows.value.len()));
+        let of = |kept: &Kept<T>| kept.rows.value.iter().map(Row::bytes).sum::<usize>();
+        let bytes = slot.try_lock().ok().and_then(|kept| kept.as_ref().map(of));
         // A slot is weighed when it is put in, which is done again once it is filled.
-        u32::try_from(rows.unwrap_or(0) + 1).unwrap_or(u32::MAX)
+        u32::try_from(bytes.unwrap_or(0) + SLOT_BYTES).unwrap_or(u32::MAX)
     };
-    Cache::builder().max_capacity(ROWS_MAX).weigher(weigh).time_to_idle(IDLE_MAX).build()
+    Cache::builder().max_capacity(KEPT_BYTES_MAX).weigher(weigh).time_to_idle(IDLE_MAX).build()
 }
 
 /// The rows of one batch that a query asks for.

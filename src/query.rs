@@ -25,6 +25,10 @@ use crate::rows::{merge, sums_of, totals_of};
 pub use crate::store::StoreError;
 use crate::store::{HourlyQuery, Store, StoreHealth, StoreStatus};
 
+pub mod lists;
+
+use lists::Lists;
+
 /// How often a read is repeated because administrators change the catalog meanwhile.
 const ATTEMPTS_MAX: usize = 10;
 
@@ -33,6 +37,7 @@ pub struct Query {
     committed: Committed,
     catalog: Arc<LiveCatalog>,
     health: Arc<StoreHealth>,
+    lists: Arc<Lists>,
 }
 
 /// Stands for the state of all counts: while it is the same, so is every answer.
@@ -64,13 +69,19 @@ impl Query {
         health: Arc<StoreHealth>,
     ) -> Self {
         let committed = Committed::new(Arc::clone(&batches), store, Arc::clone(&catalog), reconciler);
-        Self { batches, committed, catalog, health }
+        Self { batches, committed, catalog, health, lists: Arc::default() }
     }
 
     /// What administrators said about events, and the way to change it.
     #[must_use]
     pub fn catalog(&self) -> &LiveCatalog {
         &self.catalog
+    }
+
+    /// What all lists together may take.
+    #[must_use]
+    pub fn lists(&self) -> &Arc<Lists> {
+        &self.lists
     }
 
     /// What is known of the store from its last uses.

@@ -14,6 +14,14 @@ pub trait Row: Clone {
     fn compare(&self, other: &Self) -> Ordering;
     /// Adds the other item of the same key.
     fn absorb(&mut self, other: &Self);
+    /// What it takes in memory, about.
+    fn bytes(&self) -> usize;
+}
+
+/// Of a name that is too long to be in place.
+fn beside(name: &EventName) -> usize {
+    let bytes = name.as_str().len();
+    if bytes > size_of::<EventName>() { bytes } else { 0 }
 }
 
 /// An item that tells of one event, and whose list is sorted by the event's name first.
@@ -50,6 +58,10 @@ impl Row for (EventName, u64) {
     fn absorb(&mut self, other: &Self) {
         self.1 = self.1.saturating_add(other.1);
     }
+
+    fn bytes(&self) -> usize {
+        size_of::<Self>() + beside(&self.0)
+    }
 }
 
 impl Named for (EventName, u64) {
@@ -70,6 +82,10 @@ impl Row for HourlyCount {
     fn absorb(&mut self, other: &Self) {
         self.count = self.count.saturating_add(other.count);
     }
+
+    fn bytes(&self) -> usize {
+        size_of::<Self>() + beside(&self.event)
+    }
 }
 
 impl Row for EventTotal {
@@ -82,6 +98,10 @@ impl Row for EventTotal {
         self.first_hour = self.first_hour.min(other.first_hour);
         self.last_hour = self.last_hour.max(other.last_hour);
     }
+
+    fn bytes(&self) -> usize {
+        size_of::<Self>() + beside(&self.event)
+    }
 }
 
 impl Row for Sum {
@@ -91,6 +111,14 @@ impl Row for Sum {
 
     fn absorb(&mut self, other: &Self) {
         self.count = self.count.saturating_add(other.count);
+    }
+
+    fn bytes(&self) -> usize {
+        let name = match &self.of {
+            SumOf::Event(event) => beside(event),
+            SumOf::Hour(_) => 0,
+        };
+        size_of::<Self>() + name
     }
 }
 

@@ -26,9 +26,12 @@ use crate::domain::Ack;
 use crate::node::Node;
 use crate::server::{Answer, ConnectionContext, Debt, Serve};
 use crate::web::cors::Cors;
+use crate::web::head;
 use crate::web::options::Options;
-use crate::web::problem::Problem;
+use crate::web::pace::Pace;
+use crate::web::problem::{Problem, Unread};
 use crate::web::query_string::RawQuery;
+use crate::web::room::Room;
 
 /// Forms of the dashboard are small.
 const FORM_BYTES_MAX: usize = 64 * 1024;
@@ -123,14 +126,14 @@ impl Serve for Site {
 impl Site {
     fn admit(&'static self, mut request: Request<Incoming>, context: &ConnectionContext) -> Answering {
         let at_once = |answer: Answer| Either::Left(ready(answer));
-        // warp's path filters panic on a target that has no path (`CONNECT host:port`); the absolute
-        // form is for proxies.
-        let is_path = request.uri().scheme().is_none() && request.uri().path().starts_with('/');
-        if !is_path || request.method() == Method::CONNECT {
-            return at_once(Problem::BadTarget.answer(request.method()).into());
+        if let Err(problem) = head::check(&mut request) {
+            return at_once(problem.answer(request.method()).into());
         }
         let query = request.uri().query().is_some().then(|| RawQuery(request.uri().clone()));
         let has_body = !request.body().is_end_stream();
+        if has_body && !head::has_plain_framing(request.headers()) {
+            return at_once(Problem::Unread(Unread::BadTransferEncoding).answer(request.method()).into());
+        }
         if request.method() == Method::POST
             && !has_body
             && let Some(answer) = self.api.count(request.uri().path(), query.as_ref(), Some(context))
@@ -157,7 +160,7 @@ impl Site {
         // client's next request, so it is taken in first, within limits.
         let answer = async move {
             let (method, path) = (request.method(), request.uri().path());
-            let taken = match take_in(body, self.options.body_bytes_max, self.body_timeout(), false).await {
+            let taken = match take_in(body, self.options.body_bytes_max, self.pace(), None).await {
                 Ok(taken) => taken,
                 Err(problem) => return problem.answer(method).into(),
             };
@@ -175,16 +178,16 @@ impl Site {
         Either::Right(answer.boxed())
     }
 
-    /// For the whole body to arrive.
-    fn body_timeout(&self) -> Duration {
-        Duration::from_millis(self.options.header_timeout_ms)
+    fn pace(&self) -> Pace {
+        Pace::new(Duration::from_millis(self.options.header_timeout_ms))
     }
 
     /// The dashboard reads forms, so it gets the whole body.
-    async fn delegate(&self, peer: IpAddr, request: Request<Incoming>) -> Response {
+    async fn delegate(&'static self, peer: IpAddr, request: Request<Incoming>) -> Response {
         let bytes_max = self.options.body_bytes_max.min(FORM_BYTES_MAX);
         let (Parts { method, uri, headers, .. }, body) = request.into_parts();
-        match take_in(body, bytes_max, self.body_timeout(), true).await {
+        match take_in(body, bytes_max, self.pace(), Some(self.api.room())).await {
+            // The form is small, and its room is needed by bodies that come in.
             Ok(Taken { kept: body, .. }) => {
                 self.admin.answer(admin::Request { method, uri, headers, peer, body }).await
             }
@@ -207,27 +210,28 @@ struct Taken {
     kept: Bytes,
 }
 
-async fn take_in(body: Incoming, bytes_max: usize, patience: Duration, keep: bool) -> Result<Taken, Problem> {
+/// With a `room` the body is kept.
+async fn take_in(body: Incoming, bytes_max: usize, mut pace: Pace, mut room: Option<Room>) -> Result<Taken, Problem> {
     let too_large = Problem::BodyTooLarge { bytes_max };
     if body.size_hint().lower() > bytes_max as u64 {
         return Err(too_large);
     }
-    let mut body = Limited::new(body, bytes_max);
-    let all = async {
-        let (mut bytes, mut kept) = (0, BytesMut::new());
-        while let Some(frame) = body.frame().await {
-            let Ok(data) = frame?.into_data() else { continue };
-            bytes += data.len();
-            if keep {
-                kept.extend_from_slice(&data);
+    let mut frames = Limited::new(body, bytes_max).into_data_stream();
+    let (mut bytes, mut kept) = (0, BytesMut::new());
+    while let Some(data) = pace.next(&mut frames).await? {
+        let data = match data {
+            Ok(data) => data,
+            Err(error) if error.is::<LengthLimitError>() => return Err(too_large),
+            Err(_) => return Err(Problem::BodyBroken),
+        };
+        bytes += data.len();
+        pace.came(data.len());
+        if let Some(room) = &mut room {
+            if !room.take(data.len()) {
+                return Err(Problem::TooManyBodies);
             }
+            kept.extend_from_slice(&data);
         }
-        Ok::<_, Box<dyn std::error::Error + Send + Sync>>(Taken { bytes, kept: kept.freeze() })
-    };
-    match tokio::time::timeout(patience, all).await {
-        Ok(Ok(taken)) => Ok(taken),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large),
-        Ok(Err(_)) => Err(Problem::BodyBroken),
-        Err(_) => Err(Problem::BodyTimeout),
     }
+    Ok(Taken { bytes, kept: kept.freeze() })
 }

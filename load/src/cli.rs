@@ -12,6 +12,7 @@ use anyhow::Context;
 use chrono::Utc;
 use clap::{Args, Parser, Subcommand};
 
+use crate::attack::{self, AttackArgs};
 use crate::baseline;
 use crate::compare::{self, CompareArgs};
 use crate::fleet::{self, FleetArgs};
@@ -85,6 +86,8 @@ enum Command {
     CrashImages(CrashImagesArgs),
     /// Tortures the real program on a real store: kills, lost answers, frozen and full machines, and exact checks
     Torture(TortureArgs),
+    /// Attacks a node that it starts, kind by kind, and says what an honest client notices of it
+    Attack(AttackArgs),
     /// Serves the static answer that `compare` measures against
     BaselineServer {
         /// Port on 127.0.0.1; 0 takes a free one
@@ -193,6 +196,7 @@ impl Command {
             Self::Simulate(args) => simulate::execute(&args, &stop_on_signal()?),
             Self::CrashImages(args) => images::execute(&args, &stop_on_signal()?),
             Self::Torture(args) => torture::execute(&args, &stop_on_signal()?),
+            Self::Attack(args) => attack::execute(&args, &stop_on_signal()?),
             Self::Fleet(args) => fleet::execute(&args, &stop_on_signal()?),
             Self::BaselineServer { port, lifetime_s } => {
                 let runtime = tokio::runtime::Runtime::new().context("can't start the runtime")?;

@@ -26,6 +26,9 @@
 //!
 //! [`fleet`] sends nothing: it runs many nodes in its own process and measures what they cost their database.
 //!
+//! [`attack`] starts the real program as well and misuses it as strangers on the open web do, while an honest client
+//! says what it notices.
+//!
 //! Invariants:
 //! - Latency is measured from the intended start. A request that could not be sent in time is an
 //!   error in the report, never a gap in it.
@@ -34,6 +37,7 @@
 //! - Every run is bounded in time, and only loopback targets are accepted unless asked otherwise.
 
 pub mod agree;
+pub mod attack;
 pub mod baseline;
 pub mod check;
 pub mod cli;

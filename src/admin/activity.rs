@@ -18,6 +18,7 @@ use super::answer::Failure;
 use super::chart::before;
 use crate::domain::{EventName, EventTotal, Hour, HourRange, HourlyCount};
 use crate::query::DataVersion;
+use crate::query::lists::{Held, Reader, bytes_of};
 use crate::store::admin::{Catalog, CatalogEntry};
 
 /// Most popular events shown.
@@ -46,6 +47,8 @@ pub(super) struct EventLine {
 #[derive(Debug, Default)]
 pub(super) struct Listing {
     pub(super) lines: Vec<EventLine>,
+    /// Of the lines.
+    _held: Option<Held>,
 }
 
 /// One of the most popular events of a period.
@@ -72,6 +75,13 @@ pub(super) struct Period {
     /// First counted within the period, the latest first.
     pub(super) new_names: Vec<EventTotal>,
     pub(super) new_names_count: usize,
+}
+
+impl Listing {
+    #[cfg(test)]
+    pub(super) fn of(lines: Vec<EventLine>) -> Self {
+        Self { lines, _held: None }
+    }
 }
 
 struct Computed<T> {
@@ -117,7 +127,11 @@ impl State {
             let this_hour = HourRange { first: today.last, last: today.last };
             let ((totals, view), of_today, of_hour) =
                 try_join!(self.query.all_totals(), self.query.event_sums(today), self.query.event_sums(this_hour))?;
-            aside(move || listing(totals, of_today, of_hour, view.catalog())).await
+            // Each line has its name twice, and what was said about it.
+            let bytes = 2 * bytes_of(&totals) + totals.len() * size_of::<EventLine>();
+            let held = self.query.lists().hold(Reader::Administrator, bytes)?;
+            let listing = aside(move || listing(totals, of_today, of_hour, view.catalog())).await?;
+            Ok(Listing { _held: Some(held), ..listing })
         })
         .await
     }
@@ -240,7 +254,7 @@ fn listing(
     }
     lines.retain(|line| line.entry.alias_of.is_none());
     lines.sort_by(|a, b| a.event.cmp(&b.event));
-    Listing { lines }
+    Listing { lines, _held: None }
 }
 
 /// The event's sum, from sums that are asked for in their order.

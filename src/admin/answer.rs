@@ -1,19 +1,23 @@
 //! Every answer of the dashboard: pages, redirects, JSON envelopes and failures, all with the same
 //! headers.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use askama::Template;
 use bytes::Bytes;
+use futures_util::stream;
 use hyper::StatusCode;
 use hyper::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION,
-    REFERRER_POLICY, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
+    ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue,
+    LOCATION, REFERRER_POLICY, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
 };
 use serde::Serialize;
+use warp::Reply;
 use warp::reply::Response;
 
 use super::view::{Page, grouped};
+use crate::query::lists::Held;
 use crate::store::StoreError;
 use crate::store::admin::Refusal;
 
@@ -43,6 +47,8 @@ pub(super) enum Failure {
     Throttled(Duration),
     /// The limit of live streams is reached.
     Busy,
+    /// Too many passwords wait to be checked.
+    Crowded,
     Store(StoreError),
     /// The store did not say whether it made a change.
     OutcomeUnknown,
@@ -60,6 +66,9 @@ impl From<StoreError> for Failure {
 
 impl From<super::password::HashError> for Failure {
     fn from(error: super::password::HashError) -> Self {
+        if error == super::password::HashError::Crowded {
+            return Self::Crowded;
+        }
         tracing::error!(%error, "a password could not be hashed");
         Self::Internal
     }
@@ -86,9 +95,11 @@ impl Failure {
             Self::Refused(_) => StatusCode::CONFLICT,
             Self::Throttled(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Busy
+            | Self::Crowded
             | Self::OutcomeUnknown
             | Self::Store(
-                StoreError::Unavailable(_)
+                StoreError::Busy
+                | StoreError::Unavailable(_)
                 | StoreError::Refused(_)
                 | StoreError::AnotherDatabase(_)
                 | StoreError::CatalogChanging,
@@ -109,6 +120,8 @@ impl Failure {
             Self::Refused(_) => "refused: nothing was changed",
             Self::Throttled(_) => "throttled: too many attempts",
             Self::Busy => "too_many_streams: the limit admin.streams_max is reached",
+            Self::Crowded => "too_many_wait: too many passwords wait to be checked",
+            Self::Store(StoreError::Busy) => "busy: the lists that are being read take all the memory they may",
             Self::OutcomeUnknown => "outcome_unknown: the store did not say whether the change was made",
             Self::Store(StoreError::TooManyRows { .. }) => "too_many_rows: the range holds too much",
             Self::Store(StoreError::Refused(_)) => {
@@ -154,6 +167,10 @@ impl Failure {
                 format!("Too many attempts. Please try again in {} seconds.", seconds_up(*wait))
             }
             Self::Busy => "Too many dashboards are open at the moment.".into(),
+            Self::Crowded => "Too many people are signing in at the moment; please try again in a few seconds.".into(),
+            Self::Store(StoreError::Busy) => {
+                "Too many long lists are being read at the moment; please try again in a few seconds.".into()
+            }
             Self::OutcomeUnknown => {
                 "Whether the change was made is unknown. Look at Changes, once the database is back, before you repeat it."
                     .into()
@@ -213,8 +230,10 @@ impl Failure {
                 headers.insert(RETRY_AFTER, seconds_up(*wait).into());
             }
             Self::Busy
+            | Self::Crowded
             | Self::Store(
-                StoreError::Unavailable(_)
+                StoreError::Busy
+                | StoreError::Unavailable(_)
                 | StoreError::Refused(_)
                 | StoreError::AnotherDatabase(_)
                 | StoreError::CatalogChanging,
@@ -248,6 +267,22 @@ pub(super) fn bytes(content_type: &'static str, body: impl Into<Bytes>) -> Respo
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
 }
+
+/// A long body, which is copied piece by piece while it is sent, and takes its bytes until then.
+pub(super) fn in_pieces(content_type: &'static str, text: String, held: Held) -> Response {
+    let text = Bytes::from(text);
+    let length = text.len();
+    let pieces = (0..length).step_by(PIECE_BYTES).map(move |at| {
+        let _ = &held;
+        Ok::<_, Infallible>(text.slice(at..length.min(at + PIECE_BYTES)))
+    });
+    let mut response = warp::reply::stream(stream::iter(pieces)).into_response();
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response.headers_mut().insert(CONTENT_LENGTH, length.into());
+    response
+}
+
+const PIECE_BYTES: usize = 64 * 1024;
 
 /// The envelope of success.
 pub(super) fn success(content: &impl Serialize) -> Response {

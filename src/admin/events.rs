@@ -282,7 +282,7 @@ mod tests {
             last: None,
             entry: CatalogEntry::default(),
         };
-        Listing { lines: events.iter().map(line).collect() }
+        Listing::of(events.iter().map(line).collect())
     }
 
     fn select(listing: &Listing, query: &str) -> Vec<String> {

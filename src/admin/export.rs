@@ -6,11 +6,12 @@ use warp::reply::Response;
 
 use super::State;
 use super::activity::{EventLine, aside};
-use super::answer::{Failure, bytes};
+use super::answer::{Failure, in_pieces};
 use super::events::{Selection, selected, today};
 use super::request::Request;
 use super::view::Page;
 use crate::domain::Hour;
+use crate::query::lists::Reader;
 
 /// An event as programs get it. Hours are UTC, as everywhere in the API.
 #[derive(Serialize)]
@@ -62,7 +63,8 @@ pub(super) async fn download(state: &State, request: &Request) -> Result<Respons
     } else {
         ("text/csv; charset=utf-8", "attachment; filename=\"events.csv\"")
     };
-    let mut response = bytes(content_type, text);
+    let held = state.query.lists().hold(Reader::Administrator, text.len())?;
+    let mut response = in_pieces(content_type, text, held);
     response.headers_mut().insert(CONTENT_DISPOSITION, HeaderValue::from_static(name));
     Ok(response)
 }

@@ -7,7 +7,7 @@ use argon2::password_hash::PasswordHasher;
 use argon2::password_hash::phc::{Output, PasswordHash};
 use argon2::{Algorithm, Argon2, Block, Params, Version};
 use tokio::sync::mpsc::error::TryRecvError;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 pub const BYTES_MIN: usize = 12;
 pub const BYTES_MAX: usize = 1024;
@@ -60,20 +60,29 @@ type Task = Box<dyn FnOnce(&mut Memory) + Send>;
 /// Hashes and verifies, for the whole process on one thread: each hash takes a whole core for more
 /// than ten milliseconds and 19 MiB, which counting must not feel.
 ///
-/// Those who wait are requests, at most `http.connections_max`, served in the order they came; one
-/// whose client has gone is not hashed.
+/// At most [`WAITING_MAX`] wait, served in the order they came; one whose client has gone is not hashed.
 pub struct Passwords {
     tasks: mpsc::Sender<Task>,
+    /// For who waits.
+    places: Semaphore,
 }
+
+/// The last of them waits some seconds.
+const WAITING_MAX: usize = 64;
 
 /// What the password of an unknown user is compared with, so that the answer takes as long: random
 /// bytes, the hash of nothing known.
 const DUMMY: &str = "$argon2id$v=19$m=19456,t=2,p=1$xmPbjkQG0IAN9AieDJS2fQ$bZCvBhK9qzk24OSO135ilRkW1zDnIGYz2IxmFwcPljo";
 
-/// Hashing failed, for want of memory or randomness.
+/// Why there is no hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the password could not be hashed")]
-pub struct HashError;
+pub enum HashError {
+    /// For want of memory or randomness.
+    #[error("the password could not be hashed")]
+    Failed,
+    #[error("too many passwords wait to be hashed")]
+    Crowded,
+}
 
 impl Default for Passwords {
     fn default() -> Self {
@@ -81,7 +90,7 @@ impl Default for Passwords {
         if let Err(error) = std::thread::Builder::new().name("passwords".into()).spawn(|| run(waiting)) {
             tracing::error!(%error, "There is no thread to hash passwords on: nobody can sign in");
         }
-        Self { tasks }
+        Self { tasks, places: Semaphore::new(WAITING_MAX) }
     }
 }
 
@@ -136,14 +145,15 @@ impl Passwords {
         &self,
         work: impl FnOnce(&mut Memory) -> T + Send + 'static,
     ) -> Result<T, HashError> {
+        let _place = self.places.try_acquire().map_err(|_| HashError::Crowded)?;
         let (answer, answered) = oneshot::channel();
         let task = move |memory: &mut Memory| {
             if !answer.is_closed() {
                 let _ = answer.send(work(memory));
             }
         };
-        self.tasks.send(Box::new(task)).await.map_err(|_| HashError)?;
-        answered.await.map_err(|_| HashError)
+        self.tasks.send(Box::new(task)).await.map_err(|_| HashError::Failed)?;
+        answered.await.map_err(|_| HashError::Failed)
     }
 }
 
@@ -165,9 +175,9 @@ fn matches(password: &[u8], hash: &str, memory: &mut Memory) -> Option<bool> {
 /// # Errors
 /// See [`HashError`].
 pub fn hash(password: &[u8]) -> Result<String, HashError> {
-    let params = Params::new(MEMORY_KIB, PASSES, LANES, None).map_err(|_| HashError)?;
+    let params = Params::new(MEMORY_KIB, PASSES, LANES, None).map_err(|_| HashError::Failed)?;
     let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
-    Ok(argon2.hash_password(password).map_err(|_| HashError)?.to_string())
+    Ok(argon2.hash_password(password).map_err(|_| HashError::Failed)?.to_string())
 }
 
 #[cfg(test)]
@@ -215,7 +225,7 @@ mod tests {
         let passwords = Passwords::default();
         let (running, order) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
         let (running, order) = (Arc::new(running), Arc::new(order));
-        let tasks = (0..100).map(|number| {
+        let tasks = (0..WAITING_MAX).map(|number| {
             let (running, order) = (Arc::clone(&running), Arc::clone(&order));
             passwords.aside(move |_| {
                 assert_eq!(running.fetch_add(1, Ordering::SeqCst), 0);
@@ -224,13 +234,13 @@ mod tests {
             })
         });
         assert!(futures_util::future::join_all(tasks).await.iter().all(Result::is_ok));
-        assert_eq!(*order.lock(), (0..100).collect::<Vec<_>>());
+        assert_eq!(*order.lock(), (0..WAITING_MAX).collect::<Vec<_>>());
     }
 
     #[tokio::test]
     async fn a_panic_fails_one_attempt_and_no_other() {
         let passwords = Passwords::default();
-        assert_eq!(passwords.aside(|_| panic!("as a test")).await, Err::<(), _>(HashError));
+        assert_eq!(passwords.aside(|_| panic!("as a test")).await, Err::<(), _>(HashError::Failed));
         assert_eq!(passwords.aside(|_| 7).await, Ok(7));
     }
 
@@ -245,7 +255,7 @@ mod tests {
                 begin.send(()).unwrap();
                 wait.recv()
             });
-            let gone = (0..100).map(|_| {
+            let gone = (1..WAITING_MAX).map(|_| {
                 let ran = Arc::clone(&ran);
                 passwords.aside(move |_| ran.fetch_add(1, Ordering::SeqCst))
             });
@@ -254,6 +264,7 @@ mod tests {
             assert!(futures_util::poll!(&mut all.0).is_pending());
             begun.recv().unwrap();
             assert!(futures_util::poll!(&mut all.1).is_pending());
+            assert_eq!(passwords.aside(|_| 7).await, Err(HashError::Crowded), "no more wait, and they hear it at once");
         }
         go.send(()).unwrap();
         assert_eq!(passwords.aside(|_| 7).await, Ok(7));

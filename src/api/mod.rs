@@ -11,7 +11,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use hyper::header::{ALLOW, HeaderValue};
 use hyper::{HeaderMap, Method, StatusCode};
-use tokio::sync::Semaphore;
 use warp::Filter;
 use warp::path::FullPath;
 use warp::reply::Response;
@@ -26,6 +25,7 @@ use crate::web::cors;
 use crate::web::options::Options;
 use crate::web::problem::Problem;
 use crate::web::query_string::RawQuery;
+use crate::web::room::{Bodies, Room};
 
 mod accept;
 mod batch;
@@ -35,10 +35,15 @@ mod nodes;
 mod picture;
 mod read;
 mod routes;
+mod turns;
 
 pub use batch::countable_items;
 use routes::{Endpoint, find, find_counting};
 pub(crate) use routes::{counts_by_path, takes_body};
+use turns::Turns;
+
+/// Connections for reading that lists leave to pictures and to the dashboard.
+const CONNECTIONS_LEFT: usize = 2;
 
 /// What the endpoints work with. It lives as long as the process (`Box::leak`), so that a request
 /// borrows it without touching a reference count that all cores share.
@@ -51,9 +56,10 @@ pub struct Api {
     options: Options,
     clock: Clock,
     draining: AtomicBool,
-    renders: Semaphore,
-    /// Bytes that bodies being read may still take.
-    bodies: Semaphore,
+    renders: Turns,
+    /// Lists that are being read. Some connections to the store are left to others.
+    lists: Turns,
+    bodies: Bodies,
     pictures: moka::sync::Cache<picture::Tag, Bytes>,
     listings: read::Listings,
 }
@@ -61,8 +67,10 @@ pub struct Api {
 impl Api {
     #[must_use]
     pub fn new(node: &Arc<Node>, ack: Ack, options: Options) -> Self {
-        let renders = Semaphore::new(options.renders_max.max(1));
-        let bodies = Semaphore::new(options.bodies_bytes_max);
+        let renders = Turns::new(options.renders_max);
+        let lists = Turns::new(node.store.read_connections().saturating_sub(CONNECTIONS_LEFT));
+        let bodies = Bodies::new(options.bodies_bytes_max);
+        node.query.lists().limit(options.lists_bytes_max);
         Self {
             batches: Arc::clone(&node.batches),
             query: Arc::clone(&node.query),
@@ -72,6 +80,7 @@ impl Api {
             clock: Arc::clone(&node.clock),
             draining: AtomicBool::new(false),
             renders,
+            lists,
             bodies,
             pictures: picture::cache(),
             listings: read::cache(),
@@ -102,6 +111,11 @@ impl Api {
             (_, [event, num]) => ingest::many(self, event, num, query, hour),
         };
         Some(counted.unwrap_or_else(|problem| problem.answer(&Method::POST).into()))
+    }
+
+    /// The share of one body in what all may hold.
+    pub(crate) fn room(&'static self) -> Room {
+        Room::new(&self.bodies)
     }
 
     /// From now on `/readyz` says 503.

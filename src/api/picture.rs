@@ -103,7 +103,7 @@ async fn picture(api: &'static Api, tag: Tag, series: Series, size: Size, format
     if let Some(picture) = api.pictures.get(&tag) {
         return Ok(picture);
     }
-    let permit = api.renders.acquire().await.map_err(|_| Problem::Render)?;
+    let permit = api.renders.take().await?;
     let drawn = tokio::task::spawn_blocking(move || {
         let _permit = permit;
         api.pictures.try_get_with(tag, || render(&series, size, format).map(Bytes::from))

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream;
-use hyper::header::CONTENT_TYPE;
+use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use hyper::{HeaderMap, StatusCode};
 use moka::sync::Cache;
 use serde::Serialize;
@@ -20,7 +20,9 @@ use warp::reply::Response;
 
 use super::Api;
 use crate::domain::{EventName, Hour, HourRange};
+use crate::query::lists::{Held, Reader, bytes_of};
 use crate::query::{DataVersion, StoreError, yielding};
+use crate::rows::Row;
 use crate::shared::Shared;
 use crate::web::conditional::{Stands, is_known, not_modified, tagged};
 use crate::web::problem::{JSON, Problem, json};
@@ -68,7 +70,11 @@ pub(super) async fn range(api: &Api, query: Option<RawQuery>, headers: &HeaderMa
     listing(api, Some(range), headers, || async move {
         // On the heap, since any answer's future has room for it, and most are answered without.
         let rows = Box::pin(api.query.hourly(range, api.options.range_rows_max)).await?;
-        Ok(rows.into_iter().map(|row| Row { date: row.hour, event: row.event, count: row.count }))
+        let held = hold(api, &rows).map_err(|error| match fitting(api, &rows) {
+            Some(rows_max) => StoreError::TooManyRows { rows_max },
+            None => error,
+        })?;
+        Ok((held, rows.into_iter().map(|row| Row { date: row.hour, event: row.event, count: row.count })))
     })
     .await
 }
@@ -82,9 +88,30 @@ pub(super) async fn totals(api: &Api, headers: &HeaderMap) -> Result<Response, P
     }
     listing(api, None, headers, || async move {
         let totals = Box::pin(api.query.totals()).await?;
-        Ok(totals.into_iter().map(|total| Row { event: total.event, count: total.count }))
+        let held = hold(api, &totals)?;
+        Ok((held, totals.into_iter().map(|total| Row { event: total.event, count: total.count })))
     })
     .await
+}
+
+fn hold<T: Row>(api: &Api, rows: &[T]) -> Result<Held, StoreError> {
+    hold_bytes(api, bytes_of(rows))
+}
+
+/// Where there is no room, what is only kept goes first.
+fn hold_bytes(api: &Api, bytes: usize) -> Result<Held, StoreError> {
+    let hold = || api.query.lists().hold(Reader::Anybody, bytes);
+    hold().or_else(|_| {
+        api.listings.invalidate_all();
+        api.listings.run_pending_tasks();
+        hold()
+    })
+}
+
+/// How many such rows there is room for, where even without any other list there is none for all.
+fn fitting<T: Row>(api: &Api, rows: &[T]) -> Option<usize> {
+    let (bytes, max) = (bytes_of(rows), api.query.lists().max(Reader::Anybody));
+    (bytes > max).then(|| rows.len() * (max / 1024) / (bytes / 1024).max(1))
 }
 
 async fn listing<R, I, F>(
@@ -94,7 +121,7 @@ async fn listing<R, I, F>(
     read: impl Fn() -> F,
 ) -> Result<Response, Problem>
 where
-    F: Future<Output = Result<I, StoreError>>,
+    F: Future<Output = Result<(Held, I), StoreError>>,
     R: Serialize + Send + Sync + 'static,
     I: Iterator<Item = R> + Send + Sync + 'static,
 {
@@ -104,11 +131,20 @@ where
         return Ok(tagged(not_modified(), &tag, Stands::ForVersion));
     }
     let begin = || async {
-        let mut listing = Listing::new(read().await?);
+        let (held, rows) = read().await?;
+        let mut listing = Listing::new(rows);
+        listing.held = Some(held);
         let first = yielding(listing.rows.size_hint().0, || listing.piece(WHOLE_BYTES_MAX));
+        let first = whole(api, first)?;
         Ok::<_, StoreError>((first, listing))
     };
     let shared = api.listings.get_with(key, Arc::default);
+    let is_current = |last: &Result<Written, StoreError>| last.as_ref().is_ok_and(|last| last.version == version);
+    let kept = shared.peek(|last| is_current(last).then(|| last.as_ref().ok().and_then(|last| last.body.clone())));
+    if let Some(body) = kept.flatten().flatten() {
+        return Ok(tagged(in_pieces(body), &tag, Stands::ForVersion));
+    }
+    let _turn = api.lists.take().await?;
     let mut begun = None;
     let make = async {
         // Before the rows: they may be newer than their tag says, then the next poll gets them again.
@@ -117,20 +153,19 @@ where
         begun = Some((first, listing));
         Ok(Written { version, body })
     };
-    let Written { version, body } =
-        shared.get(|last| last.as_ref().is_ok_and(|last| last.version == version), make).await?;
+    let Written { version, body } = shared.get(is_current, make).await?;
     if begun.is_some() {
         // So that it is weighed with what is in it now.
         api.listings.insert(key, shared);
     }
     let response = match body {
-        Some(body) => json(StatusCode::OK, body),
+        Some(body) => in_pieces(body),
         None => {
             let (first, rest) = match begun {
                 Some(begun) => begun,
                 None => begin().await?,
             };
-            let pieces = std::iter::once(first).chain(rest).map(Ok::<_, Infallible>);
+            let pieces = pieces_of(first).chain(rest).map(Ok::<_, Infallible>);
             let mut response = warp::reply::stream(stream::iter(pieces)).into_response();
             response.headers_mut().insert(CONTENT_TYPE, JSON);
             response
@@ -139,17 +174,50 @@ where
     Ok(tagged(response, &version.to_string(), Stands::ForVersion))
 }
 
+/// The text of a list, which takes its bytes until the last answer with it is sent.
+fn whole(api: &Api, text: Bytes) -> Result<Bytes, StoreError> {
+    struct Owned {
+        text: Bytes,
+        _held: Held,
+    }
+    impl AsRef<[u8]> for Owned {
+        fn as_ref(&self) -> &[u8] {
+            &self.text
+        }
+    }
+    let held = hold_bytes(api, text.len())?;
+    Ok(Bytes::from_owner(Owned { text, _held: held }))
+}
+
+fn pieces_of(text: Bytes) -> impl Iterator<Item = Bytes> + Send + Sync {
+    (0..text.len()).step_by(PIECE_BYTES).map(move |at| text.slice(at..text.len().min(at + PIECE_BYTES)))
+}
+
+/// hyper copies what it is given at one go, and that copy is nobody's share.
+fn in_pieces(text: Bytes) -> Response {
+    if text.len() <= PIECE_BYTES {
+        return json(StatusCode::OK, text);
+    }
+    let length = text.len();
+    let mut response = warp::reply::stream(stream::iter(pieces_of(text).map(Ok::<_, Infallible>))).into_response();
+    response.headers_mut().insert(CONTENT_TYPE, JSON);
+    response.headers_mut().insert(CONTENT_LENGTH, length.into());
+    response
+}
+
 /// Writes `{"status":true,"response":[[row],[row]]}`: a list of one-element lists, as the original
 /// service answers.
 struct Listing<I: Iterator> {
     rows: Peekable<I>,
     opening: &'static [u8],
     done: bool,
+    /// Of the rows.
+    held: Option<Held>,
 }
 
 impl<R: Serialize, I: Iterator<Item = R>> Listing<I> {
     fn new(rows: I) -> Self {
-        Self { rows: rows.peekable(), opening: br#"{"status":true,"response":["#, done: false }
+        Self { rows: rows.peekable(), opening: br#"{"status":true,"response":["#, done: false, held: None }
     }
 
     /// The next rows, about `bytes_max` long.
@@ -168,6 +236,7 @@ impl<R: Serialize, I: Iterator<Item = R>> Listing<I> {
         if self.rows.peek().is_none() {
             piece.extend_from_slice(b"]}");
             self.done = true;
+            self.held = None;
         }
         Bytes::from(piece)
     }

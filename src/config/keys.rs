@@ -42,10 +42,12 @@ const fn integer(name: &'static str, min: i64, max: i64) -> Key {
     key(name, Expect::Integer { min, max })
 }
 
-pub(super) static KEYS: [Key; 46] = [
+pub(super) static KEYS: [Key; 49] = [
     key("data_dir", Expect::Path),
     key("http.listen", Expect::Address),
     integer("http.connections_max", 1, 1_000_000),
+    integer("http.connections_per_client_max", 0, 1_000_000),
+    integer("http.first_byte_timeout_ms", 100, 3_600_000),
     integer("http.header_timeout_ms", 100, 3_600_000),
     integer("http.header_bytes_max", 8_192, 1 << 20),
     integer("http.body_bytes_max", 1_024, 1 << 30),
@@ -56,6 +58,7 @@ pub(super) static KEYS: [Key; 46] = [
     integer("http.drain_timeout_ms", 0, 600_000),
     integer("http.store_ack_timeout_ms", 1, 600_000),
     integer("http.range_rows_max", 1, 100_000_000),
+    integer("http.lists_bytes_max", 1_048_576, 1 << 40),
     integer("http.renders_max", 1, 1_024),
     integer("http.workers", 0, 1_024),
     // `store` as the level of every request would make each wait for a flush.

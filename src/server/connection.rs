@@ -3,20 +3,20 @@
 //! A connection is polled for every request, so what is rarely due must cost nothing then. hyper's own
 //! head time-out is armed anew for each request, on the heap, and a tokio timer takes the lock of
 //! the timer wheel twice. Here the connection only notes its deadlines, once for each poll, and a
-//! *watch*, a future beside the connection that is polled only when something wakes it, looks at the
-//! notes when they are due.
+//! [`watch`](super::watch), a future beside the connection that is polled only when something wakes it,
+//! looks at the notes when they are due. Whether the client is still there is watched only while a handler
+//! takes its time, which no count does.
 
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::{Context, Poll, Wake, Waker};
+use std::sync::atomic::Ordering;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
-use futures_util::task::AtomicWaker;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1::Builder;
@@ -26,14 +26,18 @@ use tokio_util::sync::CancellationToken;
 
 use super::context::ConnectionContext;
 use super::gate::{Gate, Unconfirmed};
+use super::watch::{Aside, Ended, Signals, watch};
 use super::wire::{Outlet, Sent, Wire, wire};
 use super::{Answer, date};
 use crate::batch::Batches;
+use crate::web::pace::PROGRESS_BYTES;
 
 /// What holds for every connection.
 pub(super) struct Rules {
-    /// How long we wait for a whole request head, and for the client to take an answer.
+    /// How long we wait for a whole request head, and for the client to take some of an answer.
     pub(super) patience: Duration,
+    /// How long a new connection may be silent.
+    pub(super) first_byte_patience: Duration,
     pub(super) head_bytes_max: usize,
     /// `None`: any.
     pub(super) age_max: Option<Duration>,
@@ -43,6 +47,12 @@ pub(super) struct Rules {
     /// The whole answers when the journal fails at the gate, and when a commit takes too long.
     pub(super) unconfirmed: Vec<u8>,
     pub(super) store_late: Vec<u8>,
+    /// The whole answers in the place of those that hyper gives by itself, and to a head that is late.
+    pub(super) malformed: Vec<u8>,
+    pub(super) fragment: Vec<u8>,
+    pub(super) head_too_large: Vec<u8>,
+    pub(super) target_too_long: Vec<u8>,
+    pub(super) head_late: Vec<u8>,
     /// Finish the request in flight, then close.
     pub(super) drain: CancellationToken,
     /// Close at once.
@@ -56,6 +66,16 @@ impl Rules {
             Unconfirmed::StoreLate => &self.store_late,
         }
     }
+
+    /// What to say where hyper has refused a request with `status`.
+    fn refusal(&self, status: u16, outlet: &Outlet) -> &[u8] {
+        match status {
+            414 => &self.target_too_long,
+            431 => &self.head_too_large,
+            _ if outlet.has_fragment() => &self.fragment,
+            _ => &self.malformed,
+        }
+    }
 }
 
 /// Serves the connection until it is closed, by either side.
@@ -63,12 +83,13 @@ pub(super) async fn serve<F>(
     stream: TcpStream,
     peer: IpAddr,
     rules: &'static Rules,
+    signals: Arc<Signals>,
     answer: impl Fn(Request<Incoming>, &ConnectionContext) -> F,
 ) where
     F: Future<Output = Answer>,
 {
     let (wire, outlet) = wire(stream);
-    if let Ended::Done = answer_all(wire, &outlet, peer, rules, answer).await {
+    if let Ended::Done = answer_all(wire, &outlet, peer, rules, &signals, answer).await {
         let closed = tokio::time::timeout(rules.patience.min(CLOSE_PATIENCE), outlet.close());
         tokio::select! {
             () = rules.cut.cancelled() => {}
@@ -85,13 +106,13 @@ async fn answer_all<F>(
     outlet: &Outlet,
     peer: IpAddr,
     rules: &'static Rules,
+    signals: &Arc<Signals>,
     answer: impl Fn(Request<Incoming>, &ConnectionContext) -> F,
 ) -> Ended
 where
     F: Future<Output = Answer>,
 {
     let context = ConnectionContext::new(peer);
-    let signals = Arc::<Signals>::default();
     let mut builder = Builder::new();
     builder
         // Not `max_headers`: hyper's own limit of 100 lives on the stack, any other on the heap.
@@ -110,12 +131,25 @@ where
         })
     };
     let mut connection = pin!(builder.serve_connection(wire, service_fn(answer)));
-    let mut watch = Aside::new(watch(rules, Arc::clone(&signals)));
+    let mut watch = Aside::new(watch(rules, Arc::clone(signals)));
     let mut gate = Gate::new(rules.batches, rules.store_patience);
     let (mut told, mut done) = (false, false);
+    // While a handler takes its time: ends when the client has left.
+    let mut gone: Option<Pin<Box<dyn Future<Output = ()> + Send>>> = None;
+    // Whether the first bytes have come, and how many the client had taken when it last got more time.
+    let (mut is_new, mut taken) = (true, 0);
     std::future::poll_fn(|cx| {
-        if let Poll::Ready(ended) = watch.poll(cx) {
-            return Poll::Ready(ended);
+        match watch.poll(cx) {
+            Poll::Pending => {}
+            Poll::Ready(Ended::HeadLate) if outlet.has_heard() => {
+                outlet.gather(&rules.head_late);
+                return Poll::Ready(Ended::Done);
+            }
+            Poll::Ready(Ended::HeadLate) => return Poll::Ready(Ended::Cut),
+            Poll::Ready(ended) => return Poll::Ready(ended),
+        }
+        if gone.as_mut().is_some_and(|gone| gone.as_mut().poll(cx).is_ready()) {
+            return Poll::Ready(Ended::Cut);
         }
         if !told && signals.closing.load(Ordering::Relaxed) {
             told = true;
@@ -129,11 +163,32 @@ where
                     return Poll::Ready(Ended::Cut);
                 }
                 context.begin_poll();
-                done = connection.as_mut().poll(cx).is_ready();
+                let polled = connection.as_mut().poll(cx);
+                done = polled.is_ready();
+                if matches!(&polled, Poll::Ready(Err(error)) if error.is_parse())
+                    && let Some(status) = outlet.bare_status()
+                {
+                    outlet.replace_bare(rules.refusal(status, outlet));
+                }
                 context.take_owed().into_iter().for_each(|owed| gate.owe(owed));
+                let turned = requests.take_turned();
                 // A head that is begun has to be completed in time; a new one gets a new deadline.
-                if requests.take_begun() || !outlet.lacks_bytes() || requests.in_flight() {
+                if turned || !outlet.lacks_bytes() || requests.in_flight() || is_new && outlet.has_heard() {
                     signals.head_deadline.clear();
+                    is_new &= !outlet.has_heard();
+                }
+                if turned {
+                    outlet.forget_heard();
+                }
+                if !requests.in_flight() {
+                    gone = None;
+                } else if gone.is_none() {
+                    let mut waits: Pin<Box<dyn Future<Output = ()> + Send>> =
+                        Box::pin(outlet.gone(HALF_CLOSED_PATIENCE.min(rules.patience)));
+                    if waits.as_mut().poll(cx).is_ready() {
+                        return Poll::Ready(Ended::Cut);
+                    }
+                    gone = Some(waits);
                 }
             }
             if at_gate || outlet.has_bytes() {
@@ -148,11 +203,17 @@ where
                     Poll::Ready(Err(_)) => return Poll::Ready(Ended::Cut),
                 }
             }
-            // Not before the gate is passed: a client that waits for its answers need not send.
-            if outlet.lacks_bytes() && !requests.in_flight() && signals.head_deadline.get().is_none() {
-                signals.head_deadline.set(Instant::now() + rules.patience);
+            let sent = outlet.send(cx);
+            // Not before all is sent: a client that waits for its answers, or takes them slowly, need not send.
+            if matches!(sent, Ok(Sent::All))
+                && outlet.lacks_bytes()
+                && !requests.in_flight()
+                && signals.head_deadline.get().is_none()
+            {
+                let patience = if is_new { rules.first_byte_patience.min(rules.patience) } else { rules.patience };
+                signals.head_deadline.set(Instant::now() + patience);
             }
-            match outlet.send(cx) {
+            match sent {
                 _ if done => return Poll::Ready(Ended::Done),
                 Err(_) => return Poll::Ready(Ended::Cut),
                 Ok(Sent::AllAndMoreWaits) => {}
@@ -163,8 +224,10 @@ where
                     }
                 }
                 Ok(Sent::Some) => {
-                    // Not anew each time: the client has to take all of it in time.
-                    if signals.write_deadline.get().is_none() {
+                    // Not anew each time: the client has to take some in time, and not just a few bytes.
+                    let now_taken = outlet.taken();
+                    if signals.write_deadline.get().is_none() || now_taken >= taken + PROGRESS_BYTES {
+                        taken = now_taken;
                         signals.write_deadline.set(Instant::now() + rules.patience);
                     }
                     return Poll::Pending;
@@ -181,161 +244,6 @@ const BUFFER_BYTES_MIN: usize = 64 * 1024;
 /// How long a client may take to close after we have said all.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
 
-enum Ended {
-    /// All is answered; what is gathered has to be sent.
-    Done,
-    /// Nobody is there to tell.
-    Cut,
-}
-
-/// What the watch and the connection tell each other. Both live in one task; the atomics are for
-/// the type system.
-struct Signals {
-    requests: Requests,
-    /// When the request head that is being waited for must be complete.
-    head_deadline: Deadline,
-    /// When the client must have taken what was to be sent.
-    write_deadline: Deadline,
-    closing: AtomicBool,
-}
-
-impl Default for Signals {
-    fn default() -> Self {
-        let none = || Deadline { start: Instant::now(), ms: AtomicU64::new(Deadline::NONE) };
-        Self {
-            requests: Requests::default(),
-            head_deadline: none(),
-            write_deadline: none(),
-            closing: AtomicBool::new(false),
-        }
-    }
-}
-
-/// Which requests have come through hyper.
-#[derive(Default)]
-struct Requests {
-    in_flight: AtomicBool,
-    begun: AtomicBool,
-}
-
-impl Requests {
-    fn begin(&self) {
-        self.in_flight.store(true, Ordering::Relaxed);
-        self.begun.store(true, Ordering::Relaxed);
-    }
-
-    fn end(&self) {
-        self.in_flight.store(false, Ordering::Relaxed);
-    }
-
-    /// Whether the last one is still without an answer.
-    fn in_flight(&self) -> bool {
-        self.in_flight.load(Ordering::Relaxed)
-    }
-
-    /// Whether one has begun since the last look.
-    fn take_begun(&self) -> bool {
-        let begun = self.begun.load(Ordering::Relaxed);
-        self.begun.store(false, Ordering::Relaxed);
-        begun
-    }
-}
-
-struct Deadline {
-    start: Instant,
-    /// Since `start`.
-    ms: AtomicU64,
-}
-
-impl Deadline {
-    const NONE: u64 = u64::MAX;
-
-    fn set(&self, at: Instant) {
-        let ms = at.saturating_duration_since(self.start).as_millis();
-        self.ms.store(u64::try_from(ms).unwrap_or(Self::NONE - 1), Ordering::Relaxed);
-    }
-
-    fn clear(&self) {
-        self.ms.store(Self::NONE, Ordering::Relaxed);
-    }
-
-    fn get(&self) -> Option<Instant> {
-        let ms = self.ms.load(Ordering::Relaxed);
-        (ms != Self::NONE).then(|| self.start + Duration::from_millis(ms))
-    }
-
-    fn has_passed(&self, now: Instant) -> bool {
-        self.get().is_some_and(|at| at <= now)
-    }
-}
-
-/// Ends when the connection must.
-async fn watch(rules: &'static Rules, signals: Arc<Signals>) -> Ended {
-    let begun = Instant::now();
-    let deadlines = async {
-        loop {
-            let now = Instant::now();
-            if signals.write_deadline.has_passed(now) {
-                return Ended::Cut;
-            }
-            if signals.head_deadline.has_passed(now) {
-                return Ended::Done;
-            }
-            let mut old_at = rules.age_max.map(|age| begun + age);
-            if old_at.is_some_and(|at| at <= now) {
-                signals.closing.store(true, Ordering::Relaxed);
-                old_at = None;
-            }
-            // Whatever is set later is due later than this.
-            let later = Some(now + rules.patience);
-            let next = [signals.head_deadline.get(), signals.write_deadline.get(), old_at, later];
-            tokio::time::sleep_until(next.into_iter().flatten().min().unwrap_or(now).into()).await;
-        }
-    };
-    let close = async {
-        rules.drain.cancelled().await;
-        signals.closing.store(true, Ordering::Relaxed);
-        rules.cut.cancelled().await;
-    };
-    tokio::select! {
-        ended = deadlines => ended,
-        () = close => Ended::Cut,
-    }
-}
-
-/// A future beside the main one of a task, polled only after something has woken it and not
-/// whenever the task runs.
-struct Aside {
-    future: Pin<Box<dyn Future<Output = Ended> + Send>>,
-    bell: Arc<Bell>,
-    waker: Waker,
-}
-
-struct Bell {
-    rung: AtomicBool,
-    task: AtomicWaker,
-}
-
-impl Wake for Bell {
-    fn wake(self: Arc<Self>) {
-        self.rung.store(true, Ordering::Release);
-        self.task.wake();
-    }
-}
-
-impl Aside {
-    fn new(future: impl Future<Output = Ended> + Send + 'static) -> Self {
-        let bell = Arc::new(Bell { rung: AtomicBool::new(true), task: AtomicWaker::new() });
-        Self { future: Box::pin(future), waker: Waker::from(bell.clone()), bell }
-    }
-
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
-        if !self.bell.rung.load(Ordering::Acquire) {
-            return Poll::Pending;
-        }
-        // First the waker, then the bell: a ring in between is seen by the poll below or wakes anew.
-        self.bell.task.register(cx.waker());
-        self.bell.rung.store(false, Ordering::Release);
-        self.future.as_mut().poll(&mut Context::from_waker(&self.waker))
-    }
-}
+/// How long a client may still wait for an answer after it has closed its sending side. One that has closed all of
+/// its connection looks the same.
+const HALF_CLOSED_PATIENCE: Duration = Duration::from_secs(2);

@@ -1,36 +1,38 @@
 //! The transport under both sides of HTTP: accepts, bounds the number of connections, drains.
 //!
-//! Reading order: this file, `connection` and `wire` (around one connection), `context` (what a connection knows),
-//! `gate` (when answers may leave), `date`.
+//! Reading order: this file, `seats` (who gets in), `connection`, `watch` and `wire` (around one connection), `target`
+//! (what hyper would hide), `context` (what a connection knows), `gate` (when answers may leave), `date`.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
-use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use hyper::Request;
 use hyper::body::Incoming;
-use hyper::{Method, Request};
 use warp::reply::Response;
 
 use crate::batch::Batches;
 use crate::web::options::Options;
-use crate::web::problem::Problem;
+use crate::web::problem::{Problem, Unread};
 
 mod connection;
 mod context;
 mod date;
 mod gate;
+mod seats;
+mod target;
+mod watch;
 mod wire;
 
 pub use context::ConnectionContext;
 pub use date::learn_date;
 pub use gate::Debt;
+use seats::{Full, Seats};
 
 /// An answer, and what must have happened before it may leave.
 pub struct Answer {
@@ -105,38 +107,55 @@ pub async fn serve(listener: TcpListener, site: &'static impl Serve, drain: Canc
     let options = site.options();
     let milliseconds = Duration::from_millis;
     let cut = CancellationToken::new();
-    let last_answer = |problem: &Problem, retry_after_s| last_answer(problem, retry_after_s, &site.unread());
+    let unread = site.unread();
+    let last_answer = |problem: Problem| problem.on_the_wire(&unread);
+    let refusal = |why: Unread| last_answer(Problem::Unread(why));
     let rules: &'static connection::Rules = Box::leak(Box::new(connection::Rules {
         patience: milliseconds(options.header_timeout_ms),
+        first_byte_patience: milliseconds(options.first_byte_timeout_ms),
         head_bytes_max: options.header_bytes_max,
         age_max: (options.connection_age_max_ms > 0).then(|| milliseconds(options.connection_age_max_ms)),
         batches: site.batches(),
         store_patience: milliseconds(options.store_ack_timeout_ms),
-        unconfirmed: last_answer(&Problem::NotConfirmed, 1),
-        store_late: last_answer(&Problem::StoreAckTimeout, 5),
+        unconfirmed: last_answer(Problem::NotConfirmed),
+        store_late: last_answer(Problem::StoreAckTimeout),
+        malformed: refusal(Unread::Malformed),
+        fragment: refusal(Unread::Fragment),
+        head_too_large: refusal(Unread::HeadTooLarge),
+        target_too_long: refusal(Unread::TargetTooLong),
+        head_late: refusal(Unread::HeadTimeout),
         drain: drain.clone(),
         cut: cut.clone(),
     }));
-    let slots = Arc::new(Semaphore::new(options.connections_max));
+    let seats = Seats::new(options.connections_max, options.connections_per_client_max);
     let connections = TaskTracker::new();
 
     while let Some((stream, peer)) = accept(&listener, &drain).await {
         if !date::is_writable() {
-            turn_away(&stream, &last_answer(&Problem::Clock, 1));
+            turn_away(&stream, &refusal(Unread::Clock));
             continue;
         }
-        let Ok(slot) = slots.clone().try_acquire_owned() else {
-            turn_away(&stream, &last_answer(&Problem::TooManyConnections, 1));
-            continue;
+        let seat = match seats.take(peer).await {
+            Ok(seat) => seat,
+            Err(full) => {
+                let why = match full {
+                    Full::All => Unread::TooManyConnections,
+                    Full::Client => Unread::TooManyOfClient,
+                };
+                turn_away(&stream, &refusal(why));
+                continue;
+            }
         };
         // Without it, answers to pipelined requests wait for the client's delayed ACK.
         let _ = stream.set_nodelay(true);
+        hold_back(&stream);
         connections.spawn(async move {
-            connection::serve(stream, peer, rules, |request, context: &ConnectionContext| {
+            let signals = seat.signals.clone();
+            connection::serve(stream, peer, rules, signals, |request, context: &ConnectionContext| {
                 site.answer(request, context)
             })
             .await;
-            drop(slot);
+            drop(seat);
         });
     }
     site.begin_draining();
@@ -148,6 +167,20 @@ pub async fn serve(listener: TcpListener, site: &'static impl Serve, drain: Canc
         connections.wait().await;
     }
 }
+
+/// The kernel takes no more for a slow client than this, besides what is on its way: so it is seen whether the
+/// client goes on taking, and what thousands of them do not take is no burden.
+#[cfg(target_os = "linux")]
+const UNSENT_BYTES_MAX: u32 = 64 * 1024;
+
+#[cfg(target_os = "linux")]
+fn hold_back(stream: &TcpStream) {
+    // Where the kernel refuses, slow clients are only measured less often.
+    let _ = socket2::SockRef::from(stream).set_tcp_notsent_lowat(UNSENT_BYTES_MAX);
+}
+
+#[cfg(not(target_os = "linux"))]
+fn hold_back(_: &TcpStream) {}
 
 /// The next connection; `None` when it is time to drain.
 async fn accept(listener: &TcpListener, drain: &CancellationToken) -> Option<(TcpStream, IpAddr)> {
@@ -183,15 +216,4 @@ fn is_about_one_connection(error: &io::Error) -> bool {
 fn turn_away(stream: &TcpStream, answer: &[u8]) {
     let _ = stream.try_write(answer);
     let _ = stream.try_read(&mut [0; 4096]);
-}
-
-/// A whole 503, for where hyper does not speak; the client is to come back after `retry_after_s`.
-fn last_answer(problem: &Problem, retry_after_s: u8, headers: &str) -> Vec<u8> {
-    let body = problem.envelope(&Method::POST);
-    format!(
-        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\
-         retry-after: {retry_after_s}\r\n{headers}connection: close\r\n\r\n{body}",
-        body.len(),
-    )
-    .into_bytes()
 }

@@ -6,25 +6,37 @@
 //! before a half-received request, before a refusal (400, 431), and when the connection closes.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::net::Shutdown;
 use std::ops::RangeInclusive;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use hyper::rt::{Read, ReadBufCursor, Write};
-use hyper_util::rt::TokioIo;
+use memchr::memmem;
 use parking_lot::Mutex;
 use socket2::SockRef;
+use tokio::io::{AsyncRead, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+
+use super::target::Line;
 
 /// Beyond this, hyper has to wait until the client has taken some.
 const GATHERED_BYTES_MAX: usize = 64 * 1024;
 /// Of which sizes an empty buffer is kept: a smaller one, of a single answer, is made anew as quickly, and
 /// idle connections are to be small.
 const KEPT_BYTES: RangeInclusive<usize> = 512..=4 * 1024;
+/// Ready when the client's side is closed.
+#[cfg(target_os = "linux")]
+const CLOSES: Interest = Interest::PRIORITY.add(Interest::ERROR);
+#[cfg(not(target_os = "linux"))]
+const CLOSES: Interest = Interest::ERROR;
+/// What is read at one go.
+const READ_BYTES_MAX: usize = 16 * 1024;
 
 #[derive(Default)]
 struct Gathered {
@@ -35,6 +47,8 @@ struct Gathered {
     partly_sent: bool,
     /// Counts how often hyper got its turn to write again; see [`Loan`].
     turn: u64,
+    /// Bytes that the client's side of the network has taken in all.
+    taken: u64,
 }
 
 /// What both sides see, and who sends for this connection among others. The lock is hardly ever
@@ -44,11 +58,16 @@ struct Shared {
     gathered: Mutex<Gathered>,
     /// hyper has asked for bytes and got none.
     lacks_bytes: AtomicBool,
+    /// The client has sent something since [`Outlet::forget_heard`].
+    heard: AtomicBool,
+    /// The target of a request had a `#`.
+    has_fragment: AtomicBool,
 }
 
 /// hyper's side.
 pub(super) struct Wire {
-    read: TokioIo<OwnedReadHalf>,
+    read: OwnedReadHalf,
+    line: Line,
     shared: Arc<Shared>,
 }
 
@@ -66,14 +85,27 @@ pub(super) struct Loan {
 
 pub(super) fn wire(stream: TcpStream) -> (Wire, Outlet) {
     let (read, write) = stream.into_split();
-    let shared = Arc::new(Shared { write, gathered: Mutex::default(), lacks_bytes: AtomicBool::new(false) });
-    (Wire { read: TokioIo::new(read), shared: Arc::clone(&shared) }, Outlet { shared })
+    let no = || AtomicBool::new(false);
+    let shared = Shared { write, gathered: Mutex::default(), lacks_bytes: no(), heard: no(), has_fragment: no() };
+    let shared = Arc::new(shared);
+    (Wire { read, line: Line::default(), shared: Arc::clone(&shared) }, Outlet { shared })
 }
 
 impl Read for Wire {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
-        let read = Pin::new(&mut self.read).poll_read(cx, into);
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, mut into: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        // Not into hyper's buffer, where nobody may look at the bytes.
+        let mut room = [MaybeUninit::uninit(); READ_BYTES_MAX];
+        let wanted = into.remaining().min(READ_BYTES_MAX);
+        let mut room = ReadBuf::uninit(&mut room[..wanted]);
+        let read = Pin::new(&mut self.read).poll_read(cx, &mut room);
         self.shared.lacks_bytes.store(read.is_pending(), Ordering::Relaxed);
+        if !room.filled().is_empty() {
+            self.shared.heard.store(true, Ordering::Relaxed);
+            if self.line.refuse_fragment(room.filled_mut()) {
+                self.shared.has_fragment.store(true, Ordering::Relaxed);
+            }
+            into.put_slice(room.filled());
+        }
         read
     }
 }
@@ -114,7 +146,10 @@ impl Shared {
         while sent < gathered.bytes.len() {
             match self.write.try_write(&gathered.bytes[sent..]) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(bytes) => sent += bytes,
+                Ok(bytes) => {
+                    sent += bytes;
+                    gathered.taken += bytes as u64;
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     gathered.bytes.drain(..sent);
                     gathered.partly_sent |= sent > 0;
@@ -147,6 +182,39 @@ impl Outlet {
         self.shared.lacks_bytes.load(Ordering::Relaxed)
     }
 
+    /// Whether the client has sent something that is no request yet, as far as can be told.
+    pub(super) fn has_heard(&self) -> bool {
+        self.shared.heard.load(Ordering::Relaxed)
+    }
+
+    /// What the client has sent so far belongs to requests.
+    pub(super) fn forget_heard(&self) {
+        self.shared.heard.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether the target of a request had a `#`: then hyper has refused it.
+    pub(super) fn has_fragment(&self) -> bool {
+        self.shared.has_fragment.load(Ordering::Relaxed)
+    }
+
+    /// How much the client has taken since the connection began, in bytes.
+    pub(super) fn taken(&self) -> u64 {
+        self.shared.gathered.lock().taken
+    }
+
+    /// Ends when the client has left: at once when its side is gone, some time after it has only said that it
+    /// sends no more, which a client may do that still waits for its answer.
+    pub(super) fn gone(&self, half_closed_patience: Duration) -> impl Future<Output = ()> + Send + use<> {
+        let shared = Arc::clone(&self.shared);
+        async move {
+            // What the client sends meanwhile does not end the wait, unlike with `READABLE`.
+            let closes = shared.write.ready(CLOSES).await;
+            if closes.is_ok_and(|ready| !ready.is_error()) {
+                let _ = tokio::time::timeout(half_closed_patience, shared.write.ready(Interest::ERROR)).await;
+            }
+        }
+    }
+
     pub(super) fn has_bytes(&self) -> bool {
         !self.shared.gathered.lock().bytes.is_empty()
     }
@@ -161,6 +229,29 @@ impl Outlet {
             gathered.bytes.extend_from_slice(answer);
         }
         replaceable
+    }
+
+    /// The status of the answer that hyper has given by itself and that is gathered last. hyper ends the
+    /// connection after it. Its answers have no body, ours all have.
+    pub(super) fn bare_status(&self) -> Option<u16> {
+        let gathered = self.shared.gathered.lock();
+        let bare = &gathered.bytes[memmem::rfind(&gathered.bytes, b"HTTP/1.")?..];
+        let is_bare = memmem::find(bare, b"\r\ncontent-length: 0\r\n").is_some() && bare.ends_with(b"\r\n\r\n");
+        let status = std::str::from_utf8(bare.get(9..12)?).ok()?.parse().ok()?;
+        (is_bare && [400, 414, 431].contains(&status)).then_some(status)
+    }
+
+    /// Puts `answer` in the place of that one.
+    pub(super) fn replace_bare(&self, answer: &[u8]) {
+        let mut gathered = self.shared.gathered.lock();
+        let begin = memmem::rfind(&gathered.bytes, b"HTTP/1.").unwrap_or(gathered.bytes.len());
+        gathered.bytes.truncate(begin);
+        gathered.bytes.extend_from_slice(answer);
+    }
+
+    /// An answer of ours after all that is gathered.
+    pub(super) fn gather(&self, answer: &[u8]) {
+        self.shared.gathered.lock().bytes.extend_from_slice(answer);
     }
 
     /// Lets somebody else send what is gathered. To be taken back before hyper writes again.

@@ -62,7 +62,10 @@ impl OutageKind {
             StoreError::Unavailable(reason) => Some((Self::Unreachable, reason)),
             StoreError::Refused(reason) => Some((Self::Refused, reason)),
             StoreError::AnotherDatabase(reason) => Some((Self::AnotherDatabase, reason)),
-            StoreError::Rejected(_) | StoreError::CatalogChanging | StoreError::TooManyRows { .. } => None,
+            StoreError::Rejected(_)
+            | StoreError::CatalogChanging
+            | StoreError::TooManyRows { .. }
+            | StoreError::Busy => None,
         }
     }
 }

@@ -88,6 +88,9 @@ pub enum StoreError {
     /// More rows than the caller's limit.
     #[error("more than {rows_max} rows")]
     TooManyRows { rows_max: usize },
+    /// Others read as much as there is room for. Nothing is wrong with the store; the same may do a moment later.
+    #[error("too much is being read at the same time")]
+    Busy,
 }
 
 impl StoreError {
@@ -273,6 +276,11 @@ pub trait Store: AdminStore + Send + Sync + 'static {
         Partitions::ONE
     }
 
+    /// How many lists it reads at the same time.
+    fn read_connections(&self) -> usize {
+        1
+    }
+
     /// Whether it may have several nodes. Commands may commit to any store, beside its nodes.
     fn is_shared(&self) -> bool;
 
@@ -301,7 +309,9 @@ pub async fn open(options: &Options, data_dir: &Path) -> Result<Arc<dyn Store>, 
     if let Some(path) = options.sqlite_path(data_dir)? {
         let opened = tokio::task::spawn_blocking(move || sqlite::SqliteStore::open(&path)).await;
         let store = opened.map_err(|error| StoreError::Unavailable(error.to_string()))??;
-        return Ok(Arc::new(store.with_log_kept(Duration::from_millis(options.log_keep_ms))));
+        let milliseconds = Duration::from_millis;
+        let store = store.with_read_patience(milliseconds(options.statement_timeout_ms));
+        return Ok(Arc::new(store.with_log_kept(milliseconds(options.log_keep_ms))));
     }
     Ok(Arc::new(postgres::PostgresStore::new(&options.url, options)?))
 }

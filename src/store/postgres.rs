@@ -439,6 +439,10 @@ impl Store for PostgresStore {
         self.partitions
     }
 
+    fn read_connections(&self) -> usize {
+        self.reads.size()
+    }
+
     fn is_shared(&self) -> bool {
         true
     }

@@ -1,5 +1,6 @@
-//! SQLite: the library compiled in, one connection that writes and checkpoints, one that only reads,
-//! each on a thread of its own so that a big commit delays neither reads nor the async threads.
+//! SQLite: the library compiled in, one connection that writes and checkpoints, one that reads what is small, and
+//! some that read lists, each on a thread of its own: so a big commit delays neither reads nor the async threads, and
+//! a long list no small read.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -36,11 +37,19 @@ pub type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
 /// So that reading goes on while some are used.
 const TOTALS_UNDER_WAY: usize = 1_000;
 
+/// Connections that read lists. Each is made when it is first needed.
+const LISTERS: usize = 4;
+
+/// How long the read of a list may take.
+const READ_PATIENCE: Duration = Duration::from_secs(30);
+
 pub struct SqliteStore {
     file: Arc<DataFile>,
     /// `None`: opened for an audit, commits are refused.
     writer: Option<Worker>,
     reader: Worker,
+    listers: Vec<Worker>,
+    read_patience: Duration,
     set_aside: AtomicU64,
     reported: Arc<nodes::Reported>,
     clock: Option<Clock>,
@@ -62,9 +71,11 @@ impl SqliteStore {
             reader.connection()?;
         }
         Ok(Self {
-            file,
             writer: Some(Worker::start("sqlite-write", writer)?),
             reader: Worker::start("sqlite-read", reader)?,
+            listers: listers(LISTERS, &file, Role::Read)?,
+            read_patience: READ_PATIENCE,
+            file,
             set_aside: AtomicU64::new(0),
             reported: Arc::default(),
             clock: None,
@@ -76,6 +87,12 @@ impl SqliteStore {
     #[must_use]
     pub fn with_clock(self, clock: Clock) -> Self {
         Self { clock: Some(clock), ..self }
+    }
+
+    /// Lets the read of a list take so long, in place of 30 s.
+    #[must_use]
+    pub fn with_read_patience(self, patience: Duration) -> Self {
+        Self { read_patience: patience, ..self }
     }
 
     /// Keeps entries of the log for so long, in place of the default.
@@ -94,9 +111,11 @@ impl SqliteStore {
         reader.connection()?;
         let reader = Worker::start("sqlite-read", reader)?;
         Ok(Self {
-            file,
             writer: None,
             reader,
+            listers: listers(1, &file, Role::Audit)?,
+            read_patience: READ_PATIENCE,
+            file,
             set_aside: AtomicU64::new(0),
             reported: Arc::default(),
             clock: None,
@@ -112,25 +131,42 @@ impl SqliteStore {
             return Err(StoreError::Rejected("the store was opened for reading only".into()));
         };
         let outcome = writer.run(work).await;
-        if outcome.is_err() && self.file.has_moved() {
-            self.reader.look_after_file();
-        }
+        self.look_after_file(&outcome);
         outcome
     }
 
+    /// Of what is small, which waits for no list.
     async fn read<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let outcome = self.reader.run(work).await;
-        if outcome.is_err()
-            && self.file.has_moved()
-            && let Some(writer) = &self.writer
-        {
-            writer.look_after_file();
-        }
+        let outcome = self.reader.read(Some(self.read_patience), work).await;
+        self.look_after_file(&outcome);
         outcome
     }
+
+    async fn list<T: Send + 'static>(
+        &self,
+        patience: Option<Duration>,
+        work: impl FnOnce(&mut Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let idlest = self.listers.iter().min_by_key(|lister| lister.load()).unwrap_or(&self.reader);
+        let outcome = idlest.read(patience, work).await;
+        self.look_after_file(&outcome);
+        outcome
+    }
+
+    /// Every connection to a file that is not there any more has to be closed before a new one is made.
+    fn look_after_file<T>(&self, outcome: &Result<T, StoreError>) {
+        if outcome.is_err() && self.file.has_moved() {
+            let workers = self.writer.iter().chain([&self.reader]).chain(&self.listers);
+            workers.for_each(Worker::look_after_file);
+        }
+    }
+}
+
+fn listers(number: usize, file: &Arc<DataFile>, role: Role) -> Result<Vec<Worker>, StoreError> {
+    (0..number).map(|_| Worker::start("sqlite-list", Slot::new(file, role))).collect()
 }
 
 #[async_trait]
@@ -163,7 +199,7 @@ impl Store for SqliteStore {
         query: HourlyQuery,
         writers: Vec<WriterId>,
     ) -> Result<Snapshot<Vec<HourlyCount>>, StoreError> {
-        self.read(move |connection| {
+        self.list(Some(self.read_patience), move |connection| {
             let snapshot = connection.transaction()?;
             let value = statements::hourly(&snapshot, &query)?;
             Ok(Snapshot { value, position: statements::position(&snapshot, &writers)? })
@@ -172,7 +208,7 @@ impl Store for SqliteStore {
     }
 
     async fn totals(&self, writers: Vec<WriterId>) -> Result<Snapshot<Vec<EventTotal>>, StoreError> {
-        self.read(move |connection| {
+        self.list(Some(self.read_patience), move |connection| {
             let snapshot = connection.transaction()?;
             let value = statements::totals(&snapshot)?;
             Ok(Snapshot { value, position: statements::position(&snapshot, &writers)? })
@@ -186,7 +222,7 @@ impl Store for SqliteStore {
         on_total: &mut (dyn FnMut(EventTotal) + Send),
     ) -> Result<LedgerPosition, StoreError> {
         let (sender, mut totals) = mpsc::channel(TOTALS_UNDER_WAY);
-        let reading = self.read(move |connection| {
+        let reading = self.list(None, move |connection| {
             let snapshot = connection.transaction()?;
             let position = statements::position(&snapshot, &writers)?;
             statements::each_total(&snapshot, |total| sender.blocking_send(total).is_ok())?;
@@ -206,7 +242,7 @@ impl Store for SqliteStore {
         by: SumBy,
         writers: Vec<WriterId>,
     ) -> Result<Snapshot<Vec<Sum>>, StoreError> {
-        self.read(move |connection| {
+        self.list(Some(self.read_patience), move |connection| {
             let snapshot = connection.transaction()?;
             let value = statements::sums(&snapshot, range, by)?;
             Ok(Snapshot { value, position: statements::position(&snapshot, &writers)? })
@@ -233,7 +269,7 @@ impl Store for SqliteStore {
     }
 
     async fn audit(&self) -> Result<Books, StoreError> {
-        self.read(|connection| statements::books(&connection.transaction()?)).await
+        self.list(None, |connection| statements::books(&connection.transaction()?)).await
     }
 
     async fn note_node(&self, report: NodeReport) -> Result<(), StoreError> {
@@ -260,8 +296,10 @@ impl Store for SqliteStore {
     }
 
     async fn close(&self) {
-        // The reader goes first, since an open snapshot would keep the WAL from being emptied.
-        self.reader.stop(|_| Ok(())).await;
+        // The readers go first, since an open snapshot would keep the WAL from being emptied.
+        for reader in self.listers.iter().chain([&self.reader]) {
+            reader.stop(|_| Ok(())).await;
+        }
         if let Some(writer) = &self.writer {
             writer.stop(|connection| connection::checkpoint(connection)).await;
         }
@@ -274,6 +312,10 @@ impl Store for SqliteStore {
 
     fn set_aside(&self) -> u64 {
         self.set_aside.load(Ordering::Relaxed)
+    }
+
+    fn read_connections(&self) -> usize {
+        self.listers.len()
     }
 
     fn is_shared(&self) -> bool {

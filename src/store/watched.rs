@@ -144,6 +144,10 @@ impl Store for Watched {
         self.store.partitions()
     }
 
+    fn read_connections(&self) -> usize {
+        self.store.read_connections()
+    }
+
     fn is_shared(&self) -> bool {
         self.store.is_shared()
     }

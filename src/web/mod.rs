@@ -3,9 +3,12 @@
 pub(crate) mod conditional;
 pub(crate) mod cors;
 pub(crate) mod envelope;
+pub(crate) mod head;
 pub mod options;
+pub(crate) mod pace;
 pub(crate) mod problem;
 pub(crate) mod query_string;
+pub(crate) mod room;
 pub(crate) mod route;
 
 pub use options::Options;

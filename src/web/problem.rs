@@ -10,6 +10,9 @@ use super::query_string::PARAMETERS_MAX;
 use crate::batch::RecordError;
 use crate::domain::{NUM_MAX, NameError, RangeError, TOTAL_MAX};
 use crate::query::StoreError;
+pub(crate) use unread::Unread;
+
+mod unread;
 
 pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
@@ -47,6 +50,7 @@ pub(crate) enum Problem {
         allow: &'static str,
     },
     BadTarget,
+    Unread(Unread),
     DuplicateParameter {
         name: String,
     },
@@ -69,9 +73,7 @@ pub(crate) enum Problem {
     Unready {
         why: &'static str,
     },
-    TooManyConnections,
-    /// The system clock says a time before 1970.
-    Clock,
+    TooManyWait,
     BodyTooLarge {
         bytes_max: usize,
     },
@@ -99,9 +101,11 @@ enum Then {
     Close,
 }
 
+/// Status, what follows, the code and the detail of `internal`, and `external`.
+type Description = (StatusCode, Then, &'static str, String, String);
+
 impl Problem {
-    /// Status, what follows, `internal` and `external`.
-    fn describe(&self) -> (StatusCode, Then, &'static str, String, String) {
+    fn describe(&self) -> Description {
         use StatusCode as S;
         match self {
             Self::NotFound => (
@@ -122,9 +126,10 @@ impl Problem {
                 S::BAD_REQUEST,
                 Then::Close,
                 "bad_target",
-                "the request target is not a path that begins with a slash".into(),
+                "the request target is neither a path that begins with a slash nor an http address".into(),
                 "This is no proxy: the address must be a path.".into(),
             ),
+            Self::Unread(unread) => unread.describe(),
             Self::DuplicateParameter { name } => (
                 S::BAD_REQUEST,
                 Then::Go,
@@ -313,19 +318,19 @@ impl Problem {
                 (*why).to_owned(),
                 "This node takes no traffic at the moment.".into(),
             ),
-            Self::TooManyConnections => (
+            Self::TooManyWait => (
                 S::SERVICE_UNAVAILABLE,
                 Then::RetryLater,
-                "too_many_connections",
-                "the limit http.connections_max is reached".into(),
-                "Too many clients are connected; please try again.".into(),
+                "too_many_wait",
+                "too many requests wait for the same; try again".into(),
+                "Too many people ask for this at the moment; please try again.".into(),
             ),
-            Self::Clock => (
+            Self::Store(StoreError::Busy) => (
                 S::SERVICE_UNAVAILABLE,
                 Then::RetryLater,
-                "clock",
-                "the system clock says a time before 1970".into(),
-                "The clock of this server is wrong; please try again later.".into(),
+                "busy",
+                "the lists that are being read and sent take all the memory they may (http.lists_bytes_max)".into(),
+                "Too many long lists are being read at the moment; please try again.".into(),
             ),
             Self::BodyTooLarge { bytes_max } => (
                 S::PAYLOAD_TOO_LARGE,

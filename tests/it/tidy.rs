@@ -48,7 +48,20 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("server", &["domain", "batch", "journal", "names", "web"]),
     (
         "api",
-        &["domain", "mangled", "batch", "node", "presence", "query", "histogram", "shared", "store", "web", "server"],
+        &[
+            "domain",
+            "mangled",
+            "rows",
+            "batch",
+            "node",
+            "presence",
+            "query",
+            "histogram",
+            "shared",
+            "store",
+            "web",
+            "server",
+        ],
     ),
     // Of the store it uses what administrators keep there.
     ("admin", &["domain", "batch", "node", "presence", "query", "histogram", "store"]),

@@ -3,15 +3,15 @@
 use std::io::{self, Write};
 use std::pin::pin;
 
-use bytes::Buf;
-use flate2::write::MultiGzDecoder;
-use futures_util::{Stream, StreamExt};
-use tokio::sync::{Semaphore, SemaphorePermit};
-
 use super::form::{self, Encoding, Form};
 use super::parse::{self, Lines, NotABatch};
 use super::tally::Tally;
+use crate::web::pace::Pace;
 use crate::web::problem::Problem;
+use crate::web::room::Room;
+use bytes::Buf;
+use flate2::write::MultiGzDecoder;
+use futures_util::Stream;
 
 /// A document longer than this is parsed off the threads that serve: it takes a millisecond or so.
 const PARSED_HERE_BYTES_MAX: usize = 256 * 1024;
@@ -86,38 +86,6 @@ impl Sink {
     }
 }
 
-/// So much of each body has room whatever the others take: hyper reads as much ahead anyway, and small
-/// batches must not suffer for large ones.
-const ROOMLESS_BYTES: usize = 64 * 1024;
-
-/// A body's share of what all bodies may hold at the same time, however few of their bytes are kept: of
-/// different names, what they come to is larger than the body.
-pub(super) struct Room {
-    /// What is left for all.
-    left: &'static Semaphore,
-    roomless: usize,
-    taken: Option<SemaphorePermit<'static>>,
-}
-
-impl Room {
-    pub(super) fn new(left: &'static Semaphore) -> Self {
-        Self { left, roomless: ROOMLESS_BYTES, taken: None }
-    }
-
-    /// Whether there is room for so many bytes more. A body does not wait for it: others might wait for
-    /// what it holds.
-    fn take(&mut self, bytes: usize) -> bool {
-        let beyond = bytes.saturating_sub(self.roomless);
-        self.roomless -= bytes - beyond;
-        let Ok(more) = self.left.try_acquire_many(u32::try_from(beyond).unwrap_or(u32::MAX)) else { return false };
-        match &mut self.taken {
-            Some(taken) => taken.merge(more),
-            None => self.taken = Some(more),
-        }
-        true
-    }
-}
-
 /// Lets at most so many bytes through.
 struct Limited {
     sink: Sink,
@@ -145,7 +113,7 @@ impl Write for Limited {
         if !matches!(self.sink, Sink::Nowhere) && !self.room.take(piece.len()) {
             self.crowded_out = true;
             self.sink = Sink::Nowhere;
-            self.room.taken = None;
+            self.room.give_back();
         }
         self.sink.push(piece);
         Ok(piece.len())
@@ -163,13 +131,15 @@ pub(super) async fn read<B: Buf, E>(
     bytes_max: usize,
     sink: Sink,
     room: Room,
+    mut pace: Pace,
 ) -> Result<(Sink, Room), Problem> {
     let mut frames = pin!(frames);
     let mut limited = Limited { sink, left: bytes_max, exceeded: false, room, crowded_out: false };
     let too_large = || Problem::BodyTooLarge { bytes_max };
     if encoding == Encoding::Plain {
-        while let Some(frame) = frames.next().await {
+        while let Some(frame) = pace.next(&mut frames).await? {
             let mut frame = frame.map_err(|_| Problem::BodyBroken)?;
+            pace.came(frame.remaining());
             while frame.has_remaining() {
                 let piece = frame.chunk();
                 limited.write_all(piece).map_err(|_| too_large())?;
@@ -183,8 +153,9 @@ pub(super) async fn read<B: Buf, E>(
         if inflating.get_ref().exceeded { too_large() } else { Problem::BadGzip }
     };
     let mut compressed_left = bytes_max;
-    while let Some(frame) = frames.next().await {
+    while let Some(frame) = pace.next(&mut frames).await? {
         let mut frame = frame.map_err(|_| Problem::BodyBroken)?;
+        pace.came(frame.remaining());
         while frame.has_remaining() {
             let piece = frame.chunk();
             let piece = &piece[..piece.len().min(INFLATED_AT_ONCE_BYTES)];
@@ -204,33 +175,73 @@ pub(super) async fn read<B: Buf, E>(
 mod tests {
     #![allow(clippy::unwrap_used)]
     use std::convert::Infallible;
+    use std::time::Duration;
 
     use bytes::Bytes;
-    use futures_util::{FutureExt, stream};
+    use futures_util::{FutureExt, StreamExt, stream};
 
     use super::*;
+    use crate::web::room::{Bodies, SMALL_BYTES};
 
-    fn room_for(bytes: usize) -> &'static Semaphore {
-        Box::leak(Box::new(Semaphore::new(bytes)))
+    fn room_for(bytes: usize) -> &'static Bodies {
+        Box::leak(Box::new(Bodies::new(bytes)))
     }
 
-    async fn take(left: &'static Semaphore, body: &str, form: Form) -> Result<Room, Problem> {
+    fn unhurried() -> Pace {
+        Pace::new(Duration::from_secs(3_600))
+    }
+
+    async fn take(left: &'static Bodies, body: &str, form: Form) -> Result<Room, Problem> {
         let frames = stream::iter(body.as_bytes().chunks(1_000).map(Ok::<_, Infallible>));
-        let (sink, room) = read(frames, Encoding::Plain, usize::MAX, Sink::new(form), Room::new(left)).await?;
+        let (sink, room) =
+            read(frames, Encoding::Plain, usize::MAX, Sink::new(form), Room::new(left), unhurried()).await?;
         sink.finish().await.map(|_| room)
+    }
+
+    #[tokio::test]
+    async fn small_bodies_that_are_half_there_take_room_as_well() {
+        let left = room_for(1_000_000);
+        let mut parked: Vec<_> = (0..16)
+            .map(|_| {
+                let half = stream::iter([Ok::<_, Infallible>(Bytes::from(vec![b'\n'; 60_000]))]);
+                let half = half.chain(stream::pending());
+                let sink = Sink::new(Form::Lines);
+                Box::pin(read(half, Encoding::Plain, usize::MAX, sink, Room::new(left), unhurried()))
+            })
+            .collect();
+        parked.iter_mut().for_each(|half| assert!(half.as_mut().now_or_never().is_none()));
+        assert!(matches!(take(left, &"1\n".repeat(30_000), Form::Lines).await, Err(Problem::TooManyBodies)));
+        drop(parked);
+        assert!(take(left, &"1\n".repeat(30_000), Form::Lines).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_body_that_goes_on_is_taken_in_and_one_that_trickles_is_not() {
+        let patience = Duration::from_secs(10);
+        let pieces = |bytes: usize| {
+            let pieces = stream::iter(0..100).then(move |_| async move {
+                tokio::time::sleep(Duration::from_secs(5)).await;
+                Ok::<_, Infallible>(Bytes::from(vec![b'\n'; bytes]))
+            });
+            let (sink, room) = (Sink::new(Form::Lines), Room::new(room_for(10_000_000)));
+            read(pieces, Encoding::Plain, usize::MAX, sink, room, Pace::new(patience))
+        };
+        assert!(pieces(20_000).await.is_ok(), "it took 500 s");
+        assert!(matches!(pieces(1_000).await, Err(Problem::BodyTimeout)));
     }
 
     #[tokio::test]
     async fn a_body_that_is_half_there_leaves_room_for_small_ones_only_until_it_is_gone() {
         for form in [Form::Document, Form::Lines] {
-            let left = room_for(100_000);
-            let [large, small] = [150_000, ROOMLESS_BYTES].map(|bytes| match form {
+            let left = room_for(250_000);
+            let [large, small] = [150_000, SMALL_BYTES].map(|bytes| match form {
                 Form::Document => format!("[1{}]", " ".repeat(bytes - 3)),
                 _ => format!("1{}", "\n".repeat(bytes - 1)),
             });
-            let half = stream::iter([Ok::<_, Infallible>(Bytes::from(large[..100_000].to_owned()))]);
+            let half = stream::iter([Ok::<_, Infallible>(Bytes::from(large[..140_000].to_owned()))]);
             let half = half.chain(stream::pending());
-            let mut half = Box::pin(read(half, Encoding::Plain, usize::MAX, Sink::new(form), Room::new(left)));
+            let mut half =
+                Box::pin(read(half, Encoding::Plain, usize::MAX, Sink::new(form), Room::new(left), unhurried()));
             assert!(half.as_mut().now_or_never().is_none());
             assert!(matches!(take(left, &large, form).await, Err(Problem::TooManyBodies)));
             assert!(take(left, &small, form).await.is_ok());
@@ -239,7 +250,7 @@ mod tests {
             assert!(matches!(take(left, &large, form).await, Err(Problem::TooManyBodies)));
             drop(held);
             assert!(take(left, &large, form).await.is_ok());
-            assert_eq!(left.available_permits(), 100_000);
+            assert_eq!(left.left(), 250_000);
         }
     }
 }

@@ -19,6 +19,7 @@ use super::ingest::{acknowledge, requested_ack};
 use crate::batch::Ticket;
 use crate::domain::{Ack, Hour};
 use crate::server::Answer;
+use crate::web::pace::Pace;
 use crate::web::problem::{Problem, success};
 use crate::web::query_string::RawQuery;
 
@@ -30,7 +31,7 @@ mod item;
 mod parse;
 mod tally;
 
-use body::{Room, Sink};
+use body::Sink;
 use form::{Encoding, Form};
 use tally::Tally;
 
@@ -82,9 +83,7 @@ async fn count<B: Buf, E>(
         Err(_) => (Encoding::Plain, Sink::Nowhere),
     };
     let patience = Duration::from_millis(api.options.header_timeout_ms);
-    let room = Room::new(&api.bodies);
-    let read = tokio::time::timeout(patience, body::read(frames, encoding, bytes_max, sink, room));
-    let (sink, room) = read.await.map_err(|_| Problem::BodyTimeout)??;
+    let (sink, room) = body::read(frames, encoding, bytes_max, sink, api.room(), Pace::new(patience)).await?;
     let (_, _, ack) = wanted?;
     let (ticket, answer) = record(api, sink.finish().await?)?;
     drop(room);

@@ -79,6 +79,10 @@ pub(super) struct Lease<'a> {
 }
 
 impl Pool {
+    pub(super) fn size(&self) -> usize {
+        self.size as usize
+    }
+
     pub(super) fn new(size: usize) -> Self {
         let size = u32::try_from(size.clamp(1, 1_000)).unwrap_or(1);
         Self { permits: Semaphore::new(size as usize), size, idle: Mutex::new(Vec::new()) }
