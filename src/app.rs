@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin;
-use crate::batch::Recovered;
+use crate::batch::{Inventory, Recovered};
 use crate::config::Config;
 use crate::descriptors;
 use crate::domain::Increment;
@@ -21,6 +21,7 @@ use crate::private;
 use crate::server;
 use crate::signals::Signals;
 use crate::site::Site;
+use crate::statsd::{self, Statsd};
 use crate::store;
 use crate::telemetry;
 
@@ -33,6 +34,8 @@ const GREETING_RETRY: Duration = Duration::from_millis(500);
 const PURGE_INTERVAL: Duration = Duration::from_secs(600);
 /// What caches hold is idle for a minute before it is given back.
 const FORGET_INTERVAL: Duration = Duration::from_secs(60);
+/// Begins the name of a folder that a command makes for itself within the data folder.
+const SCRATCH: &str = "import-";
 /// How long a command waits for its counts to be in the store.
 const IMPORT_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -42,7 +45,9 @@ const IMPORT_TIMEOUT: Duration = Duration::from_secs(60);
 /// When it can't start, when the journal is poisoned, or when counts could neither be flushed nor
 /// kept in the journal.
 pub fn run(mut config: Config) -> anyhow::Result<()> {
-    config.http.connections_max = descriptors::fit(config.http.connections_max, config.store.connections_max());
+    let of_statsd = if config.ingest.statsd_tcp.is_empty() { 0 } else { statsd::CONNECTIONS_MAX };
+    config.http.connections_max =
+        descriptors::fit(config.http.connections_max, config.store.connections_max(), of_statsd);
     let runtime = runtime(config.http.workers)?;
     let result = runtime.block_on(async {
         let signals = Signals::listen().context("can't listen for signals")?;
@@ -51,7 +56,9 @@ pub fn run(mut config: Config) -> anyhow::Result<()> {
         let app = App::recover(config, folder).await?;
         let address = &app.config.http.listen;
         let listener = server::listen(address).with_context(|| format!("can't listen on {address}"))?;
-        app.run_until_stopped(listener, signals).await
+        let ingest = &app.config.ingest;
+        let statsd = Statsd::bind(&app.node, &ingest.statsd_udp, &ingest.statsd_tcp).await?;
+        app.run_until_stopped(listener, statsd, signals).await
     });
     // Whatever still runs was given its time.
     runtime.shutdown_background();
@@ -71,11 +78,7 @@ pub struct Imported {
 /// # Errors
 /// When journal or store fail.
 pub fn import(config: Config, increments: &[Increment], on_progress: &dyn Fn(u64)) -> anyhow::Result<Imported> {
-    runtime(config.http.workers)?.block_on(async {
-        let (folder, scratch) = own_data_folder(&config.data_dir)?;
-        let app = App::recover(config, folder).await?;
-        let node = &app.node;
-        tokio::time::timeout(IMPORT_TIMEOUT, node.meet_store()).await??;
+    with_node(config, async |node| {
         let mut counted = 0;
         for increment in increments {
             node.batches.record(&increment.event, increment.hour, increment.count)?;
@@ -90,11 +93,31 @@ pub fn import(config: Config, increments: &[Increment], on_progress: &dyn Fn(u64
             )
         })?;
         let _ = node.batches.write_mark();
+        Ok(Imported { store: node.store.label() })
+    })
+}
+
+/// Gives a command a node that has met its store and neither serves nor flushes by itself, also beside a
+/// running service.
+///
+/// # Errors
+/// When the folder or the store can't be used, and those of `work`.
+pub fn with_node<T>(config: Config, work: impl AsyncFnOnce(&Node) -> anyhow::Result<T>) -> anyhow::Result<T> {
+    runtime(config.http.workers)?.block_on(async {
+        let (folder, scratch) = own_data_folder(&config.data_dir)?;
+        let app = App::recover(config, folder).await?;
+        let node = &app.node;
+        let met = tokio::time::timeout(IMPORT_TIMEOUT, node.meet_store()).await;
+        let done = match met.map_err(anyhow::Error::new).and_then(|met| Ok(met?)) {
+            Ok(()) => work(node).await,
+            Err(error) => Err(error),
+        };
         node.store.close().await;
-        if let Some(scratch) = scratch {
+        // What waits in it is kept for a service to deliver.
+        if let Some(scratch) = scratch.filter(|_| node.batches.unstored() == 0) {
             std::fs::remove_dir_all(&scratch).with_context(|| format!("can't remove {}", scratch.display()))?;
         }
-        Ok(Imported { store: node.store.label() })
+        done
     })
 }
 
@@ -103,13 +126,30 @@ pub fn import(config: Config, increments: &[Increment], on_progress: &dyn Fn(u64
 fn own_data_folder(data_dir: &Path) -> Result<(DataDir, Option<PathBuf>), OpenError> {
     match DataDir::lock(data_dir) {
         Err(OpenError::InUse { .. }) => {
-            let scratch = data_dir.join(format!("import-{}", std::process::id()));
+            remove_leftovers(data_dir);
+            let scratch = data_dir.join(format!("{SCRATCH}{}", std::process::id()));
             Ok((DataDir::lock(&scratch)?, Some(scratch)))
         }
         locked => {
             let folder = locked?;
             private::tighten(data_dir);
             Ok((folder, None))
+        }
+    }
+}
+
+/// A command that was killed leaves its folder behind. One that holds counts stays.
+fn remove_leftovers(data_dir: &Path) {
+    for entry in std::fs::read_dir(data_dir).into_iter().flatten().flatten() {
+        if !entry.file_name().to_string_lossy().starts_with(SCRATCH) {
+            continue;
+        }
+        let (path, locked) = (entry.path(), DataDir::lock(&entry.path()));
+        // An open batch without counts is one, too.
+        let is_empty = |found: Inventory| found.pending.iter().all(|(_, total)| *total == 0);
+        let holds_nothing = || Inventory::read(&path).is_ok_and(|found| found.is_some_and(is_empty));
+        if locked.is_ok() && holds_nothing() {
+            let _ = std::fs::remove_dir_all(&path);
         }
     }
 }
@@ -144,13 +184,19 @@ impl App {
         Ok(Self { config, node: Arc::new(node) })
     }
 
-    async fn run_until_stopped(self, listener: TcpListener, mut signals: Signals) -> anyhow::Result<()> {
+    async fn run_until_stopped(
+        self,
+        listener: TcpListener,
+        statsd: Statsd,
+        mut signals: Signals,
+    ) -> anyhow::Result<()> {
         // The one leak of the process: what a request borrows lives as long as it.
         let app: &'static Self = Box::leak(Box::new(self));
         let node = &app.node;
         let admin: &'static admin::State = Box::leak(Box::new(admin::State::new(node, app.config.admin.clone())));
         let (ack, options) = (app.config.journal.ack, app.config.http.clone());
-        let site: &'static Site = Box::leak(Box::new(Site::new(node, admin, ack, options)));
+        let site = Site::new(node, admin, ack, options).with_path_alias(app.config.ingest.path_alias.clone());
+        let site: &'static Site = Box::leak(Box::new(site));
 
         let address = listener.local_addr().context("the listener has no address")?;
         node.presence.listens_at(address.to_string());
@@ -166,7 +212,11 @@ impl App {
             () = &mut running => bail!("flushing ended"),
         }
         app.announce(address)?;
+        if !statsd.addresses().is_empty() {
+            telemetry::print(&format!("StatsD counters are taken at {}", statsd.addresses()));
+        }
         let server = tokio::spawn(server::serve(listener, site, stop_serving.clone()));
+        let statsd = tokio::spawn(statsd.run(stop_serving.clone()));
         tokio::spawn(offer_setup(admin, address));
         tokio::spawn(keep_purging(node, admin));
         tokio::spawn(keep_forgetting(site));
@@ -188,10 +238,10 @@ impl App {
                 tokio::time::sleep(Duration::from_millis(app.config.http.drain_delay_ms)).await;
             }
             stop_serving.cancel();
-            server.await
+            tokio::try_join!(server, statsd)
         };
         tokio::select! {
-            served = drained => served.context("the server ended by a panic")?,
+            served = drained => drop(served.context("the server ended by a panic")?),
             () = &mut running => bail!("flushing ended"),
             name = signals.next() => bail!("stopped at once by a second {name}; the journal keeps what is not in the store"),
         }

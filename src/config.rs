@@ -37,6 +37,7 @@ pub struct Config {
     pub journal: journal::Options,
     pub flush: flusher::Options,
     pub limits: names::Limits,
+    pub ingest: web::IngestOptions,
     pub store: store::Options,
     pub admin: admin::Options,
     pub log: telemetry::Options,
@@ -150,6 +151,8 @@ mod tests {
         let http = toml::Table::try_from(web::Options::default()).unwrap();
         let store = toml::Table::try_from(store::Options::default()).unwrap();
         assert_eq!(defaults["http"], toml::Value::Table(http));
+        let ingest = toml::Table::try_from(web::IngestOptions::default()).unwrap();
+        assert_eq!(defaults["ingest"], toml::Value::Table(ingest));
         assert_eq!(defaults["store"], toml::Value::Table(store));
     }
 }

@@ -51,6 +51,11 @@
 //! for people only: no count hangs on it. The file `NODE` in its folder says who it is, so a restart is no
 //! second node.
 //!
+//! # Other ways in
+//! [`import`] counts logs: a log is a writer of its own whose batches are numbered by their place in the log, so it
+//! needs no journal, and the ledger says how far it is. [`statsd`] takes counters by UDP and TCP and records them
+//! like a POST.
+//!
 //! # Start and stop
 //! [`node::Node`] is all of this as one value; [`app`], the commands and every test build that one.
 //! [`app`]: lock the folder and make it private ([`private`]), replay segments into sealed batches, begin
@@ -129,6 +134,10 @@ pub mod query;
 pub mod presence;
 
 pub mod node;
+
+pub mod import;
+
+pub mod statsd;
 
 pub mod histogram;
 

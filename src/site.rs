@@ -15,12 +15,12 @@ use futures_util::future::{BoxFuture, Either};
 use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
 use hyper::body::{Body, Incoming};
 use hyper::http::request::Parts;
-use hyper::{Method, Request};
+use hyper::{Method, Request, Uri};
 use tower::Service;
 use warp::reply::Response;
 
 use crate::admin;
-use crate::api::{self, Api};
+use crate::api::{self, Api, BATCHES};
 use crate::batch::Batches;
 use crate::domain::Ack;
 use crate::node::Node;
@@ -45,6 +45,8 @@ pub struct Site {
     cors: Cors,
     batches: Arc<Batches>,
     options: Options,
+    /// Another path for batches; empty: none.
+    path_alias: String,
 }
 
 impl Site {
@@ -57,7 +59,14 @@ impl Site {
             cors: Cors::new(&options.cors_origins),
             batches: Arc::clone(&node.batches),
             options,
+            path_alias: String::new(),
         }
+    }
+
+    /// The same with another path, too, for batches; empty: none.
+    #[must_use]
+    pub fn with_path_alias(self, path_alias: String) -> Self {
+        Self { path_alias, ..self }
     }
 
     /// Gives back the memory of what nobody has asked for lately.
@@ -129,6 +138,9 @@ impl Site {
         if let Err(problem) = head::check(&mut request) {
             return at_once(problem.answer(request.method()).into());
         }
+        if !self.path_alias.is_empty() {
+            self.resolve_alias(&mut request);
+        }
         let query = request.uri().query().is_some().then(|| RawQuery(request.uri().clone()));
         let has_body = !request.body().is_end_stream();
         if has_body && !head::has_plain_framing(request.headers()) {
@@ -180,6 +192,18 @@ impl Site {
 
     fn pace(&self) -> Pace {
         Pace::new(Duration::from_millis(self.options.header_timeout_ms))
+    }
+
+    fn resolve_alias(&self, request: &mut Request<Incoming>) {
+        let (method, uri) = (request.method(), request.uri());
+        if !api::is_behind_alias(&self.path_alias, method, uri.path()) {
+            return;
+        }
+        let target = uri.query().map_or_else(|| BATCHES.to_owned(), |query| format!("{BATCHES}?{query}"));
+        // A path of ours with a query that was valid before.
+        if let Ok(target) = Uri::try_from(target) {
+            *request.uri_mut() = target;
+        }
     }
 
     /// The dashboard reads forms, so it gets the whole body.

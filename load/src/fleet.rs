@@ -100,7 +100,7 @@ impl FleetArgs {
 pub fn execute(args: &FleetArgs, stop: &Arc<AtomicBool>) -> anyhow::Result<bool> {
     args.check()?;
     // As the service does: 100 nodes have more open files than a process may usually have.
-    let _ = event_tracker::descriptors::fit(0, args.nodes * SESSIONS_OF_A_NODE);
+    let _ = event_tracker::descriptors::fit(0, args.nodes * SESSIONS_OF_A_NODE, 0);
     let runtime = tokio::runtime::Runtime::new().context("can't start the runtime")?;
     let figures = runtime.block_on(async {
         let database = Database::create(&args.database_url, args.nodes * SESSIONS_OF_A_NODE + SESSIONS_BESIDE).await?;

@@ -38,8 +38,8 @@ mod routes;
 mod turns;
 
 pub use batch::countable_items;
+pub(crate) use routes::{BATCHES, counts_by_path, is_behind_alias, takes_body};
 use routes::{Endpoint, find, find_counting};
-pub(crate) use routes::{counts_by_path, takes_body};
 use turns::Turns;
 
 /// Connections for reading that lists leave to pictures and to the dashboard.

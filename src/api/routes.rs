@@ -54,6 +54,15 @@ pub(super) fn find_counting(path: &str) -> Option<(Endpoint, Parameters<'_>)> {
     memchr::memchr(b'/', num.as_bytes()).is_none().then_some((Endpoint::CountMany, [event, num]))
 }
 
+/// Where batches go.
+pub(crate) const BATCHES: &str = "/api/events";
+
+/// Whether a request is one for [`BATCHES`], where `alias` is another name for that.
+pub(crate) fn is_behind_alias(alias: &str, method: &Method, path: &str) -> bool {
+    let takes = method == Method::POST || method == Method::OPTIONS;
+    takes && path.strip_prefix(alias).is_some_and(|rest| rest.is_empty() || rest == "/")
+}
+
 /// Whether the answer depends on the request's body.
 pub(crate) fn takes_body(method: &Method, path: &str) -> bool {
     matches!(find(method, path), Ok((Endpoint::Batch, _)))
@@ -110,6 +119,15 @@ mod tests {
         assert_eq!(found(&Method::GET, "/api/events/").0, Endpoint::Range);
         assert_eq!(found(&Method::GET, "/").0, Endpoint::Home);
         assert_eq!(allow(&Method::GET, "//"), None);
+    }
+
+    #[test]
+    fn an_alias_stands_for_batches_and_for_nothing_else() {
+        let post = |path| is_behind_alias("/c", &Method::POST, path);
+        assert!(post("/c") && post("/c/"));
+        assert!(!["/c/login", "/cc", "/", "/api/events"].into_iter().any(post));
+        assert!(!["/c", "/c/"].into_iter().any(|path| is_behind_alias("/c", &Method::GET, path)));
+        assert_eq!(found(&Method::POST, BATCHES).0, Endpoint::Batch);
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod completions;
 mod create_random_events;
 mod create_superuser;
 mod fold;
+mod import;
 mod print_config;
 mod random_traffic;
 mod serve;
@@ -49,6 +50,7 @@ Examples:
   PORT=8080 DATABASE_URL=postgres://tracker@db/tracker event-tracker
   curl -X POST http://127.0.0.1:8000/api/events/login
   event-tracker create-random-events --days 7    a week of plausible history to look at
+  event-tracker import access.log                count the pages of an access log
   event-tracker create-superuser --user ann      somebody who may use the dashboard under /admin
   event-tracker audit                            check that the books balance";
 
@@ -73,6 +75,7 @@ enum Command {
     Audit(audit::Audit),
     AcceptStore(accept_store::AcceptStore),
     Fold(fold::Fold),
+    Import(import::ImportLogs),
     PrintConfig(print_config::PrintConfig),
     Completions(completions::Completions),
 }
@@ -166,6 +169,7 @@ fn execute(line: CommandLine) -> anyhow::Result<()> {
         Some(Command::Audit(command)) => command.run(line.settings.load_and_log()?),
         Some(Command::AcceptStore(command)) => command.run(&line.settings.load_and_log()?),
         Some(Command::Fold(command)) => command.run(&line.settings.load_and_log()?),
+        Some(Command::Import(command)) => command.run(|| line.settings.load_and_log()),
         Some(Command::PrintConfig(print_config::PrintConfig {})) => print_config::run(&line.settings.load()?.1),
         Some(Command::Completions(command)) => command.run(),
     }

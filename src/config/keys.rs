@@ -12,6 +12,10 @@ use crate::telemetry;
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Expect {
     Address,
+    /// Nothing is one, too.
+    AddressOrNone,
+    /// A path that no route has, or nothing.
+    Alias,
     Boolean,
     /// Both included.
     Integer {
@@ -42,7 +46,7 @@ const fn integer(name: &'static str, min: i64, max: i64) -> Key {
     key(name, Expect::Integer { min, max })
 }
 
-pub(super) static KEYS: [Key; 49] = [
+pub(super) static KEYS: &[Key] = &[
     key("data_dir", Expect::Path),
     key("http.listen", Expect::Address),
     integer("http.connections_max", 1, 1_000_000),
@@ -72,6 +76,9 @@ pub(super) static KEYS: [Key; 49] = [
     integer("flush.shutdown_timeout_ms", 0, 600_000),
     integer("flush.retry_backoff_max_ms", 10, 3_600_000),
     integer("limits.events_max", 1, 1_000_000_000),
+    key("ingest.path_alias", Expect::Alias),
+    key("ingest.statsd_udp", Expect::AddressOrNone),
+    key("ingest.statsd_tcp", Expect::AddressOrNone),
     key("store.url", Expect::StoreUrl),
     integer("store.connect_timeout_ms", 1, 600_000),
     integer("store.statement_timeout_ms", 1, 3_600_000),
@@ -143,6 +150,8 @@ impl Expect {
             (Self::Boolean, ValueKind::Boolean(_)) | (Self::Text, ValueKind::String(_)) => true,
             (Self::Integer { min, max }, ValueKind::I64(number)) => (min..=max).contains(number),
             (Self::Address, ValueKind::String(text)) => text.parse::<SocketAddr>().is_ok(),
+            (Self::AddressOrNone, ValueKind::String(text)) => text.is_empty() || text.parse::<SocketAddr>().is_ok(),
+            (Self::Alias, ValueKind::String(text)) => text.is_empty() || is_alias(text),
             (Self::LogFilter, ValueKind::String(text)) => telemetry::is_filter(text),
             (Self::OneOf(names), ValueKind::String(text)) => names.contains(&text.as_str()),
             (Self::Path, ValueKind::String(text)) => !text.is_empty(),
@@ -163,6 +172,17 @@ fn are_origins(list: &[config::Value]) -> bool {
     list.iter().all(is_origin) || (list.len() == 1 && is_any(&list[0]))
 }
 
+/// One segment or more, of letters that are in a path as they are.
+fn is_alias(text: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    let mut segments = text.split('/');
+    segments.next() == Some("")
+        && !["/api", "/admin", "/livez", "/readyz"]
+            .iter()
+            .any(|ours| text.strip_prefix(ours).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
+        && segments.all(|text| !text.is_empty() && text != "." && text != ".." && text.bytes().all(is_plain))
+}
+
 fn is_store_url(text: &str) -> bool {
     let has_rest = |scheme: &str| text.strip_prefix(scheme).is_some_and(|rest| !rest.is_empty());
     text.is_empty() || ["sqlite:", "postgres://", "postgresql://"].into_iter().any(has_rest)
@@ -172,6 +192,8 @@ impl fmt::Display for Expect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Address => f.write_str("an IP address and a port, such as 127.0.0.1:8000 or [::]:8000"),
+            Self::AddressOrNone => f.write_str("an IP address and a port, such as 127.0.0.1:8125, or nothing"),
+            Self::Alias => f.write_str("a path that is none of the service's own, such as /c, or nothing"),
             Self::Boolean => f.write_str("true or false"),
             Self::Integer { min, max } => write!(f, "a whole number from {min} to {max}"),
             Self::LogFilter => f.write_str("off, error, warn, info, debug, trace or a list of module=level"),

@@ -18,6 +18,7 @@ use warp::reply::Response;
 
 use crate::batch::Batches;
 use crate::web::options::Options;
+use crate::web::pace::PROGRESS_BYTES;
 use crate::web::problem::{Problem, Unread};
 
 mod connection;
@@ -168,10 +169,10 @@ pub async fn serve(listener: TcpListener, site: &'static impl Serve, drain: Canc
     }
 }
 
-/// The kernel takes no more for a slow client than this, besides what is on its way: so it is seen whether the
-/// client goes on taking, and what thousands of them do not take is no burden.
+/// The kernel takes no more for a slow client than this, besides what is on its way: so what thousands of them do not
+/// take is no burden. It says that there is room when half of it is sent, which is how progress is seen.
 #[cfg(target_os = "linux")]
-const UNSENT_BYTES_MAX: u32 = 64 * 1024;
+const UNSENT_BYTES_MAX: u32 = 2 * PROGRESS_BYTES as u32;
 
 #[cfg(target_os = "linux")]
 fn hold_back(stream: &TcpStream) {

@@ -11,4 +11,4 @@ pub(crate) mod query_string;
 pub(crate) mod room;
 pub(crate) mod route;
 
-pub use options::Options;
+pub use options::{IngestOptions, Options};

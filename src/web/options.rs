@@ -1,4 +1,4 @@
-//! The settings of the HTTP service: the section `[http]` of the configuration.
+//! The settings of the HTTP service: the section `[http]` of the configuration; and `[ingest]`.
 
 use serde::{Deserialize, Serialize};
 
@@ -70,4 +70,16 @@ impl Default for Options {
             workers: 0,
         }
     }
+}
+
+/// The other ways in which counts come.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IngestOptions {
+    /// A path under which batches are taken as well, such as `/c`; empty: none.
+    pub path_alias: String,
+    /// Where StatsD lines are taken over UDP, such as `127.0.0.1:8125`; empty: nowhere.
+    pub statsd_udp: String,
+    /// The same over TCP.
+    pub statsd_tcp: String,
 }

@@ -43,6 +43,8 @@ const LAYERS: &[(&str, &[&str])] = &[
             "store",
         ],
     ),
+    ("import", &["domain", "mangled", "names", "node", "store"]),
+    ("statsd", &["domain", "mangled", "batch", "node"]),
     // The words of answers name what the core refuses.
     ("web", &["domain", "batch", "query"]),
     ("server", &["domain", "batch", "journal", "names", "web"]),
@@ -74,7 +76,10 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("descriptors", &[]),
     ("private", &[]),
     ("app", &["*"]),
-    ("commands", &["domain", "app", "batch", "config", "folder", "node", "store", "telemetry", "admin", "private"]),
+    (
+        "commands",
+        &["domain", "app", "batch", "config", "folder", "import", "node", "store", "telemetry", "admin", "private"],
+    ),
     ("lib", &[]),
     ("main", &["*"]),
 ];
