@@ -45,10 +45,10 @@ pub(super) fn find<'p>(method: &Method, path: &'p str) -> Result<(Endpoint, Para
 
 /// The two counting routes, which nearly every request is for, found without going through the table.
 pub(super) fn find_counting(path: &str) -> Option<(Endpoint, Parameters<'_>)> {
-    let rest = path.strip_prefix("/api/events/")?;
+    let rest = path.strip_prefix("/api/events/").filter(|rest| !rest.is_empty())?;
     let rest = rest.strip_suffix('/').unwrap_or(rest);
     let Some(slash) = memchr::memchr(b'/', rest.as_bytes()) else {
-        return (!rest.is_empty()).then_some((Endpoint::CountOne, [rest, ""]));
+        return Some((Endpoint::CountOne, [rest, ""]));
     };
     let (event, num) = (&rest[..slash], &rest[slash + 1..]);
     memchr::memchr(b'/', num.as_bytes()).is_none().then_some((Endpoint::CountMany, [event, num]))
